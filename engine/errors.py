@@ -1,0 +1,137 @@
+"""How a call ended, and the errors that cross a port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class EndReason(StrEnum):
+    """Why a call ended, coarse: the ``reason`` label of ``offhook_calls_ended_total``."""
+
+    CALLER_HANGUP = "caller_hangup"
+    AGENT_HANGUP = "agent_hangup"
+    TRANSFERRED = "transferred"
+    PROVIDER_CLOSED = "provider_closed"
+    PROVIDER_ERROR = "provider_error"
+    SPEECH_ERROR = "speech_error"
+    LLM_ERROR = "llm_error"
+    SILENCE = "silence"
+    MAX_DURATION = "max_duration"
+    ADMIN = "admin"
+    DRAIN = "drain"
+    CRASH = "crash"
+
+
+class Cause(StrEnum):
+    """Why a call ended, fine: the ``cause`` in the log. Each belongs to one :class:`EndReason`."""
+
+    CALLER_HANGUP = "caller_hangup"
+    AGENT_HANGUP = "agent_hangup"
+    PROVIDER_LOST = "provider_lost"
+    """The media socket went away without a stop."""
+    MEDIA_TIMEOUT = "media_timeout"
+    """The socket stayed, the audio stopped."""
+    SLOW_PEER = "slow_peer"
+    """The provider does not read what we send."""
+    PROTOCOL_ERROR = "protocol_error"
+    SPEECH_FAILED = "speech_failed"
+    LLM_FAILED = "llm_failed"
+    SILENCE = "silence"
+    NO_PROGRESS = "no_progress"
+    MAX_DURATION = "max_duration"
+    DUPLICATE = "duplicate"
+    """The same call id arrived again; the newer one goes on."""
+    DRAIN = "drain"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def reason(self) -> EndReason:
+        return _REASONS[self]
+
+
+_REASONS = {
+    Cause.CALLER_HANGUP: EndReason.CALLER_HANGUP,
+    Cause.AGENT_HANGUP: EndReason.AGENT_HANGUP,
+    Cause.PROVIDER_LOST: EndReason.PROVIDER_CLOSED,
+    Cause.MEDIA_TIMEOUT: EndReason.PROVIDER_ERROR,
+    Cause.SLOW_PEER: EndReason.PROVIDER_ERROR,
+    Cause.PROTOCOL_ERROR: EndReason.PROVIDER_ERROR,
+    Cause.SPEECH_FAILED: EndReason.SPEECH_ERROR,
+    Cause.LLM_FAILED: EndReason.LLM_ERROR,
+    Cause.SILENCE: EndReason.SILENCE,
+    Cause.NO_PROGRESS: EndReason.SPEECH_ERROR,
+    Cause.MAX_DURATION: EndReason.MAX_DURATION,
+    Cause.DUPLICATE: EndReason.ADMIN,
+    Cause.DRAIN: EndReason.DRAIN,
+    Cause.INTERNAL_ERROR: EndReason.CRASH,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """The one verdict on a call; metric, log line and session all take theirs from it."""
+
+    cause: Cause
+    detail: str = ""
+    """For the log: static words, never a transcript, a number or a key."""
+
+    @property
+    def reason(self) -> EndReason:
+        return self.cause.reason
+
+
+class OffhookError(Exception):
+    """Base of the errors that cross a port."""
+
+
+class SettingsError(OffhookError):
+    """A setting is missing or wrong. The message names its key and what was expected."""
+
+
+class BadSignature(OffhookError):
+    """A webhook did not come from its provider.
+
+    ``why`` is one of ``missing``, ``mismatch``, ``expired``, ``malformed``: a metric label.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class BadRequest(OffhookError):
+    """A webhook is genuine but unusable; the message names the field at fault, never its value."""
+
+
+class BadMessage(OffhookError):
+    """One message of a media socket is unusable; the call goes on. ``kind`` is a short static word for the counter:
+    ``json``, ``shape``, ``base64``, ``length``, ``type`` or ``stream``."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class ProtocolError(OffhookError):
+    """A media socket broke its protocol in a way that ends it; the message says how, in static words."""
+
+
+class SlowPeer(OffhookError):
+    """A peer does not read what we send."""
+
+
+class VendorError(OffhookError):
+    """A speech or language vendor failed. The message names the vendor and the failure, never a key or a text."""
+
+    def __init__(self, vendor: str, what: str) -> None:
+        super().__init__(f"{vendor}: {what}")
+        self.vendor = vendor
+
+
+class SpeechFailed(VendorError):
+    """Recognising or synthesising failed for good."""
+
+
+class ModelFailed(VendorError):
+    """The language model failed for good."""
