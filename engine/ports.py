@@ -109,6 +109,8 @@ class Codec(Protocol):
 
     paced: bool
     """The provider wants frames of exactly 20 ms, at the pace of the line; otherwise it buffers pieces of any size."""
+    ends_by_close: bool
+    """A clean close of the socket is how this provider says that the caller has hung up."""
 
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """Before the stream has started. None for a greeting that carries nothing.

@@ -1,0 +1,1 @@
+"""Pure audio arithmetic: no I/O, no trio."""

@@ -1,0 +1,1 @@
+"""A telephone on the provider's side: places calls at any engine over a provider's real wire."""

@@ -1,0 +1,1 @@
+"""Tools of structured concurrency that know nothing of phones."""

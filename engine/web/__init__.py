@@ -1,0 +1,1 @@
+"""One port for everything: webhooks, media sockets, health and metrics."""
