@@ -1,0 +1,121 @@
+"""offhook.toml and the environment: every error names the key and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import SettingsError
+from engine.settings import Settings, load_settings
+
+
+def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
+    path = tmp_path / "offhook.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_settings(path, environ or {})
+
+
+def test_without_a_file_the_engine_answers_on_this_machine_only() -> None:
+    settings = load_settings(None, {})
+    assert settings.server.host == "127.0.0.1"
+    assert settings.first_agent == "desk"
+    assert settings.max_calls >= 15
+
+
+def test_a_file_is_read_into_typed_values(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        default_agent = "b"
+        [server]
+        port = 9000
+        trusted_proxies = ["10.0.0.1"]
+        [limits]
+        max_calls = 7
+        silence_s = 3
+        [agents.a]
+        script = "appointment_desk"
+        [agents.b]
+        factory = "my.module:make"
+        [agents.b.options]
+        voice = "x"
+        [lines]
+        "+1 (555) 010-0000" = "a"
+        """,
+    )
+    assert (settings.server.port, settings.server.trusted_proxies) == (9000, ("10.0.0.1",))
+    assert (settings.max_calls, settings.limits.silence_s) == (7, 3.0)
+    assert settings.agents["b"].options == {"voice": "x"}
+
+
+@pytest.mark.parametrize("dialled", ["+15550100000", "15550100000", "+1 555 010 0000", "+1-555-010-0000"])
+def test_a_dialled_number_finds_its_agent_however_it_is_spelt(tmp_path: Path, dialled: str) -> None:
+    settings = load(tmp_path, '[agents.a]\n[agents.b]\n[lines]\n"+1 (555) 010-0000" = "b"\n')
+    assert settings.agent_for(dialled) == "b"
+    assert settings.agent_for("+4930123456") == "a"
+    assert settings.agent_for("anonymous") == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nport = '80'", "server.port: expected a whole number, got '80'"),
+        ("[server]\nport = 70000", "server.port: expected at most 65535, got 70000"),
+        ("[server]\nprt = 80", "server.prt: there is no such setting; did you mean port?"),
+        ("[limits]\nmax_calls = true", "limits.max_calls: expected a whole number, got True"),
+        ("[limits]\nmax_calls = -1", "limits.max_calls: expected at least 0, got -1"),
+        ("[limits]\nsilence_s = nan", "limits.silence_s: expected at least 1, got nan"),
+        ("[limits]\nsilence_s = 'x'", "limits.silence_s: expected a number, got 'x'"),
+        ("[limit]\nmax_calls = 1", "limit: there is no such setting; did you mean limits?"),
+        ("limits = 5", "limits: expected a table"),
+        ("[vonage]\nrate_hz = 44100", "vonage.rate_hz: expected one of 8000, 16000, 24000, got 44100"),
+        ("[log]\nlevel = 'loud'", "log.level: expected one of debug, info, warning, error, got 'loud'"),
+        ("[agents]", "agents: expected at least one agent, such as [agents.desk]"),
+        ("[agents.a]\nscrpt = 'x'", "agents.a.scrpt: there is no such setting; did you mean script?"),
+        ("[agents.a]\nscript = 5", "agents.a.script: expected a string, got 5"),
+        ("default_agent = 'x'", "default_agent: there is no agent 'x'; there are: desk"),
+        ("[lines]\n'+1555' = 'x'", "lines.+1555: there is no agent 'x'; there are: desk"),
+        ("[secrets]\na = 1", "secrets: keys come from the environment"),
+        ("[server]\npublic_url = 'ftp://x'", "server.public_url: expected an address such as https://"),
+        ("[server", "not valid TOML"),
+    ],
+)
+def test_an_error_names_the_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value).partition("TOML")[0]
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: no such file"):
+        load_settings(Path("nowhere.toml"), {})
+
+
+def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[limits]\nmax_calls = 7", {"OFFHOOK_LIMITS_MAX_CALLS": "9", "OFFHOOK_SERVER_PORT": "1"})
+    assert (settings.max_calls, settings.server.port) == (9, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("OFFHOOK_LIMITS_MAX_CALLS", "many", "OFFHOOK_LIMITS_MAX_CALLS: expected a whole number, got 'many'"),
+        ("OFFHOOK_LIMITS_MAX_CALL", "1", "there is no setting limits.max_call; did you mean max_calls?"),
+        ("TWILIO_AUTH_TOKEN_FILE", "nowhere", "TWILIO_AUTH_TOKEN_FILE: the file it names cannot be read"),
+    ],
+)
+def test_a_bad_variable_is_named(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {name: value})
+    assert message in str(caught.value)
+
+
+def test_secrets_come_from_the_environment_or_a_file_and_hide_from_repr(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("s3cret-b\n", encoding="utf-8")
+    environ = {"TWILIO_AUTH_TOKEN": "s3cret-a", "VONAGE_SIGNATURE_SECRET_FILE": str(tmp_path / "key")}
+    settings = load_settings(None, environ)
+    assert settings.secrets.twilio_auth_token == "s3cret-a"
+    assert settings.secrets.vonage_signature_secret == "s3cret-b"
+    assert "s3cret" not in repr(settings)
