@@ -1,0 +1,287 @@
+"""Every metric family in one table: type, labels, unit, help, buckets. Names lack the ``offhook_`` prefix.
+
+The names and labels are public API; a test compares this table with what ``/metrics`` shows. A threshold that an alert
+or a promise uses is always a bucket's edge, so that the ratio below it is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from engine.errors import EndReason
+from engine.observe import labels as of
+from engine.ports import ResourceKind
+
+PREFIX = "offhook_"
+
+
+class FamilyType(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Configured(Enum):
+    """A set of label values that the settings decide. It also has ``other``, from the start."""
+
+    PROVIDERS = "providers"
+    VENDORS = "vendors"
+    OWNERS = "owners"
+    """Vendors and providers: whoever is at the far end of a resource."""
+    PIPELINES = "pipelines"
+    ACTORS = "actors"
+    ROUTES = "routes"
+    METHODS = "methods"
+    GUARDED = "guarded"
+    """The families that have labels at all."""
+    BUILD = "build"
+    """Any one value, set once."""
+
+
+Domain = Configured | tuple[str, ...]
+"""What a label may say. A tuple is a closed set of the engine's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    type: FamilyType
+    help: str
+    labels: Mapping[str, Domain] = field(default_factory=dict)
+    unit: str = ""
+    """``seconds`` or ``ratio``; empty for a plain number."""
+    buckets: tuple[float, ...] = ()
+
+
+def _words(enum: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(word) for word in enum)
+
+
+def _gauge(name: str, text: str, *, unit: str = "", **labels: Domain) -> Family:
+    return Family(name, FamilyType.GAUGE, text, labels, unit)
+
+
+def _counter(name: str, text: str, *, unit: str = "", **labels: Domain) -> Family:
+    return Family(name, FamilyType.COUNTER, text, labels, unit)
+
+
+def _seconds(name: str, text: str, buckets: tuple[float, ...], **labels: Domain) -> Family:
+    return Family(name, FamilyType.HISTOGRAM, text, labels, "seconds", buckets)
+
+
+TURN_S = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4, 5, 8, 12)
+STAGE_S = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 10)
+BARGE_IN_S = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2)
+LAG_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2, 0.5, 1, 2)
+PACING_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2, 0.5, 1)
+TEARDOWN_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+SETUP_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8)
+CALL_S = (5, 15, 30, 60, 120, 180, 300, 600, 900, 1200, 1800, 3600)
+CONNECT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 6)
+HTTP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3, 5)
+TASKS = (2, 4, 6, 8, 12, 16, 24, 32, 64)
+
+_provider = Configured.PROVIDERS
+_pipeline = Configured.PIPELINES
+_kind = _words(ResourceKind)
+_owner = Configured.OWNERS
+
+FAMILIES: tuple[Family, ...] = (
+    # calls
+    _gauge("calls_active", "Calls alive now on this node.", provider=_provider, direction=_words(of.CallDirection)),
+    _gauge(
+        "build_info",
+        "Always 1; the labels say which build.",
+        version=Configured.BUILD,
+        python=Configured.BUILD,
+        commit=Configured.BUILD,
+    ),
+    _gauge("calls_capacity", "Most calls this node admits."),
+    _counter("calls_started_total", "Calls admitted.", provider=_provider, direction=_words(of.CallDirection)),
+    _counter("calls_ended_total", "Calls ended, by reason.", provider=_provider, reason=_words(EndReason)),
+    _counter(
+        "calls_rejected_total",
+        "Calls refused before admission, by reason.",
+        provider=_provider,
+        reason=_words(of.Rejection),
+    ),
+    _seconds("call_duration_seconds", "Admission to last resource closed.", CALL_S, provider=_provider),
+    _seconds(
+        "call_setup_seconds",
+        "Provider socket accepted to first agent audio frame sent.",
+        SETUP_S,
+        provider=_provider,
+    ),
+    _seconds(
+        "call_teardown_seconds",
+        "Hang-up seen to last owned resource closed.",
+        TEARDOWN_S,
+        outcome=_words(of.Teardown),
+    ),
+    _counter(
+        "silent_calls_total",
+        "Calls that ended after the grace time with no agent audio sent.",
+        provider=_provider,
+    ),
+    _counter(
+        "greeting_repeats_total",
+        "Opening message said more than once in one conversation.",
+        pipeline=_pipeline,
+    ),
+    # what calls own
+    _gauge("resources_open", "Owned resources open now.", kind=_kind, vendor=_owner),
+    _counter("resources_opened_total", "Owned resources opened.", kind=_kind, vendor=_owner),
+    _counter(
+        "resources_closed_total",
+        "Owned resources closed, by how.",
+        kind=_kind,
+        vendor=_owner,
+        how=of.HOW,
+    ),
+    _counter(
+        "resources_leaked_total",
+        "Resources found open after their call had ended. Must stay 0.",
+        kind=_kind,
+    ),
+    _gauge("resources_orphaned", "Open resources whose call is not in the registry, now.", kind=_kind),
+    _counter(
+        "teardown_forced_total",
+        "Resources closed by force because their polite close outlived its deadline.",
+        resource=_kind,
+    ),
+    Family("call_tasks_peak", FamilyType.HISTOGRAM, "Most tasks alive in one call's nursery.", buckets=TASKS),
+    _gauge("tasks_alive", "Trio tasks alive in the process."),
+    # the talk
+    _counter("turns_total", "Conversation turns, by outcome.", pipeline=_pipeline, outcome=_words(of.TurnOutcome)),
+    _seconds(
+        "turn_latency_seconds",
+        "Caller stopped speaking to first agent audio frame sent.",
+        TURN_S,
+        pipeline=_pipeline,
+    ),
+    _seconds(
+        "turn_stage_seconds",
+        "Share of one stage in a turn's latency.",
+        STAGE_S,
+        stage=_words(of.Stage),
+        vendor=Configured.VENDORS,
+    ),
+    _seconds(
+        "barge_in_latency_seconds",
+        "Caller speech onset to agent audio silenced.",
+        BARGE_IN_S,
+        provider=_provider,
+    ),
+    _counter("barge_ins_total", "Barge-ins, by kind.", kind=_words(of.BargeIn)),
+    _counter(
+        "dead_air_seconds_total",
+        "Seconds past the threshold with neither side audible.",
+        unit="seconds",
+        pipeline=_pipeline,
+        cause=_words(of.DeadAir),
+    ),
+    _counter("dead_air_events_total", "Dead-air episodes.", pipeline=_pipeline, cause=_words(of.DeadAir)),
+    # audio
+    _counter(
+        "audio_seconds_total",
+        "Audio received or sent.",
+        unit="seconds",
+        provider=_provider,
+        direction=_words(of.AudioDirection),
+    ),
+    _counter(
+        "audio_frames_dropped_total",
+        "Frames not delivered, by reason.",
+        direction=_words(of.AudioDirection),
+        reason=_words(of.FrameDrop),
+    ),
+    _counter("audio_underruns_total", "Playout ran dry inside an utterance.", provider=_provider),
+    _counter(
+        "audio_underrun_seconds_total",
+        "Time playout was dry inside an utterance.",
+        unit="seconds",
+        provider=_provider,
+    ),
+    _seconds("audio_send_lag_seconds", "Frame sent later than its due time.", PACING_S, provider=_provider),
+    _seconds(
+        "audio_receive_gap_seconds",
+        "Time between inbound frames beyond the frame length.",
+        PACING_S,
+        provider=_provider,
+    ),
+    _gauge(
+        "audio_buffered_seconds",
+        "Largest amount buffered by any call.",
+        unit="seconds",
+        queue=_words(of.AudioQueue),
+    ),
+    _counter(
+        "bad_frames_total",
+        "Unusable messages on media sockets, dropped.",
+        provider=_provider,
+        kind=_words(of.FrameFault),
+    ),
+    # vendors
+    _counter(
+        "vendor_requests_total",
+        "Requests or streams to a vendor, by result.",
+        vendor=_owner,
+        kind=_words(of.VendorKind),
+        status=_words(of.VendorStatus),
+    ),
+    _seconds(
+        "vendor_connect_duration_seconds",
+        "Time to connect.",
+        CONNECT_S,
+        vendor=_owner,
+        kind=_words(of.VendorKind),
+    ),
+    _counter(
+        "speech_audio_seconds_total",
+        "Audio billed by speech vendors.",
+        unit="seconds",
+        vendor=Configured.VENDORS,
+        kind=_words(of.SpeechKind),
+    ),
+    _counter("tts_characters_total", "Characters synthesised.", vendor=Configured.VENDORS),
+    # the node
+    _seconds("event_loop_lag_seconds", "Lateness of a periodic timer.", LAG_S),
+    _gauge("worker_threads_in_use", "Worker threads in use."),
+    _gauge("worker_threads_limit", "Worker threads allowed."),
+    _gauge(
+        "utilization_ratio",
+        "Largest of calls/capacity, CPU and lag budget; the autoscaling signal.",
+        unit="ratio",
+    ),
+    _counter(
+        "full_transitions_total",
+        "Times the node went from accepting to full.",
+        cause=_words(of.FullCause),
+    ),
+    _gauge("draining", "1 while refusing new calls."),
+    _gauge("ready", "1 when new calls are accepted."),
+    _gauge("actor_mailbox_depth", "Messages waiting.", actor=Configured.ACTORS),
+    _counter("actor_restarts_total", "Supervisor restarts.", actor=Configured.ACTORS),
+    # the door
+    _counter(
+        "http_requests_total",
+        "HTTP answers.",
+        route=Configured.ROUTES,
+        method=Configured.METHODS,
+        code=of.CODES,
+    ),
+    _seconds("http_request_duration_seconds", "HTTP answer time.", HTTP_S, route=Configured.ROUTES),
+    _counter(
+        "signature_failures_total",
+        "Provider requests with a bad signature.",
+        provider=_provider,
+        why=_words(of.SignatureFailure),
+    ),
+    _counter("handshake_failures_total", "Connections that never became a call.", why=_words(of.HandshakeFailure)),
+    # the log and this table itself
+    _counter("log_records_total", "Log records written.", level=_words(of.LogLevel)),
+    _counter("log_records_dropped_total", "Log records dropped because nobody read the output."),
+    _counter("label_overflow_total", "Label values folded into 'other'.", metric=Configured.GUARDED),
+)

@@ -1,0 +1,206 @@
+"""The closed sets that metric labels draw from. Names and values are public API: dashboards and alerts rest on them.
+
+Reasons, kinds and causes that the engine itself works with live beside it, in :mod:`engine.errors` and
+:mod:`engine.ports`; here is what only a metric needs a word for.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+OTHER = "other"
+"""What a value outside its set is folded into."""
+
+
+class CallDirection(StrEnum):
+    """Who dialled."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class AudioDirection(StrEnum):
+    """From the engine's side: ``in`` is the caller's audio, ``out`` the agent's."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class Rejection(StrEnum):
+    """Why a call was refused before it was admitted."""
+
+    CAPACITY = "capacity"
+    RATE_LIMIT = "rate_limit"
+    BAD_SIGNATURE = "bad_signature"
+    DUPLICATE = "duplicate"
+    DRAINING = "draining"
+    BAD_START = "bad_start"
+    STORE_DOWN = "store_down"
+    NOT_READY = "not_ready"
+
+
+class Teardown(StrEnum):
+    """How a call's resources went, taken together: the worst of them."""
+
+    CLEAN = "clean"
+    ERROR = "error"
+    FORCED = "forced"
+
+
+class TurnOutcome(StrEnum):
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    NO_INPUT = "no_input"
+    ERROR = "error"
+    SUPERSEDED = "superseded"
+    """The caller went on talking before the answer was heard."""
+
+
+class Stage(StrEnum):
+    """What the time between the caller's last sound and the agent's first one went into."""
+
+    ENDPOINTING = "endpointing"
+    STT_FINAL = "stt_final"
+    MEMORY = "memory"
+    LLM_FIRST_TOKEN = "llm_first_token"  # noqa: S105 - a label, not a secret
+    LLM_FIRST_SENTENCE = "llm_first_sentence"
+    TOOL = "tool"
+    TTS_FIRST_AUDIO = "tts_first_audio"
+    PLAYOUT = "playout"
+
+
+class BargeIn(StrEnum):
+    SPEECH = "speech"
+    DTMF = "dtmf"
+    FALSE = "false"
+    """A sound without words: the answer went on."""
+
+
+class DeadAir(StrEnum):
+    """Who was waited for while neither side was audible."""
+
+    STT = "stt"
+    LLM = "llm"
+    TTS = "tts"
+    PLAYOUT = "playout"
+    UNKNOWN = "unknown"
+
+
+class FrameDrop(StrEnum):
+    QUEUE_FULL = "queue_full"
+    LATE = "late"
+    BAD_FRAME = "bad_frame"
+    CLOSED = "closed"
+    CLEARED = "cleared"
+
+
+class AudioQueue(StrEnum):
+    TRANSCRIBER = "transcriber"
+    SYNTHESIZER = "synthesizer"
+    PLAYOUT = "playout"
+    SOCKET = "socket"
+
+
+class VendorKind(StrEnum):
+    STT = "stt"
+    TTS = "tts"
+    LLM = "llm"
+    TELEPHONY = "telephony"
+    """A provider's REST control."""
+
+
+class VendorStatus(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    CANCELLED = "cancelled"
+    CLOSED = "closed"
+
+
+class SpeechKind(StrEnum):
+    STT = "stt"
+    TTS = "tts"
+    REALTIME = "realtime"
+
+
+class FullCause(StrEnum):
+    """What a node ran out of."""
+
+    CALLS = "calls"
+    DESCRIPTORS = "descriptors"
+    MEMORY = "memory"
+    LAG = "lag"
+
+
+class SignatureFailure(StrEnum):
+    """The words of :class:`engine.errors.BadSignature`."""
+
+    MISSING = "missing"
+    MISMATCH = "mismatch"
+    EXPIRED = "expired"
+    MALFORMED = "malformed"
+
+
+class HandshakeFailure(StrEnum):
+    """Why a connection never became a call."""
+
+    TIMEOUT = "timeout"
+    BAD_REQUEST = "bad_request"
+    TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+    BAD_TOKEN = "bad_token"  # noqa: S105 - a label, not a secret
+    BAD_START = "bad_start"
+    PROTOCOL = "protocol"
+    CLOSED = "closed"
+
+
+class FrameFault(StrEnum):
+    """The words of :class:`engine.errors.BadMessage`."""
+
+    JSON = "json"
+    SHAPE = "shape"
+    BASE64 = "base64"
+    LENGTH = "length"
+    TYPE = "type"
+    STREAM = "stream"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+HOW = ("clean", "cancelled", "error", "forced")
+"""The words of :class:`engine.runtime.ledger.How`, which this layer may not import."""
+
+PROVIDERS = ("twilio", "vonage")
+PIPELINES = ("embedded", "custom")
+VENDORS = ("moonshine", "hibari", "script", "custom")
+ACTORS = ("registry",)
+ROUTES = (
+    "/voice",
+    "/twilio/status",
+    "/vonage/answer",
+    "/vonage/event",
+    "/media/twilio",
+    "/media/vonage",
+    "/turn",
+    "/session/reset",
+    "/api/health",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)
+METHODS = ("GET", "POST")
+CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+def code_class(status: int) -> str:
+    """200 -> ``2xx``: the ``code`` label of an HTTP answer."""
+    return f"{status // 100}xx"

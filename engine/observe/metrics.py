@@ -1,0 +1,257 @@
+"""The program's metrics: one object, its own registry, every bounded series present from the start.
+
+Whoever counts keeps the child: ``dropped = metrics.audio_frames_dropped_total.labels("in", "late")`` once per call,
+then ``dropped.inc()``. A label lookup per frame costs twice what the counting does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Generic, TypeVar
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest as text_page
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_page
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+from engine.observe import labels as of
+from engine.observe.families import FAMILIES, PREFIX, Configured, Domain, Family
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_BREATH_S = 0.0002
+"""Between two families the rendering thread lets go of the interpreter for this long, so that the event loop, which
+sends audio, never waits for a whole page."""
+
+
+class Labelled(Generic[M]):
+    """A family with labels. Values outside a label's set are counted and folded into ``other``, never added."""
+
+    def __init__(self, parent: M, domains: Mapping[str, tuple[str, ...]], *, overflow: Counter | None) -> None:
+        self._parent: M = parent
+        self._names = tuple(domains)
+        self._domains = [frozenset(domain) for domain in domains.values()]
+        self._overflow = overflow
+        self._children: dict[tuple[str, ...], M] = {}
+        for values in itertools.product(*domains.values()):
+            self._child(values)
+
+    def labels(self, *values: str, **named: str) -> M:
+        """The child for these values, in the family's order or by name. Raises ValueError for a wrong set of names."""
+        if named:
+            if values or set(named) != set(self._names):
+                raise ValueError(f"labels are {', '.join(self._names)}")
+            values = tuple(named[name] for name in self._names)
+        child = self._children.get(values)
+        return child if child is not None else self._folded(values)
+
+    def _folded(self, values: tuple[str, ...]) -> M:
+        if len(values) != len(self._names):
+            raise ValueError(f"labels are {', '.join(self._names)}")
+        if self._overflow is not None:
+            self._overflow.inc()
+        # A closed set has no "other" until a bug brings one: still bounded, by one value a label.
+        return self._child(
+            tuple(v if v in domain else of.OTHER for v, domain in zip(values, self._domains, strict=True))
+        )
+
+    def _child(self, values: tuple[str, ...]) -> M:
+        child: M = self._children.setdefault(values, self._parent.labels(*values))
+        return child
+
+
+class Metrics:
+    """Every family of :data:`engine.observe.families.FAMILIES` as an attribute of the same name.
+
+    Safe to use from any thread. Nothing is shared between two of these.
+    """
+
+    def __init__(  # noqa: PLR0915 - one statement a family
+        self,
+        providers: Sequence[str] = of.PROVIDERS,
+        pipelines: Sequence[str] = of.PIPELINES,
+        vendors: Sequence[str] = of.VENDORS,
+        *,
+        actors: Sequence[str] = of.ACTORS,
+        routes: Sequence[str] = of.ROUTES,
+        version: str | None = None,
+        commit: str = "unknown",
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._families = {family.name: family for family in FAMILIES}
+        self._sets = {
+            Configured.PROVIDERS: _open(providers),
+            Configured.VENDORS: _open(vendors),
+            Configured.OWNERS: _open((*vendors, *providers)),
+            Configured.PIPELINES: _open(pipelines),
+            Configured.ACTORS: _open(actors),
+            Configured.ROUTES: _open(routes),
+            Configured.METHODS: _open(of.METHODS),
+            Configured.GUARDED: tuple(family.name for family in FAMILIES if _is_guarded(family)),
+        }
+        # First, because every other family counts its overflow here.
+        self.label_overflow_total: Labelled[Counter] = self._make_labelled(Counter, "label_overflow_total")
+
+        self.calls_active = self._gauges("calls_active")
+        self.calls_capacity = self._gauge("calls_capacity")
+        self.calls_started_total = self._counters("calls_started_total")
+        self.calls_ended_total = self._counters("calls_ended_total")
+        self.calls_rejected_total = self._counters("calls_rejected_total")
+        self.call_duration_seconds = self._histograms("call_duration_seconds")
+        self.call_setup_seconds = self._histograms("call_setup_seconds")
+        self.call_teardown_seconds = self._histograms("call_teardown_seconds")
+        self.silent_calls_total = self._counters("silent_calls_total")
+        self.greeting_repeats_total = self._counters("greeting_repeats_total")
+
+        self.resources_open = self._gauges("resources_open")
+        self.resources_opened_total = self._counters("resources_opened_total")
+        self.resources_closed_total = self._counters("resources_closed_total")
+        self.resources_leaked_total = self._counters("resources_leaked_total")
+        self.resources_orphaned = self._gauges("resources_orphaned")
+        self.teardown_forced_total = self._counters("teardown_forced_total")
+        self.call_tasks_peak = self._histogram("call_tasks_peak")
+        self.tasks_alive = self._gauge("tasks_alive")
+
+        self.turns_total = self._counters("turns_total")
+        self.turn_latency_seconds = self._histograms("turn_latency_seconds")
+        """Takes an exemplar: ``observe(latency_s, exemplar={"call_id": call_id})``."""
+        self.turn_stage_seconds = self._histograms("turn_stage_seconds")
+        self.barge_in_latency_seconds = self._histograms("barge_in_latency_seconds")
+        """Takes an exemplar, as ``turn_latency_seconds`` does. No other family should."""
+        self.barge_ins_total = self._counters("barge_ins_total")
+        self.dead_air_seconds_total = self._counters("dead_air_seconds_total")
+        self.dead_air_events_total = self._counters("dead_air_events_total")
+
+        self.audio_seconds_total = self._counters("audio_seconds_total")
+        self.audio_frames_dropped_total = self._counters("audio_frames_dropped_total")
+        self.audio_underruns_total = self._counters("audio_underruns_total")
+        self.audio_underrun_seconds_total = self._counters("audio_underrun_seconds_total")
+        self.audio_send_lag_seconds = self._histograms("audio_send_lag_seconds")
+        self.audio_receive_gap_seconds = self._histograms("audio_receive_gap_seconds")
+        self.audio_buffered_seconds = self._gauges("audio_buffered_seconds")
+        self.bad_frames_total = self._counters("bad_frames_total")
+
+        self.vendor_requests_total = self._counters("vendor_requests_total")
+        self.vendor_connect_duration_seconds = self._histograms("vendor_connect_duration_seconds")
+        self.speech_audio_seconds_total = self._counters("speech_audio_seconds_total")
+        self.tts_characters_total = self._counters("tts_characters_total")
+
+        self.event_loop_lag_seconds = self._histogram("event_loop_lag_seconds")
+        self.worker_threads_in_use = self._gauge("worker_threads_in_use")
+        self.worker_threads_limit = self._gauge("worker_threads_limit")
+        self.utilization_ratio = self._gauge("utilization_ratio")
+        self.full_transitions_total = self._counters("full_transitions_total")
+        self.draining = self._gauge("draining")
+        self.ready = self._gauge("ready")
+        self.actor_mailbox_depth = self._gauges("actor_mailbox_depth")
+        self.actor_restarts_total = self._counters("actor_restarts_total")
+
+        self.http_requests_total = self._counters("http_requests_total")
+        self.http_request_duration_seconds = self._histograms("http_request_duration_seconds")
+        self.signature_failures_total = self._counters("signature_failures_total")
+        self.handshake_failures_total = self._counters("handshake_failures_total")
+
+        self.log_records_total = self._counters("log_records_total")
+        self.log_records_dropped_total = self._counter("log_records_dropped_total")
+
+        self.build_info = self._make(Gauge, "build_info")
+        self.build_info.labels(version or _installed_version(), platform.python_version(), commit).set(1)
+
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def render(self, openmetrics: bool = False) -> tuple[bytes, str]:
+        """The page and its content type. Takes 10 to 30 ms: for a worker thread, never the event loop.
+
+        Only the OpenMetrics form carries exemplars.
+        """
+        page = _Page(self.registry)
+        if openmetrics:
+            return openmetrics_page(page), OPENMETRICS  # type: ignore[no-untyped-call]  # the client's own
+        return text_page(page), TEXT
+
+    def _make(self, of_type: type[M], name: str) -> M:
+        family = self._families[name]
+        more = {"buckets": family.buckets} if family.buckets else {}
+        return of_type(
+            PREFIX + name,
+            family.help,
+            tuple(family.labels),
+            unit=family.unit,
+            registry=self.registry,
+            **more,  # type: ignore[arg-type]  # only a histogram has them
+        )
+
+    def _make_labelled(self, of_type: type[M], name: str) -> Labelled[M]:
+        family = self._families[name]
+        guarded = name != "label_overflow_total"
+        return Labelled(
+            self._make(of_type, name),
+            {label: self._values(domain) for label, domain in family.labels.items()},
+            overflow=self.label_overflow_total.labels(name) if guarded else None,
+        )
+
+    def _values(self, domain: Domain) -> tuple[str, ...]:
+        return domain if isinstance(domain, tuple) else self._sets[domain]
+
+    def _counter(self, name: str) -> Counter:
+        return self._make(Counter, name)
+
+    def _counters(self, name: str) -> Labelled[Counter]:
+        return self._make_labelled(Counter, name)
+
+    def _gauge(self, name: str) -> Gauge:
+        return self._make(Gauge, name)
+
+    def _gauges(self, name: str) -> Labelled[Gauge]:
+        return self._make_labelled(Gauge, name)
+
+    def _histogram(self, name: str) -> Histogram:
+        return self._make(Histogram, name)
+
+    def _histograms(self, name: str) -> Labelled[Histogram]:
+        return self._make_labelled(Histogram, name)
+
+
+class _Page(CollectorRegistry):
+    """A view of a registry for one rendering: no ``_created`` series (half as many again, and nobody reads them),
+    and a breath between families."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._shown = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._shown.collect():
+            # The client can switch them off for the whole process only; this stays with one page.
+            created = metric.name + "_created"
+            metric.samples = [sample for sample in metric.samples if sample.name != created]
+            yield metric
+            time.sleep(_BREATH_S)
+
+
+def _open(values: Sequence[str]) -> tuple[str, ...]:
+    """A configured set: without doubles, and with ``other``."""
+    return tuple(dict.fromkeys((*values, of.OTHER)))
+
+
+def _is_guarded(family: Family) -> bool:
+    return bool(family.labels) and family.name not in {"label_overflow_total", "build_info"}
+
+
+def _installed_version() -> str:
+    try:
+        return metadata.version("offhook")
+    except metadata.PackageNotFoundError:
+        return "unknown"
