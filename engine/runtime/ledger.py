@@ -64,7 +64,9 @@ class Ledger:
         self._book = book
         self._entries: list[Entry] = []
         self.opened = 0
-        """How many resources were ever opened."""
+        """How many resources were ever opened; of these:"""
+        self.forced = 0
+        self.failed = 0
         self.leaks = 0
         """How many were found open after their close, or were never closed."""
 
@@ -141,6 +143,8 @@ class Ledger:
         self._entries.remove(entry)
         if entry.forced:
             how = How.FORCED
+        self.forced += how is How.FORCED
+        self.failed += how is How.ERROR
         now = trio.current_time()
         self._book.closed(entry.kind, entry.vendor, how, now - closing_at_s)
         log.info(

@@ -1,0 +1,343 @@
+"""One call, from its admitted media socket to the proof that nothing of it is left.
+
+This file is how a call lives: ``Call.run`` opens what the call owns through its ledger, talks, closes side by side
+within one deadline, and leaves one verdict. Nothing but Cancelled leaves it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+import structlog
+import trio
+
+from engine.calls.meters import CallBook, CallMeters
+from engine.calls.registry import Slot
+from engine.calls.talk import Talk
+from engine.dialogue.conversation import Conversation
+from engine.errors import CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
+from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
+from engine.observe.logs import mask_number
+from engine.observe.metrics import Metrics
+from engine.observe.timeline import Timeline, Watcher, What
+from engine.ports import Agent, Codec, Provider, ProviderLink, ResourceKind
+from engine.runtime.holdings import Holdings
+from engine.runtime.ledger import Ledger
+from engine.runtime.sockets import Socket
+from engine.settings import Limits
+
+log = structlog.get_logger()
+
+EARLY_EVENTS = 100
+"""What is kept of the line while the vendors open: the last two seconds."""
+APOLOGY_S = 6.0
+SILENT_GRACE_S = 3.0
+"""A call that the caller gives up sooner is not counted as one that the agent was silent in."""
+HANG_UP_S = 2.0
+"""For the provider's REST API to hang up; closing the socket follows in any case."""
+APOLOGISES = frozenset({Cause.SPEECH_FAILED, Cause.LLM_FAILED, Cause.NO_PROGRESS, Cause.INTERNAL_ERROR})
+"""Failures of ours that the caller is told about, with a clip that needs no vendor."""
+HANGS_UP = APOLOGISES | {Cause.AGENT_HANGUP, Cause.SILENCE, Cause.MAX_DURATION, Cause.DRAIN}
+"""Ends that are our decision: the provider is told to end the call, too."""
+
+
+class OpenLink(Protocol):
+    """Makes a media socket that has started into a link. Leaving the block stops sending; the socket stays."""
+
+    def __call__(
+        self, socket: Socket, codec: Codec, form: AudioFormat, *, on_bad: Callable[[str], None]
+    ) -> AbstractAsyncContextManager[ProviderLink]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the process gives to every call; it keeps nothing of any."""
+
+    limits: Limits
+    metrics: Metrics
+    open_link: OpenLink
+    new_http_client: Callable[[], httpx.AsyncClient]
+    watchers: list[Watcher] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An admitted media socket: who calls, over what, and who answers."""
+
+    info: CallInfo
+    provider: Provider
+    agent: Agent
+    socket: Socket
+    codec: Codec
+
+
+def verdict_of(error: BaseException) -> CallEnd:
+    """What an exception, or a group of them, means for the call it ended."""
+    if isinstance(error, BaseExceptionGroup):
+        verdicts = [verdict_of(inner) for inner in error.exceptions]
+        # Among failures at the same instant the one with a name explains more than a bug that followed from it.
+        return next((end for end in verdicts if end.cause is not Cause.INTERNAL_ERROR), verdicts[0])
+    match error:
+        case SpeechFailed():
+            return CallEnd(Cause.SPEECH_FAILED, str(error))
+        case ModelFailed():
+            return CallEnd(Cause.LLM_FAILED, str(error))
+        case SlowPeer():
+            return CallEnd(Cause.SLOW_PEER, "the provider stopped reading")
+        case ProtocolError():
+            return CallEnd(Cause.PROTOCOL_ERROR, str(error))
+        case _:
+            return CallEnd(Cause.INTERNAL_ERROR, type(error).__name__)
+
+
+class Call:
+    """``run`` it once, in the task that holds its slot. The verdict ends up in ``slot.end``."""
+
+    def __init__(self, line: Line, slot: Slot, around: Surroundings) -> None:
+        self._line = line
+        self._info = line.info
+        self._slot = slot
+        self._around = around
+        self._meters = CallMeters(around.metrics, line.info, line.agent.pipeline)
+        self._timeline = Timeline(line.info.call_id, around.watchers)
+        self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
+        self._ledger = Ledger(line.info.call_id, CallBook(around.metrics, self._timeline))
+        self._conversation = Conversation()
+        self._verdict: CallEnd | None = None
+        self._talking = trio.CancelScope()
+        self._talk: Talk | None = None
+        self._started_at_s = self._ended_at_s = trio.current_time()
+        slot.on_request, slot.on_drain = self._end, self._drain
+
+    async def run(self) -> None:
+        """Never raises but Cancelled, and is gone within ``limits.close_s`` of its end, and a little."""
+        self._log.info("call_started", agent=self._info.agent, caller=mask_number(self._info.caller))
+        self._timeline.note(What.CALL_STARTED, provider=self._info.provider, agent=self._info.agent)
+        try:
+            with trio.CancelScope() as owning:
+                async with Holdings(on_lost=self._lost, on_cut=self._ledger.abort_all) as holdings:
+                    try:
+                        await self._live(holdings)
+                    except Exception as exc:  # noqa: BLE001 - the edge of the call: only Cancelled may pass
+                        self._failed(exc)
+                    finally:
+                        # From here on only closing is left: politely until the deadline, then at once.
+                        self._ended_at_s = trio.current_time()
+                        owning.deadline = self._ended_at_s + self._around.limits.close_s
+        finally:
+            self._released()
+
+    # --- its life -------------------------------------------------------------------------------------------
+
+    async def _live(self, holdings: Holdings) -> None:
+        socket = self._line.socket
+        link = await holdings.open(
+            self._ledger.own(
+                ResourceKind.PROVIDER_SOCKET,
+                self._info.provider,
+                self._connected(),
+                is_closed=lambda _: socket.closed,
+                abort=lambda _: socket.abort(),
+            )
+        )
+        if self._slot.requested is not None:
+            self._end(self._slot.requested)
+        with self._talking:
+            try:
+                await self._converse(holdings, link)
+            except Exception as exc:  # noqa: BLE001 - becomes the verdict; what is left to say needs no vendor
+                self._failed(exc)
+        cause = self._end_so_far.cause
+        if cause in APOLOGISES:
+            await self._apologise(link)
+        if cause in HANGS_UP:
+            await self._hang_up(holdings)
+
+    async def _converse(self, holdings: Holdings, link: ProviderLink) -> None:
+        early: deque[ProviderEvent] = deque(maxlen=EARLY_EVENTS)
+        with trio.move_on_after(self._around.limits.open_s) as opening:
+            async with self._noticing_hang_up(link, early):
+                transcriber, synthesizer, model = await holdings.open_all(self._vendors())
+        if opening.cancelled_caught:
+            self._end(CallEnd(Cause.SPEECH_FAILED, "a vendor did not open in time"))
+        if self._verdict is not None:
+            return
+        self._talk = Talk(
+            self._info,
+            link,
+            transcriber,
+            synthesizer,
+            model,
+            self._line.agent,
+            self._around.limits,
+            self._meters,
+            self._timeline,
+            self._conversation,
+        )
+        self._end(await self._talk.run(early))
+
+    def _vendors(self) -> list[AbstractAsyncContextManager[Any]]:
+        agent, info, own = self._line.agent, self._info, self._ledger.own
+        return [
+            own(ResourceKind.SPEECH_CLIENT, agent.transcriber_vendor, agent.open_transcriber(info, self._ledger)),
+            own(ResourceKind.TTS_CLIENT, agent.synthesizer_vendor, agent.open_synthesizer(info, self._ledger)),
+            own(ResourceKind.LLM_CONNECTION, agent.model_vendor, agent.open_model(info, self._ledger)),
+        ]
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[ProviderLink]:
+        """The link over the call's socket; the socket closes with it."""
+        socket, meters = self._line.socket, self._meters
+        try:
+            async with self._around.open_link(
+                socket, self._line.codec, self._info.format, on_bad=meters.bad_frame
+            ) as link:
+                yield link
+        except BaseException:
+            socket.abort()
+            raise
+        code, reason = _close_code(self._end_so_far.cause)
+        await socket.aclose(code, reason)
+
+    @asynccontextmanager
+    async def _noticing_hang_up(
+        self, link: ProviderLink, early: deque[ProviderEvent] | None = None
+    ) -> AsyncIterator[None]:
+        """While the block waits for something else: a hang-up cancels it. What else came is kept in ``early``."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_until_hang_up, link, early, nursery.cancel_scope)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _read_until_hang_up(
+        self, link: ProviderLink, early: deque[ProviderEvent] | None, waiting: trio.CancelScope
+    ) -> None:
+        try:
+            while not isinstance(event := await link.receive(), Stopped):
+                if early is not None:
+                    early.append(event)
+            self._end(CallEnd(Cause.CALLER_HANGUP))
+        except trio.EndOfChannel:
+            self._end(CallEnd(Cause.PROVIDER_LOST, "the media socket went away"))
+        except (SlowPeer, ProtocolError) as exc:
+            self._end(verdict_of(exc))
+        waiting.cancel()
+
+    # --- its end --------------------------------------------------------------------------------------------
+
+    @property
+    def _end_so_far(self) -> CallEnd:
+        return self._verdict or self._slot.end
+
+    def _end(self, verdict: CallEnd) -> None:
+        """End the conversation, if it still goes on. The first verdict counts."""
+        self._verdict = self._verdict or verdict
+        if self._talk is not None:
+            self._talk.end(verdict)
+        else:
+            self._talking.cancel()
+
+    def _drain(self) -> None:
+        if self._talk is not None:
+            self._talk.drain()
+        else:
+            self._end(CallEnd(Cause.DRAIN))
+
+    def _lost(self, exc: Exception) -> None:
+        """A resource failed on its own while it was held."""
+        self._failed(exc)
+        self._end(verdict_of(exc))
+
+    def _failed(self, exc: Exception) -> None:
+        verdict = verdict_of(exc)
+        is_bug = verdict.cause is Cause.INTERNAL_ERROR
+        # The traceback of a bug is worth a look; a vendor's failure explains itself.
+        self._log.warning(
+            "call_failed", cause=str(verdict.cause), detail=verdict.detail, exc_info=exc if is_bug else None
+        )
+        self._verdict = self._verdict or verdict
+
+    async def _apologise(self, link: ProviderLink) -> None:
+        """No caller is left in silence: a clip that needs no vendor, as long as somebody listens."""
+        clip = self._line.agent.clip(self._line.agent.phrases.apology, self._info.format)
+        if clip is None:
+            return
+        link.clear()
+        with trio.move_on_after(APOLOGY_S):
+            async with self._noticing_hang_up(link):
+                await link.play(clip)
+                await trio.sleep(link.remaining_s())
+
+    async def _hang_up(self, holdings: Holdings) -> None:
+        """Tell the provider that the call is over; closing the socket follows in any case."""
+        with trio.move_on_after(HANG_UP_S) as asking:
+            try:
+                client = await holdings.open(
+                    self._ledger.own(
+                        ResourceKind.HTTP_CLIENT,
+                        self._info.provider,
+                        self._around.new_http_client(),
+                        is_closed=lambda client: client.is_closed,
+                    )
+                )
+                await self._line.provider.hang_up(self._info.call_id, client)
+            except VendorError as exc:
+                self._log.warning("hang_up_failed", detail=str(exc))
+        if asking.cancelled_caught:
+            self._log.warning("hang_up_failed", detail="no answer in time")
+
+    def _released(self) -> None:
+        """Everything has closed, or is counted as leaked. One line, one set of figures."""
+        self._ledger.settle()
+        end = self._slot.end = self._end_so_far
+        now = trio.current_time()
+        teardown_s, talk = now - self._ended_at_s, self._talk
+        audio_in_s, audio_out_s = (talk.audio_in_s, talk.voice.audio_out_s) if talk else (0.0, 0.0)
+        metrics, provider = self._around.metrics, self._info.provider
+        metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
+        metrics.call_teardown_seconds.labels(outcome=_outcome(self._ledger)).observe(teardown_s)
+        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s)
+        if audio_out_s == 0 and self._ended_at_s - self._started_at_s > SILENT_GRACE_S:
+            metrics.silent_calls_total.labels(provider=provider).inc()
+        released_ms = round(teardown_s * 1000, 1)
+        self._log.info("call_released", resources=self._ledger.opened, left=self._ledger.leaks, released_ms=released_ms)
+        self._log.info(
+            "call_ended",
+            end_reason=str(end.reason),
+            cause=str(end.cause),
+            detail=end.detail,
+            seconds=round(self._ended_at_s - self._started_at_s, 3),
+            turns=talk.turns_taken if talk else 0,
+            teardown_ms=released_ms,
+            audio_in_ms=round(audio_in_s * 1000),
+            audio_out_ms=round(audio_out_s * 1000),
+        )
+        self._timeline.note(What.CALL_ENDED, reason=str(end.reason), cause=str(end.cause))
+        self._timeline.note(
+            What.CALL_RELEASED, opened=self._ledger.opened, left=self._ledger.leaks, released_ms=released_ms
+        )
+
+
+def _close_code(cause: Cause) -> tuple[int, str]:
+    """The WebSocket close that tells the provider why."""
+    match cause:
+        case Cause.DRAIN:
+            return 1001, "going away"
+        case Cause.PROTOCOL_ERROR:
+            return 1002, "protocol error"
+        case Cause.DUPLICATE:
+            return 1008, "replaced by a newer stream"
+        case _:
+            return 1000, ""
+
+
+def _outcome(ledger: Ledger) -> str:
+    """The ``outcome`` label of the teardown histogram: the worst of what was closed."""
+    if ledger.forced:
+        return "forced"
+    return "error" if ledger.failed else "clean"

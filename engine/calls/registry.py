@@ -1,0 +1,350 @@
+"""The registry: an actor that alone knows which calls live, and who may still come.
+
+A slot is promised at the webhook, by a token, and taken at the media socket. Promised and taken ones together never
+exceed the capacity, however many ask at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from engine.errors import CallEnd, Cause
+from engine.observe.metrics import Metrics
+from engine.ports import IncomingCall
+from engine.runtime.mailbox import Answer, Mailbox
+
+log = structlog.get_logger()
+
+ANSWER_WITHIN_S = 2.0
+"""The actor only computes; an answer that takes longer means that it is gone."""
+REPLAY_S = 300.0
+"""How long the answer to a signed webhook is remembered, so that the same request gets the same answer."""
+REPLAYS_KEPT = 4096
+
+
+_SENTENCES = {
+    "capacity": "All our lines are busy at the moment. Please call again in a few minutes.",
+    "rate_limit": "You have called very often in the last minute. Please try again a little later.",
+    "draining": "We cannot take your call at the moment. Please call again in a few minutes.",
+    "not_ready": "We cannot take your call just now. Please call again in a minute.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call was not admitted: the ``reason`` label of ``offhook_calls_rejected_total``."""
+
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """What the caller hears."""
+        return _SENTENCES.get(self.reason, _SENTENCES["not_ready"])
+
+
+class NotAdmitted(Exception):
+    """A media socket without a promise. ``why`` is static."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+_order = itertools.count()
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A live call's place. Whoever holds it gives it back with ``Release``, by identity."""
+
+    provider: str
+    call_id: str
+    incoming: IncomingCall = field(default_factory=lambda: IncomingCall("", "", ""))
+    end: CallEnd = field(default_factory=lambda: CallEnd(Cause.INTERNAL_ERROR, "cut off"))
+    """The verdict as far as it is known."""
+    gone: trio.Event = field(default_factory=trio.Event)
+    order: int = field(default_factory=lambda: next(_order))
+    predecessor: Slot | None = None
+    """A live call with the same id, to be closed completely before this one starts."""
+    requested: CallEnd | None = None
+    """Somebody outside wants the call to end with this verdict."""
+    on_request: Callable[[CallEnd], None] | None = None
+    """Set by the call: end with this verdict, at once but politely."""
+    on_drain: Callable[[], None] | None = None
+    """Set by the call: say goodbye, then end."""
+
+    def end_it(self, verdict: CallEnd) -> None:
+        """Ask the call to end, whatever it is doing. The first request counts."""
+        self.requested = self.requested or verdict
+        if self.on_request is not None:
+            self.on_request(self.requested)
+
+    def drain_it(self) -> None:
+        """Ask the call to say goodbye and end."""
+        if self.on_drain is not None:
+            self.on_drain()
+        else:
+            self.end_it(CallEnd(Cause.DRAIN))
+
+
+@dataclass(slots=True)
+class Promise:
+    """A slot that a webhook has handed out."""
+
+    provider: str
+    call: IncomingCall
+    token: str
+    expires_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    provider: str
+    call: IncomingCall
+    replay_key: str
+    answer: Answer[str | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    slot: Slot
+    token: str
+    answer: Answer[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The provider says that a promised call is over before its media came."""
+
+    provider: str
+    call_id: str
+
+
+RegistryMessage = Reserve | Claim | Release | Withdraw
+
+
+class Registry:
+    """``run`` it in a task that outlives the calls. All else may be called from any task."""
+
+    def __init__(self, *, capacity: int, metrics: Metrics, token_s: float = 60.0) -> None:
+        self.capacity = capacity
+        self._token_s = token_s
+        self._metrics = metrics
+        depth = metrics.actor_mailbox_depth.labels(actor="registry")
+        self._mailbox: Mailbox[RegistryMessage] = Mailbox("registry", on_depth=depth.set)
+        self._slots: set[Slot] = set()
+        self._live: dict[tuple[str, str], Slot] = {}
+        self._promises: dict[str, Promise] = {}
+        self._replays: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._was_full = False
+        self._empty = trio.Event()
+        self.refusing = ""
+        """A reason to refuse every new call (``draining``, ``not_ready``), or empty."""
+        metrics.calls_capacity.set(capacity)
+
+    # --- asked by others ------------------------------------------------------------------------------------
+
+    async def reserve(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal:
+        """A media token for this call, or why there is none. The very same signed request gets the same token again."""
+        return await self._mailbox.ask(
+            lambda answer: Reserve(provider, call, replay_key, answer), within_s=ANSWER_WITHIN_S
+        )
+
+    @asynccontextmanager
+    async def admitted(self, provider: str, call_id: str, token: str) -> AsyncIterator[Slot]:
+        """The slot that ``token`` promised, held until the block is left. Raises NotAdmitted.
+
+        ``slot.predecessor`` is a live call with the same id: close it before opening anything.
+        """
+        slot = Slot(provider, call_id)
+        # The try opens before the question is asked: cancelled while waiting, we may already be in the table.
+        try:
+            await self._mailbox.ask(lambda answer: Claim(slot, token, answer), within_s=ANSWER_WITHIN_S)
+            yield slot
+        finally:
+            slot.gone.set()
+            self._mailbox.tell(Release(slot))
+
+    def withdraw(self, provider: str, call_id: str) -> None:
+        """Give back what was promised to a call that has ended before its media came. Never waits."""
+        self._mailbox.tell(Withdraw(provider, call_id))
+
+    def live_calls(self) -> list[str]:
+        """The providers' ids of the calls that live now."""
+        return [slot.call_id for slot in self._live.values()]
+
+    def live_slots(self) -> list[Slot]:
+        return list(self._live.values())
+
+    def find(self, provider: str, call_id: str) -> Slot | None:
+        return self._live.get((provider, call_id))
+
+    @property
+    def has_promises(self) -> bool:
+        """A webhook was answered whose media socket has not come yet."""
+        self._expire()
+        return bool(self._promises)
+
+    @property
+    def is_full(self) -> bool:
+        self._expire()
+        return self._taken() >= self.capacity
+
+    async def wait_empty(self) -> None:
+        """Until no call lives."""
+        while self._slots:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    # --- the actor ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the mailbox until cancelled. Awaits nothing but the next message. State is rebuilt from the live
+        slots, so that starting again after a crash loses no call."""
+        self._rebuild()
+        async for message in self._mailbox:
+            match message:
+                case Reserve(answer=answer) | Claim(answer=answer):
+                    try:
+                        self._handle(message)
+                    except NotAdmitted as refusal:
+                        answer.fail(refusal)
+                    except Exception as exc:
+                        answer.fail(exc)
+                        raise
+                case _:
+                    self._handle(message)
+
+    def _handle(self, message: RegistryMessage) -> None:
+        match message:
+            case Reserve(provider, call, replay_key, answer):
+                answer.give(self._reserve(provider, call, replay_key))
+            case Claim(slot, token, answer):
+                self._claim(slot, token)
+                answer.give(None)
+            case Release(slot):
+                self._release(slot)
+            case Withdraw(provider, call_id):
+                self._drop_promises(provider, call_id)
+        self._note_fullness()
+
+    def _reserve(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
+        self._expire()
+        remembered = self._replays.get(replay_key) if replay_key else None
+        if remembered is not None:
+            return remembered[1]
+        if self.refusing:
+            return Refusal(self.refusing)
+        key = (provider, call.call_id)
+        is_known = key in self._live or any((p.provider, p.call.call_id) == key for p in self._promises.values())
+        if not is_known and self._taken() >= self.capacity:
+            return Refusal("capacity")
+        self._drop_promises(*key)  # a newer webhook of the same call makes the older token void
+        now = trio.current_time()
+        token = secrets.token_urlsafe(24)
+        self._promises[token] = Promise(provider, call, token, now + self._token_s)
+        if replay_key:
+            self._replays[replay_key] = (now + REPLAY_S, token)
+            if len(self._replays) > REPLAYS_KEPT:
+                self._replays.popitem(last=False)
+        return token
+
+    def _claim(self, slot: Slot, token: str) -> None:
+        self._expire()
+        promise = self._promises.get(token)
+        if promise is None:
+            raise NotAdmitted("unknown, used or expired token")
+        if (promise.provider, promise.call.call_id) != (slot.provider, slot.call_id):
+            raise NotAdmitted("token of another call")
+        del self._promises[token]
+        key = (slot.provider, slot.call_id)
+        slot.incoming = promise.call
+        slot.predecessor = self._live.get(key)
+        self._slots.add(slot)
+        self._live[key] = slot
+        self._metrics.calls_started_total.labels(provider=slot.provider, direction="inbound").inc()
+        self._metrics.calls_active.labels(provider=slot.provider, direction="inbound").inc()
+
+    def _release(self, slot: Slot) -> None:
+        if slot not in self._slots:  # never admitted, or released before
+            return
+        self._slots.remove(slot)
+        key = (slot.provider, slot.call_id)
+        if self._live.get(key) is slot:
+            del self._live[key]
+        self._metrics.calls_active.labels(provider=slot.provider, direction="inbound").dec()
+        self._metrics.calls_ended_total.labels(provider=slot.provider, reason=str(slot.end.reason)).inc()
+        if not self._slots:
+            self._empty.set()
+
+    def _drop_promises(self, provider: str, call_id: str) -> None:
+        for token, promise in list(self._promises.items()):
+            if (promise.provider, promise.call.call_id) == (provider, call_id):
+                del self._promises[token]
+
+    def _taken(self) -> int:
+        """Distinct calls that live or are promised: a call and its replacement are one."""
+        promised = {(promise.provider, promise.call.call_id) for promise in self._promises.values()}
+        return len(self._live.keys() | promised)
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        # Both are in order of their expiry: the first that is still good ends the search.
+        for token in list(self._promises):
+            if self._promises[token].expires_at_s > now:
+                break
+            del self._promises[token]
+        while self._replays and next(iter(self._replays.values()))[0] <= now:
+            self._replays.popitem(last=False)
+
+    def _note_fullness(self) -> None:
+        taken = self._taken()
+        self._metrics.utilization_ratio.set(taken / self.capacity)
+        if taken >= self.capacity and not self._was_full:
+            self._metrics.full_transitions_total.labels(cause="calls").inc()
+        self._was_full = taken >= self.capacity
+
+    def _rebuild(self) -> None:
+        """The table from the slots whose calls have not gone: the calls themselves are the truth."""
+        for slot in [slot for slot in self._slots if slot.gone.is_set()]:
+            self._release(slot)
+        in_order = sorted(self._slots, key=lambda slot: slot.order)
+        self._live = {(slot.provider, slot.call_id): slot for slot in in_order}
+
+
+class RateLimiter:
+    """At most so many calls a minute from one number. Remembers the last numbers only; withheld ones are not one
+    number, so they are not limited together."""
+
+    def __init__(self, per_minute: int, *, numbers_kept: int = 10_000) -> None:
+        self._per_minute = per_minute
+        self._kept = numbers_kept
+        self._calls: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def allows(self, number: str) -> bool:
+        if not any(character.isdigit() for character in number):
+            return True
+        now = trio.current_time()
+        times = self._calls.setdefault(number, deque())
+        self._calls.move_to_end(number)
+        if len(self._calls) > self._kept:
+            self._calls.popitem(last=False)
+        while times and times[0] <= now - 60.0:
+            times.popleft()
+        if len(times) >= self._per_minute:
+            return False
+        times.append(now)
+        return True

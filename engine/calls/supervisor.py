@@ -1,0 +1,201 @@
+"""The supervisor: admission, one edge per call, and the drain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+import trio
+
+from engine.calls.call import Call, Line, Surroundings
+from engine.calls.registry import NotAdmitted, RateLimiter, Refusal, Registry, Slot
+from engine.errors import CallEnd, Cause, OffhookError
+from engine.events import CallInfo, StreamStarted
+from engine.ports import Agent, Codec, IncomingCall, Provider
+from engine.runtime.mailbox import MailboxClosed, MailboxFull
+from engine.runtime.sockets import Socket
+from engine.settings import Settings
+
+log = structlog.get_logger()
+
+REPLACE_S = 3.0
+"""For a live call to be closed completely when its id arrives again."""
+CUT_S = 3.0
+"""For calls that did not end with their goodbye."""
+STALLED_LOOP_S = 2.0
+"""An event loop this late takes no new calls."""
+
+
+class Supervisor:
+    """What the web side hands calls to. ``registry.run`` must be running."""
+
+    def __init__(
+        self, registry: Registry, agents: Mapping[str, Agent], settings: Settings, around: Surroundings
+    ) -> None:
+        self.registry = registry
+        self._agents = agents
+        self._settings = settings
+        self._around = around
+        self._metrics = around.metrics
+        self._limiter = RateLimiter(settings.limits.calls_per_minute_per_caller)
+        self.is_started = False
+        """Set once everything that calls need is up."""
+        self.loop_lag_s = 0.0
+        """Kept up to date by whoever watches the loop."""
+
+    # --- the switchboard of engine.web ----------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        return self.registry.capacity
+
+    @property
+    def draining(self) -> bool:
+        return self.registry.refusing == "draining"
+
+    @property
+    def ready(self) -> tuple[bool, str]:
+        """Whether new calls are accepted, and if not, why: ``starting``, ``draining``, ``full`` or ``loop_lag``."""
+        why = self._why_not_ready()
+        self._metrics.ready.set(0 if why else 1)
+        return not why, why
+
+    def live_calls(self) -> list[str]:
+        return self.registry.live_calls()
+
+    async def admit(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal:
+        """A media token, or why the call is refused. Nothing is opened by a refusal."""
+        answer = await self._admit(provider, call, replay_key)
+        if isinstance(answer, Refusal):
+            self._metrics.calls_rejected_total.labels(provider=provider, reason=answer.reason).inc()
+            log.info("call_rejected", provider=provider, call_id=call.call_id, reason=answer.reason)
+        return answer
+
+    async def serve(self, provider: Provider, socket: Socket) -> None:
+        """The whole life of one media socket; it is closed when this returns."""
+        codec = provider.new_codec()
+        start = await self._start_of(provider, codec, socket)
+        if start is None:
+            return
+        try:
+            async with self.registry.admitted(provider.name, start.call_id, start.token) as slot:
+                await self._replace(slot)
+                await Call(self._line(provider, codec, socket, start, slot), slot, self._around).run()
+        except NotAdmitted as refusal:
+            self._reject(provider, "bad_start")
+            log.warning("media_refused", provider=provider.name, call_id=start.call_id, why=refusal.why)
+            await socket.aclose(1008, "not admitted")
+        except (MailboxClosed, MailboxFull, trio.TooSlowError):
+            self._reject(provider, "not_ready")
+            await socket.aclose(1013, "try again later")
+
+    def call_is_over(self, provider: str, call_id: str) -> None:
+        """The provider says so, by webhook: before, with or after the end of its media. Unknown ids are fine."""
+        slot = self.registry.find(provider, call_id)
+        if slot is not None:
+            slot.end_it(CallEnd(Cause.CALLER_HANGUP, "the provider says that the call is over"))
+        self.registry.withdraw(provider, call_id)
+
+    # --- drain ----------------------------------------------------------------------------------------------
+
+    def refuse_new(self) -> None:
+        """From now on every new call is refused, audibly."""
+        self.registry.refusing = "draining"
+        self._metrics.draining.set(1)
+        self._metrics.ready.set(0)
+
+    async def drain(self, within_s: float) -> int:
+        """Refuse new calls, let live ones finish, then say goodbye to the rest. Returns how many were cut short."""
+        self.refuse_new()
+        log.info("draining", live=len(self.registry.live_calls()), within_s=within_s)
+        with trio.move_on_after(within_s):
+            await self._until_promises_are_kept()
+            await self.registry.wait_empty()
+        late = self.registry.live_slots()
+        for slot in late:
+            slot.drain_it()
+        with trio.move_on_after(self._settings.limits.goodbye_s + self._settings.limits.close_s):
+            await self.registry.wait_empty()
+        for slot in self.registry.live_slots():
+            slot.end_it(CallEnd(Cause.DRAIN))
+        with trio.move_on_after(CUT_S):
+            await self.registry.wait_empty()
+        log.info("drained", cut_short=len(late), left=len(self.registry.live_calls()))
+        return len(late)
+
+    async def _until_promises_are_kept(self) -> None:
+        """A caller whose webhook was answered is let in; the provider connects within a second or two."""
+        with trio.move_on_after(self._settings.limits.start_s):
+            while self.registry.has_promises:  # noqa: ASYNC110 - promises also end by the clock, which sets no event
+                await trio.sleep(0.1)
+
+    # --- admission ------------------------------------------------------------------------------------------
+
+    def _why_not_ready(self) -> str:
+        if self.draining:
+            return "draining"
+        if not self.is_started:
+            return "starting"
+        if self.loop_lag_s > STALLED_LOOP_S:
+            return "loop_lag"
+        return "full" if self.registry.is_full else ""
+
+    async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
+        if not self.is_started and not self.draining:
+            return Refusal("not_ready")
+        if not self._limiter.allows(call.caller):
+            return Refusal("rate_limit")
+        try:
+            return await self.registry.reserve(provider, call, replay_key)
+        except (MailboxClosed, MailboxFull, trio.TooSlowError, ArithmeticError, LookupError):
+            return Refusal("not_ready")
+
+    async def _start_of(self, provider: Provider, codec: Codec, socket: Socket) -> StreamStarted | None:
+        """The start message; None if the socket was closed instead."""
+        try:
+            with trio.fail_after(self._settings.limits.start_s):
+                while (start := codec.decode_start(await socket.receive())) is None:
+                    pass
+            return start
+        except trio.TooSlowError:
+            why, detail = "timeout", "no start message in time"
+        except trio.EndOfChannel:
+            why, detail = "closed", ""
+        except OffhookError as exc:
+            why, detail = "protocol", str(exc)
+        self._metrics.handshake_failures_total.labels(why=why).inc()
+        self._reject(provider, "bad_start")
+        log.warning("media_not_started", provider=provider.name, why=why, detail=detail, peer=socket.peer)
+        await socket.aclose(1008, detail)
+        return None
+
+    def _reject(self, provider: Provider, reason: str) -> None:
+        self._metrics.calls_rejected_total.labels(provider=provider.name, reason=reason).inc()
+
+    async def _replace(self, slot: Slot) -> None:
+        """The same call id lives already: that call is closed completely before this one opens anything (B2)."""
+        predecessor = slot.predecessor
+        if predecessor is None:
+            return
+        log.warning("duplicate_call", provider=slot.provider, call_id=slot.call_id)
+        predecessor.end_it(CallEnd(Cause.DUPLICATE))
+        with trio.move_on_after(REPLACE_S) as waiting:
+            await predecessor.gone.wait()
+        slot.predecessor = None
+        if waiting.cancelled_caught:
+            slot.end = CallEnd(Cause.DUPLICATE, "the older call did not close")
+            raise NotAdmitted("the older call with this id did not close in time")
+
+    def _line(self, provider: Provider, codec: Codec, socket: Socket, start: StreamStarted, slot: Slot) -> Line:
+        agent = self._agents[self._settings.agent_for(slot.incoming.dialled)]
+        info = CallInfo(
+            provider=provider.name,
+            call_id=start.call_id,
+            stream_id=start.stream_id,
+            format=start.format,
+            agent=agent.name,
+            caller=slot.incoming.caller,
+            dialled=slot.incoming.dialled,
+            parameters={**slot.incoming.parameters, **start.parameters},
+        )
+        return Line(info, provider, agent, socket, codec)

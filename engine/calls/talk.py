@@ -1,0 +1,356 @@
+"""The conversation inside a call: listen, think, speak, be interrupted, fall silent, end.
+
+Tasks: ``_pump`` (provider to recogniser; waits for nothing slow, so that a hang-up is seen at once), ``_listen``
+(speech onset and words to turns), ``_speak`` (one utterance at a time) and the watch of :mod:`engine.calls.watch`.
+They share this object and one loop, so a plain attribute is enough between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import trio
+
+from engine.calls.meters import CallMeters
+from engine.calls.voice import Utterance, Voice
+from engine.calls.watch import watch
+from engine.dialogue.conversation import Conversation
+from engine.dialogue.sentences import SentenceSplitter
+from engine.dialogue.turns import Endpointing, Turn, TurnTaker
+from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
+from engine.events import CallInfo, Dtmf, HangUp, Heard, MarkPlayed, ProviderEvent, SpeechStarted, Stopped
+from engine.observe.timeline import Timeline, What
+from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber
+from engine.settings import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Something the agent says of its own accord."""
+
+    text: str
+    then: CallEnd | None = None
+    """The call ends with this once it has been heard; nothing interrupts it, and nothing is said after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """The rest of an answer that a sound without words had stopped."""
+
+    sentences: tuple[str, ...]
+    turn: Turn | None
+
+
+Say = Turn | Announcement | Resumption
+
+
+class Talk:
+    """``run`` it once. ``end`` and ``drain`` may be called from any task."""
+
+    def __init__(  # noqa: PLR0917 - the parts of one call, made in one place
+        self,
+        call: CallInfo,
+        link: ProviderLink,
+        transcriber: Transcriber,
+        synthesizer: Synthesizer,
+        model: LanguageModel,
+        agent: Agent,
+        limits: Limits,
+        meters: CallMeters,
+        timeline: Timeline,
+        conversation: Conversation,
+    ) -> None:
+        self.call = call
+        self.limits = limits
+        self.meters = meters
+        self.voice = Voice(link, synthesizer, agent, patience_s=limits.reply_s)
+        self.turns = TurnTaker(Endpointing(limits.finished_turn_s, limits.unfinished_turn_s))
+        self.link = link
+        self.utterance: Utterance | None = None
+        """What is being said, or thought about, now."""
+        self.turns_taken = 0
+        self.audio_in_s = 0.0
+        now = trio.current_time()
+        self.started_at_s = now
+        self.last_media_s = now
+        self.last_activity_s = now
+        """Somebody spoke, or a key was pressed."""
+        self.last_progress_s = now
+        """A say of either side was finished."""
+        self.verdict: CallEnd | None = None
+        self._transcriber = transcriber
+        self._model = model
+        self._agent = agent
+        self._timeline = timeline
+        self._conversation = conversation
+        self._scope = trio.CancelScope()
+        self._next: Say | None = None
+        self._something_to_say = trio.Event()
+        self._endpoint = trio.CancelScope()
+        self._resumable: Resumption | Turn | None = None
+        self._is_setting_up = True
+
+    @property
+    def phrases(self) -> Phrases:
+        return self._agent.phrases
+
+    @property
+    def has_spoken(self) -> bool:
+        return self.voice.audio_out_s > 0
+
+    @property
+    def is_idle(self) -> bool:
+        """The agent says nothing, thinks of nothing and has nothing waiting; the caller is silent."""
+        return (
+            self.utterance is None
+            and self._next is None
+            and not self.turns.is_caller_speaking
+            and not self.turns.is_waiting_for_words
+        )
+
+    async def run(self, early: Iterable[ProviderEvent] = ()) -> CallEnd:
+        """Until the call is over; returns the verdict. ``early`` came on the line before the talk could begin.
+
+        Raises what a vendor's failure raises (VendorError), in a group.
+        """
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen)
+                nursery.start_soon(self._speak)
+                nursery.start_soon(watch, self)
+                await self._pump(early)
+        return self.verdict or CallEnd(Cause.INTERNAL_ERROR, "the talk was cut off")
+
+    def end(self, verdict: CallEnd) -> None:
+        """End the call now. The first verdict counts."""
+        if self.verdict is None:
+            self.verdict = verdict
+        self._scope.cancel()
+
+    def drain(self) -> None:
+        """Say goodbye and end."""
+        self.say_of_own_accord(self.phrases.drain, then=CallEnd(Cause.DRAIN))
+
+    def say_of_own_accord(self, text: str, *, then: CallEnd | None = None) -> None:
+        """Say it when nothing else is being said; or at once, as the last words of the call, with a verdict."""
+        if then is not None and self.utterance is not None and self.utterance.is_interruptible:
+            self.voice.hush(self.utterance)
+        self._say_next(Announcement(text, then))
+
+    async def say_filler(self) -> None:
+        """Tell the caller that the answer takes a moment, if that can be said without the vendors."""
+        if await self.voice.say_clip(self.phrases.filler):
+            self._timeline.note(What.FILLER)
+
+    # --- provider -> recogniser -----------------------------------------------------------------------------
+
+    async def _pump(self, early: Iterable[ProviderEvent]) -> None:
+        receive, send = self.link.receive, self._transcriber.send
+        frame_s = 1.0 / self.link.format.bytes_per_s
+        for event in early:
+            if isinstance(event, bytes):
+                send(event)
+            else:
+                self._signal(event)
+        try:
+            while True:
+                event = await receive()
+                if type(event) is bytes:
+                    self.last_media_s = trio.current_time()
+                    self.audio_in_s += len(event) * frame_s
+                    send(event)
+                elif self._signal(event):
+                    return
+        except trio.EndOfChannel:
+            self.end(CallEnd(Cause.PROVIDER_LOST, "the media socket went away"))
+        except SlowPeer:
+            self.end(CallEnd(Cause.SLOW_PEER, "the provider stopped reading"))
+        except (ProtocolError, BadMessage) as exc:
+            self.end(CallEnd(Cause.PROTOCOL_ERROR, str(exc)))
+
+    def _signal(self, event: ProviderEvent) -> bool:
+        """Everything but audio. True when the call is over."""
+        match event:
+            case MarkPlayed(name):
+                self.voice.mark_played(name)
+            case Dtmf():
+                self._key_pressed(event)
+            case Stopped():
+                self.end(CallEnd(Cause.CALLER_HANGUP))
+                return True
+        return False
+
+    def _key_pressed(self, event: Dtmf) -> None:
+        now = trio.current_time()
+        self.last_activity_s = now
+        self._timeline.note(What.DTMF)
+        self._interrupt("dtmf", now, may_resume=False)
+        self.turns.on_digit(event, now)
+        self._endpoint.deadline = self.turns.due_at_s()
+
+    # --- recogniser -> turns --------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self.turns.due_at_s()) as self._endpoint:
+                event = await self._transcriber.receive()
+                self.last_activity_s = trio.current_time()
+                self.turns.on_speech(event)
+                if isinstance(event, SpeechStarted):
+                    self._interrupt("speech", event.at_s, may_resume=True)
+                elif isinstance(event, Heard) and event.is_final and not event.text.strip():
+                    self._nothing_was_said()
+            if trio.current_time() >= self.turns.due_at_s():
+                self._turn_is_over()
+
+    def _turn_is_over(self) -> None:
+        turn = self.turns.take()
+        if turn is None:
+            self._nothing_was_said()
+            return
+        self._resumable = None
+        self.turns_taken += 1
+        self.last_progress_s = trio.current_time()
+        self._timeline.note(What.HEARD, text=turn.text)
+        self.meters.stage("endpointing", self._agent.transcriber_vendor, self.last_progress_s - turn.ended_at_s)
+        if self.utterance is not None and self.utterance.is_interruptible:
+            # Words without an onset (a recogniser may send them): the answer to the older turn is void.
+            self.voice.hush(self.utterance)
+        self._conversation.caller_said(turn.text)
+        self._say_next(turn)
+
+    def _interrupt(self, kind: str, onset_s: float, *, may_resume: bool) -> None:
+        """The caller began to speak, or pressed a key, into the agent's words or thoughts."""
+        utterance = self.utterance
+        if utterance is None or not utterance.is_interruptible or utterance.was_interrupted:
+            return
+        was_audible = self.voice.is_audible
+        utterance.may_resume = may_resume
+        self.voice.hush(utterance)
+        if was_audible:
+            stop_s = max(0.0, trio.current_time() - onset_s)
+            self.meters.barge_in(kind)
+            self.meters.barge_in_latency.observe(stop_s, exemplar={"call_id": self.call.call_id[:64]})
+            self._timeline.note(What.BARGE_IN, stop_ms=round(stop_s * 1000))
+
+    def _nothing_was_said(self) -> None:
+        """The sound that stopped an answer held no words: go on with the answer, once."""
+        if self._resumable is not None and not self.turns.is_waiting_for_words and self._next is None:
+            resumable, self._resumable = self._resumable, None
+            self.meters.barge_in("false")
+            self._say_next(resumable)
+
+    # --- turns -> words -> line -----------------------------------------------------------------------------
+
+    def _say_next(self, what: Say) -> None:
+        """At most one thing waits. What ends the call is never pushed aside; the caller's newest turn is next to it."""
+        if isinstance(self._next, Announcement) and self._next.then is not None:
+            return
+        if isinstance(what, Announcement) and what.then is None and self._next is not None:
+            return
+        self._next = what
+        self._something_to_say.set()
+
+    async def _speak(self) -> None:
+        await self._announce(Announcement(self.phrases.greeting))
+        while True:
+            while self._next is None:
+                self._something_to_say = trio.Event()
+                await self._something_to_say.wait()
+            what, self._next = self._next, None
+            match what:
+                case Announcement():
+                    await self._announce(what)
+                case Resumption(sentences, turn):
+                    await self._utter(Utterance(turn), sentences=sentences)
+                case Turn():
+                    await self._utter(Utterance(what))
+
+    async def _announce(self, what: Announcement) -> None:
+        utterance = Utterance(is_interruptible=what.then is None)
+        if what.then is None:
+            await self._utter(utterance, sentences=(what.text,))
+            return
+        with trio.move_on_after(self.limits.goodbye_s):
+            await self._utter(utterance, sentences=(what.text,))
+        self.end(what.then)
+
+    async def _utter(self, utterance: Utterance, *, sentences: tuple[str, ...] = ()) -> None:
+        """Say these sentences, or what the model answers, to the last sound the caller hears of it."""
+        self.utterance = utterance
+        self.voice.be_patient(utterance)
+        hangs_up = False
+        is_whole = False
+        try:
+            with utterance.scope:
+                if sentences:
+                    for sentence in sentences:
+                        await self._say(utterance, sentence)
+                else:
+                    hangs_up = await self._answer(utterance)
+                await self.voice.until_heard()
+                is_whole = True
+        finally:
+            self._utterance_is_over(utterance, is_whole=is_whole)
+        if not is_whole and not utterance.was_interrupted:
+            cause = Cause.SPEECH_FAILED if utterance.spoken else Cause.LLM_FAILED
+            self.meters.turn("error")
+            self.end(CallEnd(cause, "no answer in time"))
+        elif hangs_up and is_whole:
+            self.end(CallEnd(Cause.AGENT_HANGUP))
+
+    async def _answer(self, utterance: Utterance) -> bool:
+        """The model's reply, sentence by sentence. True when it wants to hang up."""
+        splitter = SentenceSplitter()
+        asked_at_s = trio.current_time()
+        is_first = True
+        async with self._model.open_reply(self._conversation.context()) as parts:
+            async for part in parts:
+                if is_first:
+                    is_first = False
+                    waited_s = trio.current_time() - asked_at_s
+                    self.meters.stage("llm_first_token", self._agent.model_vendor, waited_s)
+                if isinstance(part, HangUp):
+                    for sentence in splitter.flush():
+                        await self._say(utterance, sentence)
+                    return True
+                for sentence in splitter.feed(part):
+                    await self._say(utterance, sentence)
+        for sentence in splitter.flush():
+            await self._say(utterance, sentence)
+        return False
+
+    async def _say(self, utterance: Utterance, sentence: str) -> None:
+        was_silent = utterance.first_audio_at_s is None
+        asked_at_s = trio.current_time()
+        await self.voice.say(utterance, sentence)
+        if was_silent and utterance.first_audio_at_s is not None:
+            vendor = self._agent.synthesizer_vendor
+            self.meters.stage("tts_first_audio", vendor, utterance.first_audio_at_s - asked_at_s)
+
+    def _utterance_is_over(self, utterance: Utterance, *, is_whole: bool) -> None:
+        now = trio.current_time()
+        self.utterance = None
+        self.last_activity_s = now
+        self.last_progress_s = now
+        heard = utterance.text if is_whole else self.voice.heard_of(utterance)
+        self._conversation.agent_was_heard(heard, interrupted=not is_whole)
+        self._count(utterance, heard, is_whole=is_whole)
+        if utterance.was_interrupted and utterance.may_resume:
+            rest = tuple(self.voice.unheard_of(utterance))
+            self._resumable = Resumption(rest, utterance.turn) if rest else (None if heard else utterance.turn)
+
+    def _count(self, utterance: Utterance, heard: str, *, is_whole: bool) -> None:
+        fields: dict[str, object] = {"text": heard, "interrupted": not is_whole}
+        turn, first_s = utterance.turn, utterance.first_audio_at_s
+        if first_s is not None and self._is_setting_up:
+            self._is_setting_up = False
+            self.meters.setup.observe(first_s - self.started_at_s)
+        if turn is not None:
+            if first_s is not None:
+                self.meters.latency(turn, first_s, self.call.call_id)
+                fields["response_ms"] = round((first_s - turn.ended_at_s) * 1000)
+            self.meters.turn("completed" if is_whole else "interrupted" if heard else "superseded")
+        if heard:
+            self._timeline.note(What.SAID, **fields)

@@ -1,0 +1,139 @@
+"""The agent's voice in one call: sentences to audio on the line, and what of it the caller has heard."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import trio
+
+from engine.dialogue.heard import Spoken, heard_text, unheard
+from engine.dialogue.turns import Turn
+from engine.ports import Agent, ProviderLink, Synthesizer
+
+MARK_GRACE_S = 2.0
+"""A mark that has not come back this long after its audio was due is taken for lost."""
+
+
+@dataclass(eq=False, slots=True)
+class Utterance:
+    """One say of the agent. Its scope is cancelled by a barge-in and by the end of the call, and has a deadline that is
+    pushed forward while it makes progress."""
+
+    turn: Turn | None = None
+    """What it answers; None for what the agent says of its own accord."""
+    is_interruptible: bool = True
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    spoken: list[Spoken] = field(default_factory=list)
+    began_at_s: float = field(default_factory=trio.current_time)
+    first_audio_at_s: float | None = None
+    was_interrupted: bool = False
+    may_resume: bool = False
+    """What interrupted it may turn out to be no words at all."""
+    filler_said: bool = False
+    base_s: float = 0.0
+    """The link's ``heard_s`` at which its first sound begins."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(spoken.text for spoken in self.spoken)
+
+
+class Voice:
+    """One utterance at a time. ``play`` and ``until_heard`` run in the utterance's own task; ``hush`` from any."""
+
+    def __init__(self, link: ProviderLink, synthesizer: Synthesizer, agent: Agent, *, patience_s: float) -> None:
+        self._link = link
+        self._synthesizer = synthesizer
+        self._agent = agent
+        self._patience_s = patience_s
+        self._marks: dict[str, trio.Event] = {}
+        self._mark_numbers = itertools.count(1)
+        self.audio_out_s = 0.0
+        """Seconds of audio queued since the call began."""
+
+    @property
+    def is_audible(self) -> bool:
+        """Something queued has not been heard yet."""
+        return self._link.remaining_s() > 0
+
+    def be_patient(self, utterance: Utterance) -> None:
+        """Progress was made: from now on the utterance may take ``patience_s`` to make more."""
+        utterance.scope.deadline = trio.current_time() + self._link.remaining_s() + self._patience_s
+
+    async def say(self, utterance: Utterance, sentence: str) -> None:
+        """Queue one sentence; returns when all of its audio is queued, up to a couple of seconds ahead of the ear.
+
+        Raises SpeechFailed.
+        """
+        spoken = Spoken(sentence)
+        utterance.spoken.append(spoken)
+        clip = self._agent.clip(sentence, self._link.format)
+        if clip is not None:
+            await self._play(utterance, spoken, clip)
+        else:
+            async with self._synthesizer.open_speech(sentence) as audio:
+                async for piece in audio:
+                    await self._play(utterance, spoken, piece)
+        spoken.is_whole = True
+
+    async def say_clip(self, text: str) -> bool:
+        """Queue a fixed phrase that is at hand as audio, beside any utterance: it is in nobody's history."""
+        clip = self._agent.clip(text, self._link.format)
+        if clip is None:
+            return False
+        self.audio_out_s += self._link.format.duration_s(clip)
+        await self._link.play(clip)
+        return True
+
+    async def until_heard(self) -> None:
+        """Until everything queued has been heard, or its mark must be taken for lost."""
+        name = f"m{next(self._mark_numbers)}"
+        played = self._marks[name] = trio.Event()
+        try:
+            self._link.mark(name)
+            with trio.move_on_after(self._link.remaining_s() + MARK_GRACE_S):
+                await played.wait()
+        finally:
+            del self._marks[name]
+
+    def mark_played(self, name: str) -> None:
+        """The provider's echo. One that nobody waits for is ignored."""
+        played = self._marks.get(name)
+        if played is not None:
+            played.set()
+
+    def hush(self, utterance: Utterance) -> None:
+        """Silence on the line, then no more of this utterance. Never waits.
+
+        The clear goes first: the provider may hold seconds of audio.
+        """
+        self._link.clear()
+        utterance.was_interrupted = True
+        utterance.scope.cancel()
+
+    def heard_of(self, utterance: Utterance) -> str:
+        return heard_text(utterance.spoken, self._heard_s(utterance))
+
+    def unheard_of(self, utterance: Utterance) -> list[str]:
+        return unheard(utterance.spoken, self._heard_s(utterance))
+
+    def _heard_s(self, utterance: Utterance) -> float:
+        if utterance.first_audio_at_s is None:
+            return 0.0
+        return max(0.0, self._link.heard_s() - utterance.base_s)
+
+    async def _play(self, utterance: Utterance, spoken: Spoken, audio: bytes) -> None:
+        # A task that was already on its way when its utterance was cut must not queue one more piece after the clear.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if utterance.first_audio_at_s is None:
+            utterance.base_s = self._link.heard_s() + self._link.remaining_s()
+            utterance.first_audio_at_s = trio.current_time()
+        # Waiting for the line to catch up is no lack of progress.
+        utterance.scope.deadline = math.inf
+        seconds = self._link.format.duration_s(audio)
+        spoken.audio_s += seconds
+        self.audio_out_s += seconds
+        await self._link.play(audio)
+        self.be_patient(utterance)
