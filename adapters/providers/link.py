@@ -1,0 +1,255 @@
+"""The line of one call over any provider's socket: what is played, what has been heard, what the caller sends.
+
+Only the writer task sends, so that a cancelled reply never leaves half a frame behind: what is cancelled is an item of
+the queue. The socket belongs to whoever accepted it and is closed there, never here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+import trio
+
+from adapters.providers.outbox import PIECE_S, Outbox
+from engine.errors import BadMessage, ProtocolError, SlowPeer
+from engine.events import FRAME_S, AudioFormat, MarkPlayed, ProviderEvent, Stopped
+from engine.ports import Codec
+from engine.runtime.ticker import Ticker
+
+AHEAD_S: Final = 2.0
+"""How far ``play`` gets ahead of the caller's ear."""
+
+MAX_BAD_MESSAGES: Final = 20
+"""Unusable messages that a call survives."""
+
+FINISH_S: Final = 0.3
+"""How long leaving the link politely waits for the write under way, so that the socket stays fit for its close."""
+
+SETTLE_S: Final = 0.1
+"""How long the end of the socket waits for the writer to say whether the peer had stopped reading."""
+
+_EPSILON_S: Final = 1e-6
+_CLEAN_CLOSES: Final = frozenset({1000, 1001, 1005})
+
+
+class LinkSocket(Protocol):
+    """The part of the media socket that a link uses."""
+
+    @property
+    def close_code(self) -> int | None: ...
+
+    async def receive(self) -> str | bytes:
+        """Raises trio.EndOfChannel when the socket is gone."""
+        ...
+
+    async def send(self, *messages: str | bytes) -> None:
+        """All in one write. Raises SlowPeer when the peer does not read, after which the socket is closed; and
+        trio.BrokenResourceError or trio.ClosedResourceError when it is gone. Cancelled in mid-write, it closes too."""
+        ...
+
+    async def ping(self) -> None: ...
+
+
+@asynccontextmanager
+async def open_link(
+    socket: LinkSocket,
+    codec: Codec,
+    format: AudioFormat,  # noqa: A002 - the field's word
+    ticker: Ticker,
+    *,
+    on_bad: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[Link]:
+    """The line over a socket whose start message ``codec`` has decoded already.
+
+    ``on_bad`` is told the kind of each unusable message. Left politely, the write under way is finished, for at most
+    ``FINISH_S``; cancelled or left by an exception, it is broken off. Then nothing is sent any more, and what was
+    still queued is dropped. The socket stays open. An exception of the block comes out as it is, in no group.
+    """
+    link = Link(socket, codec, format, ticker, on_bad)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.write)
+        try:
+            yield link
+        except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery that would group it
+            failure = exc
+            nursery.cancel_scope.cancel()
+        else:
+            nursery.cancel_scope.deadline = trio.current_time() + FINISH_S
+        finally:
+            link.stop()
+    if failure is not None:
+        raise failure
+
+
+class Link:
+    """A ``ProviderLink``. One task receives, one plays; ``mark`` and ``clear`` never wait."""
+
+    def __init__(
+        self,
+        socket: LinkSocket,
+        codec: Codec,
+        format: AudioFormat,  # noqa: A002 - the field's word
+        ticker: Ticker,
+        on_bad: Callable[[str], None],
+    ) -> None:
+        self.format = format
+        self._socket = socket
+        self._codec = codec
+        self._ticker = ticker
+        self._on_bad = on_bad
+        self._outbox = Outbox(codec, format)
+        self._cleared = trio.Event()
+        self._bad_messages = 0
+        self._has_stopped = False
+        self._is_stopping = False
+        self._wake = trio.Event()
+        self._untick: Callable[[], None] | None = None
+        self._writer_left = trio.Event()
+        self._writer_failure: SlowPeer | None = None
+
+    # --- what the caller sends ------------------------------------------------------------------------------
+
+    async def receive(self) -> ProviderEvent:
+        """The next event. A mark that the provider never echoes comes too, 2 s after its audio should have ended;
+        one from before a ``clear`` does not.
+
+        Raises trio.EndOfChannel when the socket is gone, SlowPeer when it went because the peer did not read, and
+        ProtocolError when the socket cannot go on or more than ``MAX_BAD_MESSAGES`` were unusable.
+        """
+        while True:
+            if name := self._outbox.overdue(trio.current_time()):
+                return MarkPlayed(name)
+            try:
+                message = await self._socket.receive()
+            except trio.EndOfChannel:
+                return await self._end()
+            try:
+                event = self._codec.decode(message)
+            except BadMessage as bad:
+                self._count(bad)
+                continue
+            if type(event) is MarkPlayed:
+                event = self._confirmed(event.name)
+            if event is not None:
+                return event
+
+    async def ping(self) -> None:
+        """A WebSocket ping; returns on the pong. The caller sets the deadline."""
+        await self._socket.ping()
+
+    def _count(self, bad: BadMessage) -> None:
+        self._bad_messages += 1
+        self._on_bad(bad.kind)
+        if self._bad_messages > MAX_BAD_MESSAGES:
+            raise ProtocolError("too many unusable messages") from bad
+
+    def _confirmed(self, wire_name: str) -> MarkPlayed | None:
+        name = self._outbox.confirm(wire_name, trio.current_time())
+        return None if name is None else MarkPlayed(name)
+
+    async def _end(self) -> Stopped:
+        if self._codec.ends_by_close and not self._has_stopped and self._socket.close_code in _CLEAN_CLOSES:
+            self._has_stopped = True
+            return Stopped()
+        with trio.move_on_after(SETTLE_S):
+            self.stop()
+            await self._writer_left.wait()
+        if self._writer_failure is not None:
+            raise self._writer_failure
+        raise trio.EndOfChannel
+
+    # --- what the caller hears ------------------------------------------------------------------------------
+
+    async def play(self, audio: bytes) -> None:
+        """Queue audio in the line's format; the last frame is filled up with silence.
+
+        Waits while the line is ``AHEAD_S`` ahead of the ear. A ``clear`` ends the wait, and drops the rest of this
+        audio as well. On a socket that is gone it waits for ever: ``receive`` tells. Safe to cancel.
+        """
+        generation = self._outbox.generation
+        await trio.lowlevel.checkpoint()
+        audio = self._whole_frames(audio)
+        piece_bytes = round(PIECE_S * self.format.bytes_per_s)
+        for start in range(0, len(audio), piece_bytes):
+            piece = audio[start : start + piece_bytes]
+            await self._wait_for_room(len(piece) / self.format.bytes_per_s)
+            if generation != self._outbox.generation:
+                return
+            self._outbox.put_audio(piece)
+            self._wake.set()
+
+    def mark(self, name: str) -> None:
+        """Ask for a MarkPlayed with this name once all queued before has been heard. Beyond ``playout.MAX_MARKS``
+        the oldest is forgotten."""
+        self._outbox.put_mark(name)
+        self._wake.set()
+
+    def clear(self) -> None:
+        """Drop what is queued but not yet heard, here and at the provider, and the marks with it."""
+        self._outbox.clear(trio.current_time())
+        self._cleared.set()
+        self._cleared = trio.Event()
+        self._wake.set()
+
+    def heard_s(self) -> float:
+        """Seconds of all audio ever queued by ``play`` that the caller has heard by now: monotone."""
+        return self._outbox.clock.heard(trio.current_time())
+
+    def remaining_s(self) -> float:
+        """Seconds of audio queued and not heard yet."""
+        return self._outbox.remaining_s(trio.current_time())
+
+    def stop(self) -> None:
+        """Send nothing any more."""
+        self._is_stopping = True
+        self._wake.set()
+
+    async def _wait_for_room(self, duration_s: float) -> None:
+        while (excess_s := self.remaining_s() + duration_s - AHEAD_S) > _EPSILON_S:
+            with trio.move_on_after(max(excess_s, FRAME_S)):
+                await self._cleared.wait()
+                return
+
+    def _whole_frames(self, audio: bytes) -> bytes:
+        missing = -len(audio) % self.format.frame_bytes
+        return audio + self.format.silence(FRAME_S)[-missing:] if missing else audio
+
+    # --- the writer -----------------------------------------------------------------------------------------
+
+    async def write(self) -> None:
+        """The one task that sends; runs until ``stop`` or until the socket is gone."""
+        try:
+            while not self._is_stopping:
+                self._wake = trio.Event()
+                messages = self._outbox.take(trio.current_time())
+                self._follow_beat()
+                if messages:
+                    await self._socket.send(*messages)
+                else:
+                    await self._wake.wait()
+        except SlowPeer as exc:
+            self._writer_failure = exc
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the reader learns of it by itself
+        finally:
+            self._leave_beat()
+            self._writer_left.set()
+
+    def _follow_beat(self) -> None:
+        """Only a line that holds something back is on the shared beat."""
+        if not self._outbox:
+            self._leave_beat()
+        elif self._untick is None:
+            self._untick = self._ticker.add(self._tick)
+
+    def _leave_beat(self) -> None:
+        if self._untick is not None:
+            self._untick()
+            self._untick = None
+
+    def _tick(self, due: float) -> None:
+        if self._outbox.is_due(due):
+            self._wake.set()
