@@ -35,10 +35,17 @@ _CLEAN_CLOSES: Final = frozenset({1000, 1001, 1005})
 
 
 class LinkSocket(Protocol):
-    """The part of the media socket that a link uses."""
+    """The part of ``engine.runtime.sockets.Socket`` that a link uses."""
 
     @property
-    def close_code(self) -> int | None: ...
+    def close_code(self) -> int | None:
+        """The peer's; 1005 for a close frame without one, 1006 for a loss."""
+        ...
+
+    @property
+    def fault(self) -> int | None:
+        """The code under which the peer's bytes were refused."""
+        ...
 
     async def receive(self) -> str | bytes:
         """Raises trio.EndOfChannel when the socket is gone."""
@@ -158,8 +165,10 @@ class Link:
             self.stop()
             await self._writer_left.wait()
         if self._writer_failure is not None:
-            raise self._writer_failure
-        raise trio.EndOfChannel
+            raise self._writer_failure from None
+        if self._socket.fault is not None:
+            raise ProtocolError("the peer's bytes were refused") from None
+        raise trio.EndOfChannel from None
 
     # --- what the caller hears ------------------------------------------------------------------------------
 

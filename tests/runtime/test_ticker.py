@@ -8,10 +8,10 @@ import trio.testing
 
 from engine.runtime.ticker import Ticker
 
+Clock = trio.testing.MockClock
 
-async def test_the_beat_does_not_drift_in_ten_minutes(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
+
+async def test_the_beat_does_not_drift_in_ten_minutes(nursery: trio.Nursery, autojump_clock: Clock) -> None:
     beats: list[float] = []
     ticker = Ticker()
     nursery.start_soon(ticker.run)
@@ -22,7 +22,7 @@ async def test_the_beat_does_not_drift_in_ten_minutes(
     assert all(at == pytest.approx((number + 1) * 0.02, abs=1e-6) for number, at in enumerate(beats))
 
 
-async def test_a_beat_is_told_when_it_was_due(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_beat_is_told_when_it_was_due(nursery: trio.Nursery, autojump_clock: Clock) -> None:
     dues: list[float] = []
     ticker = Ticker()
     nursery.start_soon(ticker.run)
@@ -32,27 +32,23 @@ async def test_a_beat_is_told_when_it_was_due(nursery: trio.Nursery, autojump_cl
     assert dues == pytest.approx([start + 0.02, start + 0.04])
 
 
-async def test_a_short_delay_is_made_up_for(nursery: trio.Nursery, mock_clock: trio.testing.MockClock) -> None:
+async def test_a_short_delay_is_made_up_for(nursery: trio.Nursery, mock_clock: Clock) -> None:
     dues = await _dues_after_a_stop_of(0.1, nursery, mock_clock)
     assert dues == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
 
 
-async def test_a_long_stop_is_not_followed_by_a_burst(
-    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
-) -> None:
+async def test_a_long_stop_is_not_followed_by_a_burst(nursery: trio.Nursery, mock_clock: Clock) -> None:
     dues = await _dues_after_a_stop_of(10.0, nursery, mock_clock)
     assert len(dues) <= 2
     assert dues[-1] == pytest.approx(10.0)
 
 
-async def test_after_a_stop_the_beat_stays_on_its_grid(
-    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
-) -> None:
+async def test_after_a_stop_the_beat_stays_on_its_grid(nursery: trio.Nursery, mock_clock: Clock) -> None:
     dues = await _dues_after_a_stop_of(10.013, nursery, mock_clock)
     assert dues[-1] == pytest.approx(10.0)
 
 
-async def _dues_after_a_stop_of(stopped_s: float, nursery: trio.Nursery, clock: trio.testing.MockClock) -> list[float]:
+async def _dues_after_a_stop_of(stopped_s: float, nursery: trio.Nursery, clock: Clock) -> list[float]:
     dues: list[float] = []
     ticker = Ticker()
     nursery.start_soon(ticker.run)
@@ -65,7 +61,7 @@ async def _dues_after_a_stop_of(stopped_s: float, nursery: trio.Nursery, clock: 
 
 
 async def test_one_that_raises_is_removed_and_reported_and_the_others_go_on(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    nursery: trio.Nursery, autojump_clock: Clock
 ) -> None:
     crashes: list[Exception] = []
     good: list[float] = []
@@ -84,7 +80,7 @@ async def test_one_that_raises_is_removed_and_reported_and_the_others_go_on(
 
 
 async def test_removing_takes_effect_at_once_and_any_number_of_times(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    nursery: trio.Nursery, autojump_clock: Clock
 ) -> None:
     calls: list[str] = []
     ticker = Ticker()
@@ -102,9 +98,7 @@ async def test_removing_takes_effect_at_once_and_any_number_of_times(
     assert len(ticker) == 1
 
 
-async def test_with_nobody_registered_it_sleeps_and_then_wakes_again(
-    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
-) -> None:
+async def test_with_nobody_registered_it_sleeps_and_then_wakes_again(nursery: trio.Nursery, mock_clock: Clock) -> None:
     ticker = Ticker()
     nursery.start_soon(ticker.run)
     await trio.testing.wait_all_tasks_blocked()
