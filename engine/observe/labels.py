@@ -40,11 +40,12 @@ class Rejection(StrEnum):
 
 
 class Teardown(StrEnum):
-    """How a call's resources went, taken together: the worst of them."""
+    """What a teardown followed on."""
 
-    CLEAN = "clean"
+    HANGUP = "hangup"
+    """The caller's."""
     ERROR = "error"
-    FORCED = "forced"
+    OTHER = "other"
 
 
 class TurnOutcome(StrEnum):
