@@ -1,0 +1,275 @@
+"""What lies under a WebSocket of ours: the bounded inbox it fills, and the byte stream with deadlines and an end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections import deque
+
+import trio
+
+from engine.errors import SlowPeer
+from engine.runtime.frames import LeanConnection
+
+PIECE_BYTES = 16 * 1024
+"""What counts as progress of a send."""
+DRAIN_BYTES = 1024 * 1024
+"""What is still read, and thrown away, of a peer that we refuse while it sends."""
+DRAIN_S = 0.25
+USER_TIMEOUT_MS = 15_000
+"""How long TCP may wait for an acknowledgement; a peer whose network died is otherwise held for 15 minutes."""
+
+
+class Inbox:
+    """Messages received and not yet taken: one reader puts, one task takes."""
+
+    def __init__(self, queue: int, unread_s: float) -> None:
+        self.ended = False
+        self._queue = queue
+        self._unread_s = unread_s
+        self._messages: deque[str | bytes] = deque()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._space = trio.lowlevel.ParkingLot()
+        self._ponged = b""
+
+    # --- a Sink ---
+
+    def message(self, message: str | bytes) -> None:
+        if not self.ended:
+            self._messages.append(message)
+            self._changed.unpark_all()
+
+    def pong(self, payload: bytes) -> None:
+        # Payloads count upwards and have one length, so a later pong answers the earlier pings too.
+        if len(payload) == 8 and payload > self._ponged:
+            self._ponged = payload
+            self._changed.unpark_all()
+
+    def end(self, *, discard: bool = False) -> None:
+        self.ended = True
+        if discard:
+            self._messages.clear()
+        self._changed.unpark_all()
+        self._space.unpark_all()
+
+    # --- the consumer's and the reader's side ---
+
+    async def take(self) -> str | bytes:
+        """Raises trio.EndOfChannel after the last message."""
+        if self._messages:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._messages:
+            if self.ended:
+                await trio.lowlevel.checkpoint()
+                raise trio.EndOfChannel
+            await self._changed.park()
+        message = self._messages.popleft()
+        if len(self._messages) == self._queue - 1:
+            self._space.unpark_all()
+        return message
+
+    async def pong_for(self, payload: bytes) -> None:
+        """Raises trio.EndOfChannel when none can come any more."""
+        while self._ponged < payload:
+            if self.ended:
+                raise trio.EndOfChannel
+            await self._changed.park()
+
+    @property
+    def full(self) -> bool:
+        return len(self._messages) >= self._queue and not self.ended
+
+    async def space(self) -> bool:
+        """Wait for the consumer to make room; False when it took nothing for too long."""
+        while self.full:
+            held = len(self._messages)
+            with trio.move_on_after(self._unread_s) as waiting:
+                await self._space.park()
+            if waiting.cancelled_caught and len(self._messages) >= held:
+                return False
+        return True
+
+
+class Wire(trio.abc.Stream):
+    """The byte stream below one WebSocket, as trio-websocket sees it.
+
+    Gives the bytes that were read before it (``head``, then ``rest`` once ``opened`` is set), holds one writer at a
+    time to a deadline, and aborts when a write was cut short. ``stream`` is the transport; the wire owns it.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        inbox: Inbox,
+        codec: LeanConnection,
+        *,
+        send_s: float,
+        head: bytes = b"",
+        rest: bytes = b"",
+    ) -> None:
+        self.stream = stream
+        self.opened = trio.Event()
+        self.slow = False
+        self._inbox = inbox
+        self._codec = codec
+        self._send_s = send_s
+        self._head = head
+        self._rest = rest
+        self._lock = trio.StrictFIFOLock()
+        self._gone = False
+        self._draining = False
+        self._closed = trio.Event()
+
+    @property
+    def closed(self) -> bool:
+        transport = _socket_of(self.stream)
+        return self._gone if transport is None else transport.fileno() == -1
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._head or self._rest:
+            return await self._replay()
+        if self._inbox.full and not await self._inbox.space():
+            self.abort()
+        if self._codec.fault is not None:
+            await self.aclose()
+            return b""
+        if self._gone:
+            raise trio.ClosedResourceError
+        return bytes(await self.stream.receive_some(max_bytes))
+
+    async def _replay(self) -> bytes:
+        if self._head:
+            replayed, self._head = self._head, b""
+        else:
+            await self.opened.wait()
+            replayed, self._rest = self._rest, b""
+        return replayed
+
+    async def write(self, data: bytes) -> None:
+        """Raises SlowPeer when nothing moves for ``send_s``, trio.BrokenResourceError when the stream is gone; either
+        way, and when cancelled in mid-write, it is closed."""
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
+            if self._gone:
+                raise trio.BrokenResourceError
+            if len(data) <= PIECE_BYTES:
+                await self._write_piece(data)
+            else:
+                for at in range(0, len(data), PIECE_BYTES):
+                    await self._write_piece(data[at : at + PIECE_BYTES])
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.abort()
+            raise trio.BrokenResourceError from None
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._lock.release()
+
+    async def _write_piece(self, piece: bytes) -> None:
+        with trio.move_on_after(self._send_s) as waiting:
+            await self.stream.send_all(piece)
+        if waiting.cancelled_caught:
+            self.slow = True
+            raise SlowPeer("the peer does not read")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self.write(bytes(data))
+        except SlowPeer:
+            raise trio.BrokenResourceError from None  # all that trio-websocket understands
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close in order, so that what was sent last arrives; whatever happens, the stream is gone afterwards."""
+        try:
+            if self._codec.fault is not None and not self._gone:
+                await self._drain()
+        finally:
+            self.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _drain(self) -> None:
+        # A refused peer may still be sending. Closing with bytes unread makes TCP reset, and the reset may overtake
+        # the close frame that says why.
+        if self._draining:
+            await self._closed.wait()
+            return
+        self._draining = True
+        with trio.move_on_after(DRAIN_S), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if isinstance(self.stream, trio.abc.HalfCloseableStream):
+                await self.stream.send_eof()
+            drained = 0
+            while drained < DRAIN_BYTES and (data := await self.stream.receive_some(65536)):
+                drained += len(data)
+
+    def close(self) -> None:
+        """Close at once; what the kernel has taken is still sent."""
+        if not self._gone:
+            self._gone = True
+            self._closed.set()
+            close_stream(self.stream)
+        self._inbox.end()
+
+    def abort(self) -> None:
+        """Close at once; TCP drops what is unsent and tells the peer by a reset."""
+        transport = _socket_of(self.stream)
+        if not self._gone and transport is not None:
+            with contextlib.suppress(OSError):
+                transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+
+def close_stream(stream: object) -> None:
+    """Close a transport synchronously: a socket, TLS over one, or a memory stream."""
+    inner = getattr(stream, "transport_stream", None)
+    if inner is not None:
+        close_stream(inner)
+    elif isinstance(stream, trio.SocketStream):
+        stream.socket.close()
+    elif isinstance(stream, trio.StapledStream):
+        close_stream(stream.send_stream)
+        close_stream(stream.receive_stream)
+    else:
+        close = getattr(stream, "close", None)
+        if close is None:
+            raise TypeError(f"{type(stream).__name__} has no close()")
+        close()
+
+
+def tune(stream: trio.abc.Stream) -> None:
+    """Small writes at once, and a dead network noticed."""
+    transport = _socket_of(stream)
+    if transport is None or transport.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):
+        transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def peer_of(stream: trio.abc.Stream) -> str:
+    """``address:port`` of the other end, or empty."""
+    transport = _socket_of(stream)
+    if transport is None:
+        return ""
+    try:
+        name = transport.getpeername()
+    except OSError:
+        return ""
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+
+
+def _socket_of(stream: object) -> trio.socket.SocketType | None:
+    while not isinstance(stream, trio.SocketStream):
+        stream = getattr(stream, "transport_stream", None)
+        if stream is None:
+            return None
+    return stream.socket
