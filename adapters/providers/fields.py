@@ -27,8 +27,12 @@ def is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, str) and _NUMBER.fullmatch(value) is not None
+def read_number(value: object) -> str | None:
+    """A number as the provider wrote it, or None. Forms turn the plus of a number into a blank: it is put back."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+        return None
+    digits = value.strip(" ")
+    return f"+{digits}" if value.startswith(" ") and digits.isdigit() else digits
 
 
 def printable(text: str) -> str:

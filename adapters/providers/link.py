@@ -63,9 +63,9 @@ class LinkSocket(Protocol):
 async def open_link(
     socket: LinkSocket,
     codec: Codec,
-    format: AudioFormat,  # noqa: A002 - the field's word
-    ticker: Ticker,
+    form: AudioFormat,
     *,
+    ticker: Ticker,
     on_bad: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Link]:
     """The line over a socket whose start message ``codec`` has decoded already.
@@ -74,7 +74,7 @@ async def open_link(
     ``FINISH_S``; cancelled or left by an exception, it is broken off. Then nothing is sent any more, and what was
     still queued is dropped. The socket stays open. An exception of the block comes out as it is, in no group.
     """
-    link = Link(socket, codec, format, ticker, on_bad)
+    link = Link(socket, codec, form, ticker, on_bad)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.write)
@@ -98,16 +98,16 @@ class Link:
         self,
         socket: LinkSocket,
         codec: Codec,
-        format: AudioFormat,  # noqa: A002 - the field's word
+        form: AudioFormat,
         ticker: Ticker,
         on_bad: Callable[[str], None],
     ) -> None:
-        self.format = format
+        self.format = form
         self._socket = socket
         self._codec = codec
         self._ticker = ticker
         self._on_bad = on_bad
-        self._outbox = Outbox(codec, format)
+        self._outbox = Outbox(codec, form)
         self._cleared = trio.Event()
         self._bad_messages = 0
         self._has_stopped = False

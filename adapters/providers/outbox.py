@@ -39,11 +39,11 @@ class Outbox:
     later one. ``now`` is in seconds of the line's clock throughout.
     """
 
-    def __init__(self, codec: Codec, format: AudioFormat) -> None:  # noqa: A002 - the field's word
+    def __init__(self, codec: Codec, form: AudioFormat) -> None:
         self.generation = 0
         self.clock = PlayoutClock()
         self._codec = codec
-        self._format = format
+        self._format = form
         self._queue: deque[bytes | _Mark] = deque()
         self._queued_bytes = 0
         self._queued_marks = 0

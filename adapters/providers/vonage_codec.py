@@ -37,10 +37,10 @@ class VonageCodec:
     paced: bool = True
     ends_by_close: bool = True
 
-    def __init__(self, format: AudioFormat = PCM16_16K) -> None:  # noqa: A002 - the field's word
-        """``format`` is what the answer document asked for; the first message may tell another rate."""
-        self._format = format
-        self._frame_bytes = format.frame_bytes
+    def __init__(self, form: AudioFormat = PCM16_16K) -> None:
+        """``form`` is what the answer document asked for; the first message may tell another rate."""
+        self._format = form
+        self._frame_bytes = form.frame_bytes
 
     def decode_start(self, message: str | bytes) -> StreamStarted:
         """``websocket:connected`` with the headers of our NCCO. Raises ProtocolError for all else."""

@@ -53,7 +53,7 @@ async def line(socket: FakeSocket, codec: Codec, on_bad: Callable[[str], None] =
         nursery.start_soon(ticker.run)
         audio_format = MULAW_8K if isinstance(codec, TwilioCodec) else PCM16_16K
         try:
-            async with open_link(socket, codec, audio_format, ticker, on_bad=on_bad) as link:
+            async with open_link(socket, codec, audio_format, ticker=ticker, on_bad=on_bad) as link:
                 yield link
         finally:
             nursery.cancel_scope.cancel()
@@ -422,7 +422,7 @@ async def test_an_exception_of_the_block_comes_out_as_it_is(autojump_clock: Cloc
 
 
 async def _fail_in_a_block() -> None:
-    async with open_link(FakeSocket(), started_twilio(), MULAW_8K, Ticker()) as link:
+    async with open_link(FakeSocket(), started_twilio(), MULAW_8K, ticker=Ticker()) as link:
         await link.play(mulaw(1.0))
         raise LookupError("of the block")
 

@@ -1,0 +1,181 @@
+"""Twilio: voice webhooks, TwiML, media streams, REST."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from xml.etree import ElementTree as ET
+
+import httpx
+
+from adapters.providers.fields import clipped, is_id, printable, read_number, read_object
+from adapters.providers.twilio_codec import TwilioCodec
+from adapters.providers.twilio_signature import read_form, verify_signature
+from engine.errors import BadRequest, BadSignature, VendorError
+from engine.ports import Answer, CallStatus, IncomingCall, WebhookKind, WebhookRequest
+
+_STATUSES: Final = {
+    "queued": False,
+    "initiated": False,
+    "ringing": False,
+    "in-progress": False,
+    "completed": True,
+    "busy": True,
+    "failed": True,
+    "no-answer": True,
+    "canceled": True,
+}
+"""Twilio's words for the state of a call, and whether it is over."""
+
+_TOLD: Final = (
+    "CallerName",
+    "Direction",
+    "ForwardedFrom",
+    "FromCity",
+    "FromState",
+    "FromZip",
+    "FromCountry",
+    "ToCity",
+    "ToState",
+    "ToCountry",
+    "StirVerstat",
+)
+"""The parameters of a voice webhook that an agent may want."""
+
+_GONE: Final = frozenset({20404, 21220})
+"""Twilio's error codes for a call that it does not know, or that is over already."""
+
+
+@dataclass(frozen=True, slots=True)
+class TwilioConfig:
+    auth_token: str = field(default="", repr=False)
+    """Checks webhooks and authorises REST. Empty: no webhook signed with it is genuine."""
+    account_sid: str = ""
+    """For REST; empty: calls are ended by closing the socket alone."""
+    api_base: str = "https://api.twilio.com"
+    shared_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secrets of webhook signing keys, by key id."""
+
+
+class TwilioProvider:
+    """The ``Provider`` for Twilio. ``insecure`` takes webhooks as genuine unseen: for development on loopback."""
+
+    name: str = "twilio"
+    media_path: str = "/media/twilio"
+    webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
+        "/voice": (WebhookKind.CALL, frozenset({"POST"})),
+        "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
+    }
+
+    def __init__(self, config: TwilioConfig, *, insecure: bool = False) -> None:
+        self._config = config
+        self._insecure = insecure
+
+    def verify(self, request: WebhookRequest) -> str:
+        """Raises BadSignature. Also for the upgrade of a media socket: a GET of its wss URL without a body.
+
+        The replay key comes from the signature, which covers the URL and every field, whatever their order.
+        """
+        if self._insecure:
+            seen = (request.method, request.url, request.body.hex())
+            return hashlib.sha256("\n".join(seen).encode("utf-8", "surrogatepass")).hexdigest()
+        signature = verify_signature(request, self._config.auth_token, self._config.shared_keys)
+        return hashlib.sha256(f"twilio {signature}".encode()).hexdigest()
+
+    def read_call(self, request: WebhookRequest) -> IncomingCall:
+        form = _read_fields(request)
+        return IncomingCall(
+            call_id=_id(form, "CallSid"),
+            caller=_number(form, "From"),
+            dialled=_number(form, "To"),
+            parameters={name: clipped(form[name]) for name in _TOLD if form.get(name)},
+        )
+
+    def read_status(self, request: WebhookRequest) -> CallStatus | None:
+        """None for news of a stream."""
+        form = _read_fields(request)
+        status = form.get("CallStatus")
+        if status is None or "StreamEvent" in form:
+            return None
+        is_known = status in _STATUSES
+        return CallStatus(_id(form, "CallSid"), status if is_known else "unknown", is_known and _STATUSES[status])
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        """When we close the socket, Twilio finds nothing more to do and ends the call."""
+        response = ET.Element("Response")
+        stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
+        ET.SubElement(stream, "Parameter", name="token", value=printable(token))
+        return _twiml(response)
+
+    def refuse(self, sentence: str) -> Answer:
+        response = ET.Element("Response")
+        ET.SubElement(response, "Say").text = printable(sentence)
+        ET.SubElement(response, "Hangup")
+        return _twiml(response)
+
+    def acknowledge(self) -> Answer:
+        return _twiml(ET.Element("Response"))
+
+    def new_codec(self) -> TwilioCodec:
+        return TwilioCodec()
+
+    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        """Without account and token it does nothing: our close of the socket ends the call. Raises VendorError."""
+        config = self._config
+        if not config.account_sid or not config.auth_token:
+            return
+        if not is_id(call_id):
+            raise VendorError(self.name, "hang-up of an unusable call id")
+        url = f"{config.api_base}/2010-04-01/Accounts/{config.account_sid}/Calls/{call_id}.json"
+        credentials = httpx.BasicAuth(config.account_sid, config.auth_token)
+        try:
+            response = await client.post(url, data={"Status": "completed"}, auth=credentials)
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise VendorError(self.name, f"hang-up failed ({type(exc).__name__})") from None
+        if not response.is_success and not _is_gone(response):
+            raise VendorError(self.name, f"hang-up answered {response.status_code}")
+
+
+def _is_gone(response: httpx.Response) -> bool:
+    error = read_object(response.content)
+    return response.is_client_error and error is not None and error.get("code") in _GONE
+
+
+def _twiml(response: ET.Element) -> Answer:
+    text = '<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(response, encoding="unicode")
+    return Answer(text.encode(), "text/xml; charset=utf-8")
+
+
+def _read_fields(request: WebhookRequest) -> dict[str, str]:
+    """The form; a field that is given twice with two values makes it unusable when it is read."""
+    try:
+        form = read_form(request)
+    except BadSignature:
+        form = None
+    if form is None:
+        raise BadRequest("body")
+    fields: dict[str, str] = {}
+    for name, value in form:
+        if fields.setdefault(name, value) != value:
+            fields[name] = _AMBIGUOUS
+    return fields
+
+
+_AMBIGUOUS: Final = "\0"
+"""Stands for the values of a doubled field: no field accepts it."""
+
+
+def _id(form: Mapping[str, str], name: str) -> str:
+    value = form.get(name, "")
+    if not is_id(value):
+        raise BadRequest(name)
+    return value
+
+
+def _number(form: Mapping[str, str], name: str) -> str:
+    value = read_number(form.get(name, ""))
+    if value is None:
+        raise BadRequest(name)
+    return value
