@@ -1,0 +1,227 @@
+"""A real Prometheus scrapes an engine under load, with the shipped configuration; then every panel shows something."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h11
+import httpx
+import pytest
+import trio
+
+from engine.errors import EndReason
+from engine.observe.labels import Rejection
+from engine.observe.metrics import Metrics
+from engine.ports import ResourceKind
+from tests.grafana.dashboards import GRAFANA, filled_in, load_all, queries
+
+SCRAPE_S = 1
+READY_S = 10.0
+DATA_S = 12.0
+"""Queries over a rate need two scrapes, and rules one evaluation more."""
+
+
+# --- the engine under load ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def engine_under_load() -> AsyncIterator[str]:
+    """The base URL of something that serves ``/metrics`` as the engine does, with calls going on meanwhile."""
+    metrics = Metrics()
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, partial(_answer, metrics), 0, host="127.0.0.1")
+        listeners = await nursery.start(serve)
+        nursery.start_soon(_load, metrics)
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+async def _load(metrics: Metrics) -> None:
+    """Calls that come and go, as fast as real ones on a busy node."""
+    metrics.calls_capacity.set(50)
+    number = 0
+    while True:
+        number += 1
+        _one_call(metrics, f"CA{number:032x}")
+        await trio.sleep(0.05)
+
+
+def _one_call(metrics: Metrics, call_id: str) -> None:
+    metrics.calls_started_total.labels("twilio", "inbound").inc()
+    metrics.calls_active.labels("twilio", "inbound").set(3)
+    for kind in (ResourceKind.PROVIDER_SOCKET, ResourceKind.LLM_CONNECTION):
+        metrics.resources_open.labels(kind, "custom").set(3)
+    metrics.turn_latency_seconds.labels("embedded").observe(0.35, exemplar={"call_id": call_id})
+    metrics.barge_in_latency_seconds.labels("twilio").observe(0.12, exemplar={"call_id": call_id})
+    metrics.dead_air_seconds_total.labels("embedded", "llm").inc(0.001)
+    metrics.event_loop_lag_seconds.observe(0.002)
+    metrics.call_teardown_seconds.labels("hangup").observe(0.02)
+    metrics.calls_ended_total.labels("twilio", EndReason.CALLER_HANGUP).inc()
+    metrics.calls_rejected_total.labels("vonage", Rejection.CAPACITY).inc()
+
+
+async def _answer(metrics: Metrics, stream: trio.SocketStream) -> None:
+    """One request, one page, in the form that was asked for."""
+    connection = h11.Connection(h11.SERVER)
+    async with stream:
+        with trio.move_on_after(5):
+            while not isinstance(request := connection.next_event(), h11.Request):
+                connection.receive_data(await stream.receive_some(65536))
+            accept = dict(request.headers).get(b"accept", b"")
+            body, content_type = await trio.to_thread.run_sync(metrics.render, b"openmetrics" in accept)
+            head = [("Content-Type", content_type), ("Content-Length", str(len(body))), ("Connection", "close")]
+            answer = (h11.Response(status_code=200, headers=head), h11.Data(data=body), h11.EndOfMessage())
+            await stream.send_all(b"".join(connection.send(part) or b"" for part in answer))
+
+
+# --- Prometheus ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prometheus_binary() -> str:
+    found = shutil.which("prometheus")
+    if found is None:
+        if os.environ.get("OFFHOOK_REQUIRE_SERVERS") == "1":
+            pytest.fail("prometheus is missing")
+        pytest.skip("prometheus is missing (Debian: apt install prometheus)")
+    return found
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the shipped configuration; the test fills in the target."""
+    shutil.copytree(GRAFANA / "rules", tmp_path / "rules")
+    path = tmp_path / "prometheus.yml"
+    text = (GRAFANA / "prometheus.yml").read_text("utf-8")
+    path.write_text(re.sub(r"_interval: \d+s", f"_interval: {SCRAPE_S}s", text), "utf-8")
+    yield path
+    # Tens of megabytes that pytest would keep for three runs.
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+
+@asynccontextmanager
+async def open_prometheus(binary: str, config: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Prometheus on a free port, killed at the end of the block; a client of its API."""
+    with (config.parent / "prometheus.log").open("wb") as log:
+        command = [
+            binary,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={config.parent / 'data'}",
+            "--web.listen-address=127.0.0.1:0",
+            "--enable-feature=exemplar-storage",
+            "--log.level=info",
+        ]
+        async with trio.open_nursery() as nursery:
+            run = partial(
+                trio.run_process, command, stdout=log, stderr=subprocess.STDOUT, check=False, deliver_cancel=_kill
+            )
+            process = await nursery.start(run)
+            port = await _listening_port(process, Path(log.name))
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}/api/v1", timeout=5, trust_env=False
+            ) as client:
+                yield client
+            nursery.cancel_scope.cancel()
+
+
+async def _kill(process: trio.Process) -> None:
+    # Its data is thrown away: nothing is worth the seconds of an orderly stop.
+    process.kill()
+
+
+async def _listening_port(process: trio.Process, log: Path) -> int:
+    """From its log: it was asked for any free port."""
+    with trio.move_on_after(READY_S):
+        while process.poll() is None:
+            found = re.search(r'msg="Listening on" address=127\.0\.0\.1:(\d+)', _read(log))
+            if found:
+                return int(found[1])
+            await trio.sleep(0.05)
+    pytest.fail(f"prometheus did not start:\n{_read(log)}")
+
+
+def _read(log: Path) -> str:
+    return log.read_text("utf-8", "replace")
+
+
+async def ask(client: httpx.AsyncClient, path: str, **params: str) -> Any:
+    answer = (await client.get(path, params=params)).json()
+    assert answer["status"] == "success", answer
+    return answer["data"]
+
+
+async def _until_scraped(client: httpx.AsyncClient) -> None:
+    """Until three scrapes are in: enough for a rate. Fails with Prometheus' own words on the target."""
+    with trio.move_on_after(DATA_S):
+        while True:
+            found = await ask(client, "/query", query="count_over_time(up[1m])")
+            if found["result"] and float(found["result"][0]["value"][1]) >= 3:
+                return
+            await trio.sleep(0.2)
+    pytest.fail(f"not scraped: {await ask(client, '/targets')}")
+
+
+# --- the tests ----------------------------------------------------------------------------------------------
+
+
+async def test_every_panel_shows_data_of_an_engine_under_load(
+    engine_under_load: str, prometheus_binary: str, config: Path
+) -> None:
+    _aim(config, engine_under_load.removeprefix("http://"))
+
+    async with open_prometheus(prometheus_binary, config) as client:
+        await _until_scraped(client)
+        target = (await ask(client, "/targets"))["activeTargets"][0]
+        assert (target["health"], target["labels"]["job"]) == ("up", "offhook")
+
+        empty = await _still_empty(client)
+        assert not empty
+
+        exemplars = await ask(
+            client,
+            "/query_exemplars",
+            query="offhook_turn_latency_seconds_bucket",
+            start=str(time.time() - 60),
+            end=str(time.time() + 60),
+        )
+        assert exemplars[0]["exemplars"][0]["labels"]["call_id"]
+
+        rules = (await ask(client, "/rules"))["groups"][0]["rules"]
+        assert {rule["name"] for rule in rules} >= {"ResourceLeak", "OrphanedResources", "SilentCalls", "DeadAir"}
+        assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+        assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
+
+
+def _aim(config: Path, target: str) -> None:
+    config.write_text(config.read_text("utf-8").replace("127.0.0.1:8080", target), "utf-8")
+
+
+async def _still_empty(client: httpx.AsyncClient) -> list[str]:
+    """Queries that show nothing when all have had their time: a turn has to be over before its latency is known."""
+    left = {
+        f"{name}: {title}: {expr}": filled_in(expr, rate_interval="30s", since="1m")
+        for name, dashboard in load_all().items()
+        for title, expr in queries(dashboard)
+    }
+    with trio.move_on_after(DATA_S):
+        while left:
+            for name, expr in list(left.items()):
+                if await _shows_data(client, expr):
+                    del left[name]
+            await trio.sleep(0.2)
+    return list(left)
+
+
+async def _shows_data(client: httpx.AsyncClient, expr: str) -> bool:
+    """At least one sample that is a number."""
+    result = (await ask(client, "/query", query=expr))["result"]
+    return any(series["value"][1] not in {"NaN", "+Inf", "-Inf"} for series in result)
