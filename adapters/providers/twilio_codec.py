@@ -77,9 +77,6 @@ class TwilioCodec:
         media = data.get("media")
         if type(media) is not dict:
             raise BadMessage("shape")
-        sequence = data.get("sequenceNumber")
-        if sequence is not None and self._is_repeat(sequence, media.get("chunk")):
-            return None
         try:
             audio = a2b_base64(media["payload"], strict_mode=True)
         except (KeyError, TypeError):
@@ -89,6 +86,10 @@ class TwilioCodec:
         size = len(audio)
         if size != _FRAME_BYTES and (not size or size % _FRAME_BYTES or size > _MAX_AUDIO_BYTES):
             raise BadMessage("length")
+        # Only what is usable counts as seen: last of all.
+        sequence = data.get("sequenceNumber")
+        if sequence is not None and self._is_repeat(sequence, media.get("chunk")):
+            return None
         return audio if media.get("track", "inbound") == "inbound" else None
 
     def _is_repeat(self, sequence: object, chunk: object) -> bool:
