@@ -1,0 +1,262 @@
+"""Twilio's side of a call: the voice webhook, TwiML, and the wire of a bidirectional media stream."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+from xml.etree import ElementTree
+
+import httpx
+import orjson
+
+from engine.errors import OffhookError
+from engine.events import MULAW_8K, AudioFormat
+from engine.phone.errors import CallFailed, CallRefused
+from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
+
+VOICE_PATH = "/voice"
+STATUS_PATH = "/twilio/status"
+MAX_PAIR_CHARS: Final = 500
+"""Of a ``<Parameter>``'s name and value together."""
+
+
+class TwilioSide:
+    """See ``engine.phone.side.ProviderSide``."""
+
+    name = "twilio"
+    buffer_s = 600.0
+    format: AudioFormat = MULAW_8K
+
+    def __init__(self, callee: Callee) -> None:
+        self._callee = callee
+        self.call_id = callee.call_id or "CA" + secrets.token_hex(16)
+        self.stream_id = "MZ" + secrets.token_hex(16)
+        self._account = "AC" + "0" * 32
+        self._parameters: dict[str, str] = {}
+        self._sequence = 1
+        self._chunk = 0
+        self._encoded: dict[bytes, str] = {}
+
+    # --- webhooks -------------------------------------------------------------------------------------------
+
+    async def dial(self, client: httpx.AsyncClient) -> Answered:
+        form = self._form("ringing") | dict(self._callee.extra)
+        response = await self._post(client, VOICE_PATH, form)
+        if response.status_code != 200:
+            raise CallFailed(f"{VOICE_PATH} answered HTTP {response.status_code}")
+        content_type = response.headers.get("content-type", "").split(";")[0].strip()
+        if content_type not in ("text/xml", "application/xml"):
+            raise CallFailed(f"{VOICE_PATH} answered {content_type or 'no content type'}, expected text/xml")
+        url, self._parameters = read_twiml(response.content)
+        return Answered(url, self.format, self._signature(url, {}))
+
+    async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
+        form = self._form("completed") | {"CallDuration": str(round(duration_s)), "Duration": "1"}
+        return (await self._post(client, STATUS_PATH, form)).status_code
+
+    def _form(self, status: str) -> dict[str, str]:
+        return {
+            "CallSid": self.call_id,
+            "AccountSid": self._account,
+            "From": self._callee.caller,
+            "To": self._callee.dialled,
+            "Caller": self._callee.caller,
+            "Called": self._callee.dialled,
+            "CallStatus": status,
+            "ApiVersion": "2010-04-01",
+            "Direction": "inbound",
+        }
+
+    async def _post(self, client: httpx.AsyncClient, path: str, form: Mapping[str, str]) -> httpx.Response:
+        signed_url = urljoin(self._callee.public_url or self._callee.base_url, path)
+        return await client.post(
+            urljoin(self._callee.base_url, path), data=dict(form), headers=self._signature(signed_url, form)
+        )
+
+    def _signature(self, url: str, form: Mapping[str, str]) -> dict[str, str]:
+        if not self._callee.secret:
+            return {}
+        return {"X-Twilio-Signature": sign(self._callee.secret, url, form)}
+
+    # --- wire: to the engine --------------------------------------------------------------------------------
+
+    def opening(self) -> Wired:
+        start = {
+            "event": "start",
+            "sequenceNumber": "1",
+            "streamSid": self.stream_id,
+            "start": {
+                "accountSid": self._account,
+                "streamSid": self.stream_id,
+                "callSid": self.call_id,
+                "tracks": ["inbound"],
+                "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+                "customParameters": self._parameters,
+            },
+        }
+        return ('{"event":"connected","protocol":"Call","version":"1.0.0"}', orjson.dumps(start).decode())
+
+    def media(self, frame: bytes) -> str:
+        self._sequence += 1
+        self._chunk += 1
+        payload = self._encoded.get(frame) or self._encode(frame)
+        timestamp_ms = (self._chunk - 1) * 20
+        return (
+            f'{{"event":"media","sequenceNumber":"{self._sequence}","streamSid":"{self.stream_id}","media":'
+            f'{{"track":"inbound","chunk":"{self._chunk}","timestamp":"{timestamp_ms}","payload":"{payload}"}}}}'
+        )
+
+    def dtmf(self, digit: str) -> str:
+        return self._event("dtmf", {"track": "inbound_track", "digit": digit})
+
+    def stop(self) -> Wired:
+        return (self._event("stop", {"accountSid": self._account, "callSid": self.call_id}),)
+
+    def mark_played(self, key: str) -> str:
+        return self._event("mark", {"name": key})
+
+    def cleared(self, pending: Sequence[str]) -> Wired:
+        return [self.mark_played(key) for key in pending]
+
+    def _event(self, event: str, content: Mapping[str, object]) -> str:
+        self._sequence += 1
+        message = {"event": event, "sequenceNumber": str(self._sequence), "streamSid": self.stream_id, event: content}
+        return orjson.dumps(message).decode()
+
+    def _encode(self, frame: bytes) -> str:
+        payload = b2a_base64(frame, newline=False).decode()
+        if len(self._encoded) < 4:  # silence, above all: most of what a caller sends
+            self._encoded[frame] = payload
+        return payload
+
+    # --- wire: from the engine ------------------------------------------------------------------------------
+
+    def read(self, message: str | bytes, violation: Violation) -> Command | None:
+        try:
+            return self._read(message)
+        except _Wrong as wrong:
+            violation(f"31951: {wrong}")
+            return None
+
+    def _read(self, message: str | bytes) -> Command:
+        if not isinstance(message, str):
+            raise _Wrong("a binary message")
+        try:
+            data = orjson.loads(message)
+        except ValueError:
+            raise _Wrong("not JSON") from None
+        if not isinstance(data, dict):
+            raise _Wrong("not an object")
+        event = data.get("event")
+        if event not in ("media", "mark", "clear"):
+            raise _Wrong("unknown event")
+        fields = {"event", "streamSid"} if event == "clear" else {"event", "streamSid", event}
+        _check_fields(data, fields)
+        if data["streamSid"] != self.stream_id:
+            raise _Wrong("wrong streamSid")
+        match event:
+            case "media":
+                return Play(_read_payload(data["media"]))
+            case "mark":
+                return Mark(_read_name(data["mark"]))
+            case _:
+                return Clear()
+
+
+class _Wrong(OffhookError):
+    """Twilio would warn and ignore the message."""
+
+
+def _check_fields(data: dict[str, Any], expected: set[str]) -> None:
+    if data.keys() == expected:
+        return
+    missing, extra = expected - data.keys(), data.keys() - expected
+    raise _Wrong(
+        "missing field " + ", ".join(sorted(missing)) if missing else "extra field " + ", ".join(sorted(extra))
+    )
+
+
+def _read_payload(media: object) -> bytes:
+    if not isinstance(media, dict):
+        raise _Wrong("media is not an object")
+    _check_fields(media, {"payload"})
+    try:
+        audio = a2b_base64(media["payload"], strict_mode=True)
+    except (TypeError, ValueError):
+        raise _Wrong("payload is not base64") from None
+    if not audio:
+        raise _Wrong("empty payload")
+    if audio.startswith(b"RIFF"):
+        raise _Wrong("payload has a WAV header")
+    return audio
+
+
+def _read_name(mark: object) -> str:
+    if not isinstance(mark, dict):
+        raise _Wrong("mark is not an object")
+    _check_fields(mark, {"name"})
+    if not isinstance(mark["name"], str) or not mark["name"]:
+        raise _Wrong("mark name is not a string")
+    return str(mark["name"])
+
+
+def sign(auth_token: str, url: str, form: Mapping[str, str]) -> str:
+    """X-Twilio-Signature, SHA-1."""
+    signed = url + "".join(key + form[key] for key in sorted(form))
+    return base64.b64encode(hmac.new(auth_token.encode(), signed.encode(), hashlib.sha1).digest()).decode()
+
+
+def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
+    """The stream's address and parameters. Raises CallRefused with the sentence said, CallFailed for anything that
+    Twilio would not run."""
+    if b"<!" in document:
+        raise CallFailed("the answer holds a document type, comment or CDATA")
+    try:
+        root = ElementTree.fromstring(document)  # noqa: S314 - no entities without a document type
+    except ElementTree.ParseError as exc:
+        raise CallFailed(f"the answer is not XML: {exc}") from None
+    if root.tag != "Response":
+        raise CallFailed(f"the answer is <{root.tag}>, expected <Response>")
+    said = []
+    for verb in root:
+        match verb.tag:
+            case "Connect":
+                return _read_stream(verb)
+            case "Say":
+                said.append((verb.text or "").strip())
+            case "Pause":
+                pass
+            case "Hangup" | "Reject":
+                raise CallRefused(" ".join(said))
+            case _:
+                raise CallFailed(f"the answer holds <{verb.tag}>, which a call to an agent has no use for")
+    raise CallRefused(" ".join(said))
+
+
+def _read_stream(connect: ElementTree.Element) -> tuple[str, dict[str, str]]:
+    if [child.tag for child in connect] != ["Stream"]:
+        raise CallFailed("<Connect> must hold exactly one <Stream>")
+    stream = connect[0]
+    url = stream.get("url", "")
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise CallFailed("<Stream url> is not a WebSocket address")
+    if parts.query or parts.fragment:
+        raise CallFailed("<Stream url> must not contain a query string")
+    if stream.get("track", "inbound_track") != "inbound_track":
+        raise CallFailed("<Stream track> of a bidirectional stream must be inbound_track")
+    parameters: dict[str, str] = {}
+    for child in stream:
+        if child.tag != "Parameter" or child.keys() != ["name", "value"]:
+            raise CallFailed("<Stream> may hold only <Parameter name value>")
+        name, value = child.attrib["name"], child.attrib["value"]
+        if len(name) + len(value) >= MAX_PAIR_CHARS:
+            raise CallFailed(f"<Parameter {name}> is longer than Twilio takes")
+        parameters[name] = value
+    return url, parameters
