@@ -20,7 +20,7 @@ from engine.calls.meters import CallBook, CallMeters
 from engine.calls.registry import Slot
 from engine.calls.talk import Talk
 from engine.dialogue.conversation import Conversation
-from engine.errors import CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
+from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
 from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
@@ -300,7 +300,7 @@ class Call:
         audio_in_s, audio_out_s = (talk.audio_in_s, talk.voice.audio_out_s) if talk else (0.0, 0.0)
         metrics, provider = self._around.metrics, self._info.provider
         metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
-        metrics.call_teardown_seconds.labels(outcome=_outcome(self._ledger)).observe(teardown_s)
+        metrics.call_teardown_seconds.labels(outcome=_outcome(end)).observe(teardown_s)
         self._meters.audio(in_s=audio_in_s, out_s=audio_out_s)
         if audio_out_s == 0 and self._ended_at_s - self._started_at_s > SILENT_GRACE_S:
             metrics.silent_calls_total.labels(provider=provider).inc()
@@ -336,8 +336,12 @@ def _close_code(cause: Cause) -> tuple[int, str]:
             return 1000, ""
 
 
-def _outcome(ledger: Ledger) -> str:
-    """The ``outcome`` label of the teardown histogram: the worst of what was closed."""
-    if ledger.forced:
-        return "forced"
-    return "error" if ledger.failed else "clean"
+def _outcome(end: CallEnd) -> str:
+    """The ``outcome`` label of the teardown histogram: what it followed on."""
+    match end.reason:
+        case EndReason.CALLER_HANGUP:
+            return "hangup"
+        case EndReason.PROVIDER_ERROR | EndReason.SPEECH_ERROR | EndReason.LLM_ERROR | EndReason.CRASH:
+            return "error"
+        case _:
+            return "other"

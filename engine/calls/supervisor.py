@@ -82,6 +82,7 @@ class Supervisor:
                 await self._replace(slot)
                 await Call(self._line(provider, codec, socket, start, slot), slot, self._around).run()
         except NotAdmitted as refusal:
+            self._metrics.handshake_failures_total.labels(why="bad_token").inc()
             self._reject(provider, "bad_start")
             log.warning("media_refused", provider=provider.name, call_id=start.call_id, why=refusal.why)
             await socket.aclose(1008, "not admitted")

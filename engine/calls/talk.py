@@ -7,6 +7,7 @@ They share this object and one loop, so a plain attribute is enough between them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from engine.calls.watch import watch
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.sentences import SentenceSplitter
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker
-from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
+from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer
 from engine.events import CallInfo, Dtmf, HangUp, Heard, MarkPlayed, ProviderEvent, SpeechStarted, Stopped
 from engine.observe.timeline import Timeline, What
 from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber
@@ -235,11 +236,13 @@ class Talk:
             self._timeline.note(What.BARGE_IN, stop_ms=round(stop_s * 1000))
 
     def _nothing_was_said(self) -> None:
-        """The sound that stopped an answer held no words: go on with the answer, once."""
-        if self._resumable is not None and not self.turns.is_waiting_for_words and self._next is None:
-            resumable, self._resumable = self._resumable, None
-            self.meters.barge_in("false")
-            self._say_next(resumable)
+        """The sound that stopped an answer held no words: go on with the answer."""
+        is_quiet = not self.turns.is_caller_speaking and not self.turns.is_waiting_for_words
+        if self._resumable is None or self._next is not None or not is_quiet or not math.isinf(self.turns.due_at_s()):
+            return
+        resumable, self._resumable = self._resumable, None
+        self.meters.barge_in("false")
+        self._say_next(resumable)
 
     # --- turns -> words -> line -----------------------------------------------------------------------------
 
@@ -288,7 +291,7 @@ class Talk:
                     for sentence in sentences:
                         await self._say(utterance, sentence)
                 else:
-                    hangs_up = await self._answer(utterance)
+                    hangs_up = await self._think(utterance)
                 await self.voice.until_heard()
                 is_whole = True
         finally:
@@ -299,6 +302,14 @@ class Talk:
             self.end(CallEnd(cause, "no answer in time"))
         elif hangs_up and is_whole:
             self.end(CallEnd(Cause.AGENT_HANGUP))
+
+    async def _think(self, utterance: Utterance) -> bool:
+        """The model's answer; one that holds nothing is asked for once more. True when it wants to hang up."""
+        for _ in range(2):
+            hangs_up = await self._answer(utterance)
+            if hangs_up or utterance.spoken:
+                return hangs_up
+        raise ModelFailed(self._agent.model_vendor, "empty answer")
 
     async def _answer(self, utterance: Utterance) -> bool:
         """The model's reply, sentence by sentence. True when it wants to hang up."""
@@ -340,6 +351,7 @@ class Talk:
         if utterance.was_interrupted and utterance.may_resume:
             rest = tuple(self.voice.unheard_of(utterance))
             self._resumable = Resumption(rest, utterance.turn) if rest else (None if heard else utterance.turn)
+            self._nothing_was_said()  # the sound may be over already, before the answer had stopped
 
     def _count(self, utterance: Utterance, heard: str, *, is_whole: bool) -> None:
         fields: dict[str, object] = {"text": heard, "interrupted": not is_whole}

@@ -66,7 +66,6 @@ class Ledger:
         self.opened = 0
         """How many resources were ever opened; of these:"""
         self.forced = 0
-        self.failed = 0
         self.leaks = 0
         """How many were found open after their close, or were never closed."""
 
@@ -144,7 +143,6 @@ class Ledger:
         if entry.forced:
             how = How.FORCED
         self.forced += how is How.FORCED
-        self.failed += how is How.ERROR
         now = trio.current_time()
         self._book.closed(entry.kind, entry.vendor, how, now - closing_at_s)
         log.info(

@@ -1,0 +1,285 @@
+"""A call as its caller lives it: greeted, answered, interrupted, left alone, let go of."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.errors import ModelFailed
+from engine.events import HangUp
+from engine.observe.timeline import What
+from tests.fakes.puppet import PuppetAgent
+from tests.fakes.stage import stage
+
+GREETING_S = len("Hello, this is the desk.") * 0.06
+
+
+async def test_a_caller_is_greeted_heard_and_answered(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent) as on:
+        async with on.call() as caller:
+            await trio.sleep(3)
+            assert caller.heard_s == pytest.approx(GREETING_S, abs=0.05)
+            agent.transcriber.hears("good morning")
+            await trio.sleep(4)
+        assert on.texts(What.HEARD) == ["good morning"]
+        assert on.texts(What.SAID) == ["Hello, this is the desk.", "You said good morning."]
+        assert on.last(What.CALL_ENDED)["cause"] == "caller_hangup"
+        assert on.last(What.CALL_RELEASED) == {"opened": 4, "left": 0, "released_ms": pytest.approx(0, abs=50)}
+    assert agent.open_parts == 0
+
+
+async def test_each_turn_sees_the_turns_before_it(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent) as on, on.call():
+        for text in ("one", "two"):
+            await trio.sleep(3)
+            agent.transcriber.hears(text)
+        await trio.sleep(3)
+        texts = [message.text for message in agent.model.contexts[-1]]
+        assert texts == ["Hello, this is the desk.", "one", "You said one.", "two"]
+
+
+async def test_speech_during_the_answer_stops_it_and_only_what_was_heard_is_remembered(
+    autojump_clock: MockClock,
+) -> None:
+    agent = PuppetAgent(lambda _: ["One is the first. Two is the second. Three is the third."])
+    async with stage(agent) as on:
+        async with on.call() as caller:
+            await trio.sleep(2)
+            agent.transcriber.hears("count")
+            await trio.sleep(0.4 + 1.3)
+            before = trio.current_time()
+            agent.transcriber.onset()
+            await trio.sleep(0.5)
+            assert caller.clears == [pytest.approx(before, abs=0.05)]
+            agent.transcriber.words("stop it")
+            await trio.sleep(0.5)
+            context = agent.model.contexts[-1]
+            assert (context[-2].text, context[-2].interrupted) == ("One is the first. Two", True)
+            assert context[-1].text == "stop it"
+        assert on.value("barge_ins_total", kind="speech") == 1
+
+
+async def test_a_cough_does_not_cost_the_caller_the_rest_of_the_answer(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: ["One is the first. Two is the second."])
+    async with stage(agent) as on, on.call():
+        await trio.sleep(2)
+        agent.transcriber.hears("count")
+        await trio.sleep(0.4 + 1.3)
+        agent.transcriber.hears("")
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[1:] == ["One is the first. Two", "Two is the second."]
+        assert len(agent.model.contexts) == 1
+
+
+async def test_a_cough_while_the_agent_thinks_does_not_cost_the_answer(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [1.0, "Here you are."])
+    async with stage(agent) as on, on.call():
+        await trio.sleep(2)
+        agent.transcriber.hears("please")
+        await trio.sleep(0.9)
+        agent.transcriber.hears("")
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[-1] == "Here you are."
+        assert [message.text for message in agent.model.contexts[-1]][-1] == "please"
+
+
+async def test_words_said_before_the_answer_is_heard_join_the_turn(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda context: [1.0, f"You said {context[-1].text}."])
+    async with stage(agent) as on, on.call():
+        await trio.sleep(2)
+        agent.transcriber.hears("I would")
+        await trio.sleep(0.9)
+        agent.transcriber.hears("like a table")
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[-1] == "You said I would like a table."
+
+
+async def test_keys_reach_the_agent_and_interrupt_it(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(0.5)
+        for digit in "42#":
+            await caller.press(digit)
+        await trio.sleep(3)
+        assert on.texts(What.HEARD) == ["42"]
+        assert len(caller.clears) == 1
+
+
+async def test_the_agent_hangs_up_after_its_goodbye_was_heard(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: ["Goodbye.", HangUp()])
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(2)
+        agent.transcriber.hears("bye")
+        with trio.fail_after(3):
+            await on.over(caller)
+        assert caller.heard_s == pytest.approx(GREETING_S + 8 * 0.06, abs=0.06)
+        assert caller.socket.close_code == 1000
+        assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
+
+
+async def test_a_silent_caller_is_asked_twice_and_then_let_go(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent, silence_s=8, silence_prompts=2) as on, on.call() as caller:
+        start = trio.current_time()
+        await on.over(caller)
+        took_s = trio.current_time() - start
+        phrases = agent.phrases
+        assert on.texts(What.SAID) == [phrases.greeting, phrases.still_there, phrases.still_there, phrases.goodbye]
+        speech_s = sum(len(text) * 0.06 for text in on.texts(What.SAID))
+        assert took_s == pytest.approx(3 * 8 + speech_s, abs=2)
+        assert on.last(What.CALL_ENDED)["reason"] == "silence"
+
+
+async def test_a_caller_who_answers_is_asked_anew_the_next_time(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent, silence_prompts=1) as on, on.call() as caller:
+        for _ in range(3):
+            await trio.sleep(12)
+            agent.transcriber.hears("yes")
+        await trio.sleep(3)
+        assert not caller.gone.is_set()
+        assert on.texts(What.SAID).count(agent.phrases.still_there) == 3
+
+
+async def test_a_slow_model_is_covered_by_a_filler(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [4.0, "There you are."])
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(2)
+        heard_s = caller.heard_s
+        agent.transcriber.hears("well?")
+        await trio.sleep(3.2)
+        assert on.count(What.FILLER) == 1
+        assert caller.heard_s > heard_s
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[-1] == "There you are."
+
+
+async def test_a_model_that_never_answers_ends_in_an_apology_within_eight_seconds(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [999.0])
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(2)
+        agent.transcriber.hears("hello?")
+        asked_at, heard_s = trio.current_time(), caller.heard_s
+        while caller.heard_s < heard_s + len(agent.phrases.filler) * 0.06 + 0.5:  # noqa: ASYNC110 - what is heard
+            await trio.sleep(0.1)
+        assert trio.current_time() - asked_at < 8
+        await on.over(caller)
+        apology_s = len(agent.phrases.apology) * 0.06
+        assert caller.heard_s - heard_s == pytest.approx(len(agent.phrases.filler) * 0.06 + apology_s, abs=0.1)
+        assert on.last(What.CALL_ENDED)["reason"] == "llm_error"
+        assert on.value("dead_air_events_total", pipeline="custom", cause="llm") == 1
+
+
+@pytest.mark.parametrize(
+    ("agent", "reason"),
+    [
+        (PuppetAgent(lambda _: [ModelFailed("puppet", "500")]), "llm_error"),
+        (PuppetAgent(lambda _: []), "llm_error"),
+        (PuppetAgent(lambda _: ["Half a sentence"], voice_fails=True), "speech_error"),
+        (PuppetAgent(lambda _: ["Half a sentence"], voice_stalls=True), "speech_error"),
+        (PuppetAgent(lambda _: [KeyError("bug")]), "crash"),
+    ],
+)
+async def test_a_vendor_or_a_bug_that_ends_the_call_is_apologised_for(
+    agent: PuppetAgent, reason: str, autojump_clock: MockClock
+) -> None:
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("hello")
+        await on.over(caller)
+        assert caller.heard_s >= GREETING_S + len(agent.phrases.apology) * 0.06 - 0.1
+        assert on.last(What.CALL_ENDED)["reason"] == reason
+        assert on.last(What.CALL_RELEASED)["left"] == 0
+    assert agent.open_parts == 0
+
+
+async def test_a_recogniser_that_breaks_ends_the_call_with_an_apology(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.breaks()
+        await on.over(caller)
+        assert caller.heard_s >= GREETING_S + len(agent.phrases.apology) * 0.06 - 0.1
+        assert on.last(What.CALL_ENDED)["reason"] == "speech_error"
+
+
+@pytest.mark.parametrize("agent", [PuppetAgent(open_fails=True), PuppetAgent(open_s=999)])
+async def test_vendors_that_do_not_open_are_apologised_for(agent: PuppetAgent, autojump_clock: MockClock) -> None:
+    async with stage(agent) as on, on.call() as caller:
+        start = trio.current_time()
+        with trio.fail_after(13):
+            await on.over(caller)
+        assert caller.heard_s == pytest.approx(len(agent.phrases.apology) * 0.06, abs=0.05)
+        assert trio.current_time() - start < 6.2 + caller.heard_s + 0.5
+        assert on.last(What.CALL_RELEASED)["left"] == 0
+
+
+async def test_a_hang_up_while_the_vendors_open_is_seen_at_once(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(open_s=5)
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(1)
+        start = trio.current_time()
+        await caller.hang_up()
+        await on.over(caller)
+        assert trio.current_time() - start < 0.1
+        assert on.last(What.CALL_ENDED)["reason"] == "caller_hangup"
+
+
+async def test_the_longest_call_is_warned_and_then_ended(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent, max_call_s=180, silence_s=1000, no_progress_s=1000) as on, on.call() as caller:
+        start = trio.current_time()
+        await on.over(caller)
+        phrases = agent.phrases
+        assert on.texts(What.SAID) == [phrases.greeting, phrases.last_minute, phrases.goodbye]
+        assert trio.current_time() - start == pytest.approx(180, abs=3)
+        assert on.last(What.CALL_ENDED)["reason"] == "max_duration"
+
+
+async def test_a_caller_who_never_stops_speaking_does_not_hold_the_call_for_ever(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent, no_progress_s=45) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.onset()
+        with trio.fail_after(55):
+            await on.over(caller)
+        assert on.last(What.CALL_ENDED)["cause"] == "no_progress"
+
+
+async def test_a_line_without_audio_is_given_up(autojump_clock: MockClock) -> None:
+    async with stage(PuppetAgent(), silence_s=1000) as on, on.call(sends_audio=False) as caller:
+        start = trio.current_time()
+        await on.over(caller)
+        assert trio.current_time() - start == pytest.approx(15, abs=1)
+        assert on.last(What.CALL_ENDED)["cause"] == "media_timeout"
+
+
+async def test_a_line_that_breaks_is_noticed_at_once(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent) as on:
+        async with on.call() as caller:
+            await trio.sleep(1)
+            start = trio.current_time()
+            caller.drop()
+            await on.supervisor.registry.wait_empty()
+            assert trio.current_time() - start < 0.2
+            caller.gone.set()
+        assert on.last(What.CALL_ENDED)["cause"] == "provider_lost"
+    assert agent.open_parts == 0
+
+
+async def test_a_vendor_that_never_answers_the_close_is_closed_by_force(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(close_s=999)
+    async with stage(agent, close_s=0.9) as on:
+        async with on.call() as caller:
+            await trio.sleep(1)
+            start = trio.current_time()
+            await caller.hang_up()
+            await on.supervisor.registry.wait_empty()
+            assert trio.current_time() - start < 1
+        assert on.value("resources_closed_total", kind="speech_client", vendor="custom", how="forced") == 1
+        assert on.last(What.CALL_RELEASED)["left"] == 0
+    assert agent.open_parts == 0
