@@ -159,7 +159,7 @@ def transcribe(models: Models, audio: bytes, line: AudioFormat, hearing: Hearing
 
 
 def _stretches(model: SpeechModel, pcm: bytes, hearing: Hearing) -> Iterable[tuple[int, int]]:
-    from adapters.speech.voice_activity import new_memory  # noqa: PLC0415 - see TYPE_CHECKING above
+    from adapters.speech.voice_activity import level_of, new_memory  # noqa: PLC0415 - see TYPE_CHECKING above
 
     segmenter, memory = Segmenter(hearing), new_memory()
     context = bytes(64)
@@ -169,7 +169,7 @@ def _stretches(model: SpeechModel, pcm: bytes, hearing: Hearing) -> Iterable[tup
         frame = padded[at : at + 2 * FRAME_SAMPLES]
         (probability,), (memory,) = model.judge([context + frame], [memory])
         context = frame[-64:]
-        if segmenter.feed(probability) is Change.STOPPED:
+        if segmenter.feed(probability, level_of(frame)) is Change.STOPPED:
             yield max(ended_at, segmenter.started_at - _LEAD_SAMPLES), segmenter.position
             ended_at = segmenter.voiced_until
 

@@ -26,6 +26,9 @@ class Hearing:
     start_probability: float = 0.5
     keep_probability: float = 0.35
     """Once speaking, less is enough to go on."""
+    faint: float = 56.0
+    """What is so many times weaker than the loudest of the speech, 35 dB, is no more of it. The model alone hears a
+    voice for 0.1 to 0.2 s after its end; on a noisy line nothing is as faint, and the model decides."""
 
 
 DEFAULT_HEARING = Hearing()
@@ -59,22 +62,27 @@ class Segmenter:
         """Where its last voiced frame ends."""
         self.voiced_frames = 0
         """How many of its frames held voice; these three stand until the next onset."""
+        self._loudest = 0
 
-    def feed(self, probability: float) -> Change | None:
-        """The next frame's probability of speech, 0 to 1."""
+    def feed(self, probability: float, level: int) -> Change | None:
+        """The next frame's probability of speech, 0 to 1, and the root mean square of its samples."""
         self.position += FRAME_SAMPLES
-        return self._while_speaking(probability) if self.is_speech else self._while_silent(probability)
+        if not self.is_speech:
+            return self._while_silent(probability, level)
+        self._loudest = max(self._loudest, level)
+        return self._while_speaking(0.0 if level * self._hearing.faint < self._loudest else probability)
 
     def skip(self, samples: int) -> None:
         """This much audio was never judged."""
         self.position += samples
 
-    def _while_silent(self, probability: float) -> Change | None:
+    def _while_silent(self, probability: float, level: int) -> Change | None:
         if probability >= self._hearing.start_probability:
             if not self._is_onset:
                 self._is_onset = True
                 self.started_at = self.position - FRAME_SAMPLES
-                self.voiced_frames = 0
+                self.voiced_frames = self._loudest = 0
+            self._loudest = max(self._loudest, level)
             self._voiced()
         elif self._is_onset:
             self._quiet_frames += 1

@@ -142,9 +142,9 @@ class EmbeddedTranscriber:
 
     # --- voice activity -> segments (the Listener of a lane) ------------------------------------------------
 
-    def judged(self, probability: float) -> None:
+    def judged(self, probability: float, level: int) -> None:
         segmenter = self._segmenter
-        change = segmenter.feed(probability)
+        change = segmenter.feed(probability, level)
         if change is not None:
             self._on_change(change)
         elif not segmenter.is_speech:

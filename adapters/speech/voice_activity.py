@@ -16,6 +16,8 @@ import trio
 
 from adapters.speech.packages import file_of, open_session
 from adapters.speech.segments import FRAME_SAMPLES, RATE_HZ
+from engine.audio.levels import rms
+from engine.events import PCM16_8K
 
 _CONTEXT_SAMPLES = 32
 """The model sees the end of the frame before, too."""
@@ -38,8 +40,8 @@ log = structlog.get_logger()
 class Listener(Protocol):
     """Whoever wants to know of one call's speech. Called on the loop; must not wait."""
 
-    def judged(self, probability: float) -> None:
-        """The next frame's probability of speech."""
+    def judged(self, probability: float, level: int) -> None:
+        """The next frame's probability of speech, and the root mean square of its samples."""
         ...
 
     def skipped(self, samples: int) -> None:
@@ -70,6 +72,10 @@ def new_memory() -> Floats:
     return np.zeros((2, 1, 128), np.float32)
 
 
+def level_of(window: bytes) -> int:
+    return rms(window[-_FRAME_BYTES:], PCM16_8K)
+
+
 class Lane:
     """One call's audio on its way to the model."""
 
@@ -98,10 +104,10 @@ class Lane:
         del self._audio[:_FRAME_BYTES]
         return window
 
-    def judged(self, probability: float) -> None:
+    def judged(self, probability: float, level: int) -> None:
         """An edge: what one call makes of its frame must not end the ear of all the others."""
         try:
-            self.listener.judged(probability)
+            self.listener.judged(probability, level)
         except Exception:
             log.exception("listening to one call failed")
             self.is_open = False
@@ -161,7 +167,7 @@ class VoiceActivity:
             judged = self._model.judge(windows, memories)
         else:
             judged = await trio.to_thread.run_sync(self._model.judge, windows, memories, limiter=self._thread)
-        for lane, probability, memory in zip(batch, *judged, strict=True):
+        for lane, window, probability, memory in zip(batch, windows, *judged, strict=True):
             if lane.is_open:  # the call may have ended meanwhile
                 lane.memory = memory
-                lane.judged(probability)
+                lane.judged(probability, level_of(window))
