@@ -196,18 +196,11 @@ class Wire(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def _drain(self) -> None:
-        # A refused peer may still be sending. Closing with bytes unread makes TCP reset, and the reset may overtake
-        # the close frame that says why.
         if self._draining:
             await self._closed.wait()
             return
         self._draining = True
-        with trio.move_on_after(DRAIN_S), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if isinstance(self.stream, trio.abc.HalfCloseableStream):
-                await self.stream.send_eof()
-            drained = 0
-            while drained < DRAIN_BYTES and (data := await self.stream.receive_some(65536)):
-                drained += len(data)
+        await drain(self.stream)
 
     def close(self) -> None:
         """Close at once; what the kernel has taken is still sent."""
@@ -219,10 +212,8 @@ class Wire(trio.abc.Stream):
 
     def abort(self) -> None:
         """Close at once; TCP drops what is unsent and tells the peer by a reset."""
-        transport = _socket_of(self.stream)
-        if not self._gone and transport is not None:
-            with contextlib.suppress(OSError):
-                transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if not self._gone:
+            abort_stream(self.stream)
         self.close()
 
 
@@ -243,6 +234,26 @@ def close_stream(stream: object) -> None:
         close()
 
 
+def abort_stream(stream: trio.abc.Stream) -> None:
+    """Close at once; TCP drops what is unsent and sends a reset."""
+    transport = _socket_of(stream)
+    if transport is not None:
+        with contextlib.suppress(OSError):
+            transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    close_stream(stream)
+
+
+async def drain(stream: trio.abc.Stream) -> None:
+    """Before closing on a peer that may still be sending: closing with bytes unread makes TCP reset, and the reset may
+    overtake the words that say why."""
+    with trio.move_on_after(DRAIN_S), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+        drained = 0
+        while drained < DRAIN_BYTES and (data := await stream.receive_some(65536)):
+            drained += len(data)
+
+
 def tune(stream: trio.abc.Stream) -> None:
     """Small writes at once, and a dead network noticed."""
     transport = _socket_of(stream)
@@ -257,14 +268,21 @@ def tune(stream: trio.abc.Stream) -> None:
 
 def peer_of(stream: trio.abc.Stream) -> str:
     """``address:port`` of the other end, or empty."""
+    host, port = endpoints(stream)[1]
+    return f"{host}:{port}" if host else ""
+
+
+def endpoints(stream: trio.abc.Stream) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Address and port of our end and of the other; empty and 0 where there are none."""
     transport = _socket_of(stream)
-    if transport is None:
-        return ""
+    nowhere = ("", 0)
+    if transport is None or transport.family not in (socket.AF_INET, socket.AF_INET6):
+        return nowhere, nowhere
     try:
-        name = transport.getpeername()
-    except OSError:
-        return ""
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+        here, there = transport.getsockname(), transport.getpeername()
+    except OSError:  # the peer has left already
+        return nowhere, nowhere
+    return (here[0], here[1]), (there[0], there[1])
 
 
 def _socket_of(stream: object) -> trio.socket.SocketType | None:

@@ -1,0 +1,51 @@
+"""What the web side asks of the calls behind it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.ports import IncomingCall, Provider
+from engine.runtime.sockets import Socket
+
+
+class Refusal(Protocol):
+    """Why a call was not admitted."""
+
+    @property
+    def reason(self) -> str:
+        """``capacity``, ``rate_limit``, ``draining`` or ``not_ready``."""
+        ...
+
+    @property
+    def sentence(self) -> str:
+        """What the caller hears."""
+        ...
+
+
+class Switchboard(Protocol):
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+    @property
+    def ready(self) -> tuple[bool, str]:
+        """Whether calls are taken, and if not why: ``draining``, ``full``, ``starting`` or ``loop_lag``."""
+        ...
+
+    def live_calls(self) -> list[str]:
+        """The providers' ids of the live calls."""
+        ...
+
+    async def admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
+        """A media token, or why not. Equal keys get equal answers."""
+        ...
+
+    async def serve(self, provider: Provider, socket: Socket) -> None:
+        """The whole life of one media socket."""
+        ...
+
+    def call_is_over(self, provider: str, call_id: str) -> None:
+        """A status webhook said so; unknown ids are fine."""
+        ...

@@ -1,0 +1,94 @@
+"""The providers' webhooks: who may ask, and what the caller hears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from engine.errors import BadRequest, BadSignature
+from engine.observe.metrics import Metrics
+from engine.ports import Answer, Provider, WebhookKind, WebhookRequest
+from engine.web.answers import error
+from engine.web.switchboard import Switchboard
+from engine.web.urls import PublicUrl
+
+log = structlog.get_logger()
+
+ANSWER_S = 3.0
+"""A provider that waits longer hangs up on its caller."""
+SORRY = "We are sorry, we cannot take your call right now. Please call again later."
+
+
+def webhook_routes(
+    providers: Sequence[Provider], switchboard: Switchboard, metrics: Metrics, urls: PublicUrl
+) -> list[Route]:
+    """A route for each webhook of each provider."""
+    return [
+        Route(path, _Webhook(provider, kind, switchboard, metrics, urls).answer, methods=sorted(methods))
+        for provider in providers
+        for path, (kind, methods) in provider.webhooks.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Webhook:
+    provider: Provider
+    kind: WebhookKind
+    switchboard: Switchboard
+    metrics: Metrics
+    urls: PublicUrl
+
+    async def answer(self, request: Request) -> Response:
+        try:
+            asked = await self._read(request)
+            replay_key = self.provider.verify(asked)
+            if self.kind is WebhookKind.STATUS:
+                return self._take_status(asked)
+            return await self._take_call(request, asked, replay_key)
+        except BadSignature as exc:
+            self._count_forgery(exc.why)
+            return error(403, "The request is not signed by its provider.", "bad_signature")
+        except BadRequest as exc:
+            return error(400, str(exc))
+
+    async def _read(self, request: Request) -> WebhookRequest:
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            headers.setdefault(name, value)
+        return WebhookRequest(request.method, self.urls.called(request), headers, await request.body())
+
+    def _count_forgery(self, why: str) -> None:
+        name = self.provider.name
+        self.metrics.signature_failures_total.labels(provider=name, why=why).inc()
+        if self.kind is WebhookKind.CALL:
+            self.metrics.calls_rejected_total.labels(provider=name, reason="bad_signature").inc()
+        log.warning("bad_signature", provider=name, why=why)
+
+    def _take_status(self, asked: WebhookRequest) -> Response:
+        status = self.provider.read_status(asked)
+        if status is not None and status.is_over:
+            self.switchboard.call_is_over(self.provider.name, status.call_id)
+        return _as_response(self.provider.acknowledge())
+
+    async def _take_call(self, request: Request, asked: WebhookRequest, replay_key: str) -> Response:
+        call = self.provider.read_call(asked)
+        media_url = self.urls.media(request, self.provider.media_path)
+        try:
+            with trio.fail_after(ANSWER_S):
+                admitted = await self.switchboard.admit(self.provider.name, call, replay_key)
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with us, the caller hears a sentence
+            log.error("admission_failed", provider=self.provider.name, call_id=call.call_id, error=type(exc).__name__)
+            return _as_response(self.provider.refuse(SORRY))
+        if isinstance(admitted, str):
+            return _as_response(self.provider.connect(call, media_url, admitted))
+        return _as_response(self.provider.refuse(admitted.sentence))
+
+
+def _as_response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, headers={"content-type": answer.content_type})
