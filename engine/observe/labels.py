@@ -185,6 +185,7 @@ PIPELINES = ("embedded", "custom")
 VENDORS = ("moonshine", "hibari", "script", "custom")
 ACTORS = ("registry",)
 ROUTES = (
+    "/",
     "/voice",
     "/twilio/status",
     "/vonage/answer",

@@ -172,7 +172,7 @@ class Metrics:
         GCCollector(registry=self.registry)
 
     def render(self, openmetrics: bool = False) -> tuple[bytes, str]:
-        """The page and its content type. Takes 10 to 30 ms: for a worker thread, never the event loop.
+        """The page and its content type. Takes 30 to 60 ms of a core: for a worker thread, never the event loop.
 
         Only the OpenMetrics form carries exemplars.
         """

@@ -156,7 +156,7 @@ def test_any_text_of_a_stranger_can_be_logged() -> None:
 def test_a_pipe_nobody_reads_never_holds_a_log_call_and_what_is_lost_is_counted() -> None:
     read_end, write_end = os.pipe()
     drops: list[int] = []
-    slowest_s = 0.0
+    slowest_s, threads = 0.0, threading.active_count()
     with os.fdopen(write_end, "w") as stream, os.fdopen(read_end, "rb") as reader:
         began = time.monotonic()
         with LogOutput(stream, limit_bytes=100_000, close_s=0.2, on_drop=lambda: drops.append(1)) as output:
@@ -167,6 +167,7 @@ def test_a_pipe_nobody_reads_never_holds_a_log_call_and_what_is_lost_is_counted(
                 slowest_s = max(slowest_s, time.monotonic() - before)
             logged_s = time.monotonic() - began
         assert time.monotonic() - began - logged_s < 1.0, "the end waits for nobody either"
+        assert threading.active_count() == threads, "the writer hangs in no write"
         stream.close()
         whole = reader.read().decode().split("\n")[:-1]
 
