@@ -260,7 +260,8 @@ class Call:
         self._log.warning(
             "call_failed", cause=str(verdict.cause), detail=verdict.detail, exc_info=exc if is_bug else None
         )
-        self._verdict = self._verdict or verdict
+        # What breaks while the talk is being let go of does not change how the call went.
+        self._verdict = self._verdict or (self._talk.verdict if self._talk else None) or verdict
 
     async def _apologise(self, link: ProviderLink) -> None:
         """No caller is left in silence: a clip that needs no vendor, as long as somebody listens."""

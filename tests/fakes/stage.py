@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextvars
 import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -129,6 +130,12 @@ class Stage:
     metrics: Metrics
     moments: list[Moment]
     nursery: trio.Nursery
+    accepted: list[Socket] = field(default_factory=list)
+    """Our end of every media socket there was."""
+    escaped: list[Exception] = field(default_factory=list)
+    """What calls let out; the door would have to catch it."""
+    serve_in: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """The context of the tasks that serve the next socket; a simulation marks the call that it disturbs."""
     provider: TwilioProvider = field(default_factory=lambda: TwilioProvider(TwilioConfig(auth_token="secret")))
 
     def texts(self, what: What) -> list[str]:
@@ -163,11 +170,15 @@ class Stage:
         near, far = memory_stream_pair()
 
         async def serve() -> None:
-            head, rest = await read_head(near)
-            async with accept_socket(near, head=head, rest=rest) as accepted:
-                await self.supervisor.serve(self.provider, accepted)
+            try:
+                head, rest = await read_head(near)
+                async with accept_socket(near, head=head, rest=rest) as accepted:
+                    self.accepted.append(accepted)
+                    await self.supervisor.serve(self.provider, accepted)
+            except Exception as exc:  # noqa: BLE001 - the edge of one connection, the door in life
+                self.escaped.append(exc)
 
-        self.nursery.start_soon(serve)
+        self.serve_in.run(self.nursery.start_soon, serve)
         async with open_socket("ws://stage/media/twilio", stream=far) as socket:
             yield socket
 
@@ -198,9 +209,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(agent: Agent, *, max_calls: int = 10, **limits: Any) -> AsyncIterator[Stage]:
+async def stage(
+    agent: Agent, *, max_calls: int = 10, metrics: Metrics | None = None, **limits: Any
+) -> AsyncIterator[Stage]:
     settings = Settings(limits=replace(Limits(), max_calls=max_calls, **limits), agents={agent.name: AgentSettings()})
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     registry = Registry(capacity=max_calls, metrics=metrics)
     ticker = Ticker()
     moments: list[Moment] = []
