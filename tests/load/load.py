@@ -1,0 +1,291 @@
+"""Places N simultaneous Twilio calls against an engine, and measures both ends.
+
+    python -m tests.load.load --calls 50 --spawn         the engine of this checkout, with fake vendors
+    python -m tests.load.load --calls 50 --bare          a bare trio-websocket server, to compare with
+    python -m tests.load.load --calls 50 --url http://host:port [--pid PID]
+
+``--spawn`` and ``--bare`` start all processes on free ports and pin the server to one core. ``--url`` takes any engine
+that answers ``POST /voice`` and understands plain speech (tests/fakes/plain_speech.py); give TWILIO_AUTH_TOKEN in the
+environment if it checks signatures, and ``--pid`` if it runs on this machine.
+
+Response: from the caller's last sound to the first sound of the answer at the ear; it contains the vendors' own delays
+and the silence that ends a turn. CPU: seconds of the server per minute of call; the ratio is over the time that a fixed
+piece of Python takes on the same core in the same window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import trio
+
+from engine.phone.phone import open_phone
+from tests.load.callers import Plan, Results, run_callers
+from tests.load.processes import Usage, drain, free_port, ready_port, running, usage_of, wait_ready
+
+TOKEN = "load-test-token"
+SETTLE_S = 1.0
+RELEASE_S = 10.0
+"""How long after the last hang-up the server may take to let go of everything."""
+CONFIG = Path(__file__).with_name("offhook.toml")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is measured."""
+
+    url: str
+    token: str
+    pid: int | None
+    vendors_url: str = ""
+    core_s: list[float] | None = None
+    """Filled during the run with the time of the fixed piece of Python."""
+
+
+@dataclass
+class Server:
+    """What was seen of the server's process."""
+
+    cpu_s: float | None = None
+    cpu_s_per_call_minute: float | None = None
+    cpu_ratio: float | None = None
+    core_s: float | None = None
+    """The fixed piece of Python."""
+    rss_bytes_per_call: float | None = None
+    descriptors_left: int | None = None
+    released_s: float | None = None
+    """From the last hang-up until descriptors and calls were back at what they were."""
+    calls_left: int | None = None
+    vendor_sockets_left: int | None = None
+
+
+async def measure(plan: Plan, target: Target) -> tuple[Results, Server]:
+    """One run. The server is left running."""
+    server = Server()
+    before = usage_of(target.pid) if target.pid else None
+    peak = 0
+
+    async def watch_memory() -> None:
+        nonlocal peak
+        while target.pid:
+            peak = max(peak, usage_of(target.pid).rss_bytes)
+            await trio.sleep(1.0)
+
+    async with open_phone() as phone, trio.open_nursery() as nursery:
+        nursery.start_soon(watch_memory)
+        results = await run_callers(plan, phone)
+        nursery.cancel_scope.cancel()
+    if before is not None and target.pid is not None:
+        _note_cpu(server, before, usage_of(target.pid), results, target.core_s or [])
+        server.rss_bytes_per_call = max(0, peak - before.rss_bytes) / max(1, results.answered)
+    await _note_leftovers(server, target, before)
+    return results, server
+
+
+def _note_cpu(server: Server, before: Usage, after: Usage, results: Results, core_s: Sequence[float]) -> None:
+    minutes = results.call_s / 60
+    server.cpu_s = after.cpu_s - before.cpu_s
+    server.cpu_s_per_call_minute = server.cpu_s / minutes if minutes else None
+    if core_s:
+        server.core_s = statistics.median(core_s)
+        server.cpu_ratio = server.cpu_s_per_call_minute / server.core_s if server.cpu_s_per_call_minute else None
+
+
+async def _note_leftovers(server: Server, target: Target, before: Usage | None) -> None:
+    ended_s = trio.current_time()
+    while True:
+        server.calls_left, server.vendor_sockets_left = await _calls_left(target.url), await _vendor_sockets(target)
+        if before is not None and target.pid is not None:
+            server.descriptors_left = usage_of(target.pid).descriptors - before.descriptors
+        server.released_s = round(trio.current_time() - ended_s, 3)
+        if not (server.calls_left or server.vendor_sockets_left or (server.descriptors_left or 0) > 0):
+            return
+        if server.released_s > RELEASE_S:
+            server.released_s = None
+            return
+        await trio.sleep(0.05)
+
+
+async def _calls_left(url: str) -> int | None:
+    """None for a server that does not tell."""
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            health = (await client.get(f"{url}/api/health")).json()
+            return int(health["sessions"]["active_count"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+async def _vendor_sockets(target: Target) -> int | None:
+    if not target.vendors_url:
+        return None
+    async with httpx.AsyncClient(trust_env=False) as client:
+        counts = (await client.get(f"{target.vendors_url}/counts")).json()
+        return int(counts["open"]["connection"]) - 1  # the one that asks
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ()) -> AsyncIterator[Target]:
+    """The server, the vendors and the calibration, each in a process of its own; the server alone on its core."""
+    cores = sorted(os.sched_getaffinity(0))
+    server_core, others = cores[0], set(cores[1:]) or set(cores)
+    os.sched_setaffinity(0, others)
+    core_s: list[float] = []
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        calibration = await stack.enter_async_context(running("-m", "tests.load.calibrate", "--cpu", str(server_core)))
+        nursery.start_soon(_collect, calibration, core_s)
+        if bare:
+            process = await stack.enter_async_context(running("-m", "tests.load.bare", cpu=server_core))
+            port = await ready_port(process)
+            target = Target(f"http://127.0.0.1:{port}", "", process.pid, core_s=core_s)
+        else:
+            vendors = await stack.enter_async_context(running("-m", "tests.fakes.vendors"))
+            vendors_url = f"http://127.0.0.1:{await ready_port(vendors)}"
+            port = free_port()
+            folder = stack.enter_context(TemporaryDirectory())
+            config = Path(folder) / "offhook.toml"
+            text = CONFIG.read_text().replace("MAX_CALLS", str(plan.calls + 10)).replace("VENDORS_URL", vendors_url)
+            config.write_text(text)
+            process = await stack.enter_async_context(
+                running(
+                    *python_options,
+                    "-c",
+                    "from engine.cli import main; main()",
+                    "serve",
+                    "--config",
+                    str(config),
+                    "--port",
+                    str(port),
+                    env={"TWILIO_AUTH_TOKEN": TOKEN},
+                    cpu=server_core,
+                )
+            )
+            nursery.start_soon(drain, process)
+            target = Target(f"http://127.0.0.1:{port}", TOKEN, process.pid, vendors_url, core_s)
+            await wait_ready(process, target.url)
+        await trio.sleep(SETTLE_S)
+        core_s.clear()
+        yield target
+
+
+async def _collect(calibration: trio.Process, core_s: list[float]) -> None:
+    assert calibration.stdout is not None
+    text = b""
+    async for data in calibration.stdout:
+        *lines, text = (text + data).split(b"\n")
+        core_s += [float(line) for line in lines]
+
+
+# --- the report ---------------------------------------------------------------------------------------------
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """By nearest rank; None of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else None
+
+
+def summary(plan: Plan, results: Results, server: Server) -> dict[str, object]:
+    """Everything, as JSON can hold it."""
+    return {
+        "calls": plan.calls,
+        "duration_s": plan.duration_s,
+        "answered": results.answered,
+        "greeted": results.greeted,
+        "refused": results.refused,
+        "failed": dict(results.failed),
+        "violations": dict(results.violations),
+        "turns": results.turns,
+        "unanswered": results.unanswered,
+        "response_p50_ms": _ms(percentile(results.response_s, 50)),
+        "response_p95_ms": _ms(percentile(results.response_s, 95)),
+        "barge_ins": len(results.barge_in_stop_s),
+        "barge_in_stop_p50_ms": _ms(percentile(results.barge_in_stop_s, 50)),
+        "barge_in_stop_p95_ms": _ms(percentile(results.barge_in_stop_s, 95)),
+        "gaps": len(results.gaps_s),
+        "gap_ms": _ms(sum(results.gaps_s)),
+        "gap_share": round(sum(results.gaps_s) / results.agent_audio_s, 5) if results.agent_audio_s else None,
+        "remembered": results.remembered,
+        "foreign_words": results.foreign_words,
+        "call_minutes": round(results.call_s / 60, 2),
+        "server": {
+            key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(server).items()
+        },
+    }
+
+
+def table(figures: dict[str, object]) -> str:
+    rows = []
+    for key, value in figures.items():
+        if isinstance(value, dict) and key == "server":
+            rows += [(f"server {inner.replace('_', ' ')}", shown) for inner, shown in value.items()]
+        else:
+            rows.append((key.replace("_", " "), value))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in rows)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{count} x {what}" for what, count in value.items()) or "none"
+    return str(value)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+async def run(options: argparse.Namespace) -> dict[str, object]:
+    plan = Plan(options.url or "", options.calls, options.duration_s, stagger_s=options.stagger_s, seed=options.seed)
+    async with AsyncExitStack() as stack:
+        if options.url:
+            target = Target(options.url.rstrip("/"), os.environ.get("TWILIO_AUTH_TOKEN", ""), options.pid)
+        else:
+            target = await stack.enter_async_context(spawned(plan, bare=options.bare))
+        plan = Plan(
+            target.url, plan.calls, plan.duration_s, auth_token=target.token, stagger_s=plan.stagger_s, seed=plan.seed
+        )
+        results, server = await measure(plan, target)
+        return summary(plan, results, server)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--url", help="of a running engine")
+    where.add_argument("--spawn", action="store_true", help="start the engine of this checkout, and fake vendors")
+    where.add_argument("--bare", action="store_true", help="start the bare server")
+    parser.add_argument("--calls", type=int, default=10, help="at once")
+    parser.add_argument("--duration-s", type=float, default=30.0, help="of each call")
+    parser.add_argument("--stagger-s", type=float, default=0.057, help="between the starts of two calls")
+    parser.add_argument("--pid", type=int, help="of the server behind --url, to measure it")
+    parser.add_argument("--seed", type=int, default=1, help="for the callers' pauses")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse()
+    figures = trio.run(run, options)
+    print(json.dumps(figures) if options.json else table(figures))
+
+
+if __name__ == "__main__":
+    main()
