@@ -142,6 +142,11 @@ class Provider(Protocol):
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]]
     """Path to kind and allowed HTTP methods."""
 
+    @property
+    def can_hang_up(self) -> bool:
+        """It has what its REST API asks for; without it a call is ended by closing its socket alone."""
+        ...
+
     def verify(self, request: WebhookRequest) -> str:
         """A key that is equal for a replay of this very request and for nothing else. Raises BadSignature."""
         ...
@@ -169,8 +174,8 @@ class Provider(Protocol):
     def new_codec(self) -> Codec: ...
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """End the call over the provider's REST API; a call that is already over is a success, and so is having no
-        REST credentials (closing the socket must do then). Raises VendorError. The caller sets the deadline."""
+        """End the call over the provider's REST API; a call that is already over is a success. Raises VendorError. The
+        caller sets the deadline."""
         ...
 
 
@@ -218,6 +223,11 @@ class ProviderLink(Protocol):
 class Transcriber(Protocol):
     """The ear of one call."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Asked after its block was left: nothing it held is open any more."""
+        ...
+
     def send(self, audio: bytes) -> None:
         """Caller audio in the line's format, as it came (20 ms). Queues at most 2 s, then drops the oldest."""
         ...
@@ -230,6 +240,11 @@ class Transcriber(Protocol):
 class Synthesizer(Protocol):
     """The voice of one call."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Asked after its block was left: nothing it held is open any more."""
+        ...
+
     def open_speech(self, text: str) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[bytes]]:
         """The text as audio in the line's format, in order, pieces of whole 20 ms frames as they are ready, without
         leading silence. The channel raises SpeechFailed when the vendor fails."""
@@ -239,9 +254,12 @@ class Synthesizer(Protocol):
 class LanguageModel(Protocol):
     """The mind of one call."""
 
-    def open_reply(
-        self, context: Sequence[Message]
-    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ReplyPart]]:
+    @property
+    def is_closed(self) -> bool:
+        """Asked after its block was left: nothing it held is open any more."""
+        ...
+
+    def open_reply(self, context: Sequence[Message]) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ReplyPart]]:
         """The answer to the last message of the context. The channel raises ModelFailed."""
         ...
 
@@ -271,7 +289,11 @@ class Phrases:
 
 
 class Agent(Protocol):
-    """What one agent of the settings listens, thinks and speaks with. Shared by its calls; keeps nothing of any."""
+    """What one agent of the settings listens, thinks and speaks with. Shared by its calls; keeps nothing of any.
+
+    The engine enters what ``open_*`` opens into the call's ledger. The ``owner`` handed over is for what lies beneath:
+    an HTTP client, a socket.
+    """
 
     name: str
     pipeline: str

@@ -121,10 +121,15 @@ class TwilioProvider:
     def new_codec(self) -> TwilioCodec:
         return TwilioCodec()
 
+    @property
+    def can_hang_up(self) -> bool:
+        """There are an account and a token; without them our close of the socket ends the call."""
+        return bool(self._config.account_sid and self._config.auth_token)
+
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without account and token it does nothing: our close of the socket ends the call. Raises VendorError."""
+        """Without account and token it does nothing. Raises VendorError."""
         config = self._config
-        if not config.account_sid or not config.auth_token:
+        if not self.can_hang_up:
             return
         if not is_id(call_id):
             raise VendorError(self.name, "hang-up of an unusable call id")

@@ -146,8 +146,13 @@ class VonageProvider:
     def new_codec(self) -> VonageCodec:
         return VonageCodec(FORMATS[self._config.rate_hz])
 
+    @property
+    def can_hang_up(self) -> bool:
+        """There are an application and its key; without them our close of the socket ends the call."""
+        return self._key is not None and bool(self._config.application_id)
+
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without application and key it does nothing: our close of the socket ends the call. Raises VendorError."""
+        """Without application and key it does nothing. Raises VendorError."""
         if self._key is None or not self._config.application_id:
             return
         if not is_id(call_id):

@@ -54,6 +54,13 @@ class OpenLink(Protocol):
     ) -> AbstractAsyncContextManager[ProviderLink]: ...
 
 
+class Part(Protocol):
+    """What the three vendors' parts of a call have in common."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the process gives to every call; it keeps nothing of any."""
@@ -182,11 +189,15 @@ class Call:
         self._end(await self._talk.run(early))
 
     def _vendors(self) -> list[AbstractAsyncContextManager[Any]]:
-        agent, info, own = self._line.agent, self._info, self._ledger.own
+        agent, info, ledger = self._line.agent, self._info, self._ledger
+
+        def own(kind: ResourceKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
+            return ledger.own(kind, vendor, opening, is_closed=lambda part: part.is_closed)
+
         return [
-            own(ResourceKind.SPEECH_CLIENT, agent.transcriber_vendor, agent.open_transcriber(info, self._ledger)),
-            own(ResourceKind.TTS_CLIENT, agent.synthesizer_vendor, agent.open_synthesizer(info, self._ledger)),
-            own(ResourceKind.LLM_CONNECTION, agent.model_vendor, agent.open_model(info, self._ledger)),
+            own(ResourceKind.SPEECH_CLIENT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
+            own(ResourceKind.TTS_CLIENT, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
+            own(ResourceKind.LLM_CONNECTION, agent.model_vendor, agent.open_model(info, ledger)),
         ]
 
     @asynccontextmanager
@@ -276,6 +287,9 @@ class Call:
 
     async def _hang_up(self, holdings: Holdings) -> None:
         """Tell the provider that the call is over; closing the socket follows in any case."""
+        provider = self._line.provider
+        if not provider.can_hang_up:
+            return
         with trio.move_on_after(HANG_UP_S) as asking:
             try:
                 client = await holdings.open(
@@ -286,7 +300,7 @@ class Call:
                         is_closed=lambda client: client.is_closed,
                     )
                 )
-                await self._line.provider.hang_up(self._info.call_id, client)
+                await provider.hang_up(self._info.call_id, client)
             except VendorError as exc:
                 self._log.warning("hang_up_failed", detail=str(exc))
         if asking.cancelled_caught:

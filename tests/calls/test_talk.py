@@ -283,3 +283,12 @@ async def test_a_vendor_that_never_answers_the_close_is_closed_by_force(autojump
         assert on.value("resources_closed_total", kind="speech_client", vendor="custom", how="forced") == 1
         assert on.last(What.CALL_RELEASED)["left"] == 0
     assert agent.open_parts == 0
+
+
+async def test_a_part_that_stays_open_is_counted_as_leaked(autojump_clock: MockClock) -> None:
+    async with stage(PuppetAgent(leaks=True)) as on:
+        async with on.call():
+            await trio.sleep(1)
+        assert on.last(What.CALL_RELEASED)["left"] == 3
+        assert on.value("resources_leaked_total", kind="speech_client") == 1
+        assert on.value("resources_orphaned", kind="llm_connection") == 1

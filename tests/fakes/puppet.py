@@ -28,7 +28,7 @@ from engine.ports import LanguageModel, Owner, Phrases, Synthesizer, Transcriber
 CHAR_S = 0.06
 """About how long a character takes to say."""
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Part")
 Answers = Callable[[Sequence[Message]], Sequence[ReplyPart | float | Exception]]
 """The model: what it is shown to the parts of its answer; a number is a pause in seconds."""
 
@@ -38,7 +38,13 @@ def speech_of(text: str, form: AudioFormat) -> bytes:
     return b"\x10" * (frames * form.frame_bytes)
 
 
-class PuppetTranscriber:
+class Part:
+    """What all three have: they know whether they were closed."""
+
+    is_closed = False
+
+
+class PuppetTranscriber(Part):
     """Hears what the test says it hears."""
 
     def __init__(self) -> None:
@@ -70,7 +76,7 @@ class PuppetTranscriber:
         self._events.send_nowait(SpeechFailed("puppet", "gone"))
 
 
-class PuppetSynthesizer:
+class PuppetSynthesizer(Part):
     def __init__(self, form: AudioFormat, *, fails: bool = False, stalls: bool = False) -> None:
         self._form = form
         self._fails = fails
@@ -91,7 +97,7 @@ class PuppetSynthesizer:
         yield receive
 
 
-class PuppetModel:
+class PuppetModel(Part):
     def __init__(self, answers: Answers) -> None:
         self.contexts: list[Sequence[Message]] = []
         self._answers = answers
@@ -143,6 +149,7 @@ class PuppetAgent:
         voice_fails: bool = False,
         voice_stalls: bool = False,
         has_clips: bool = True,
+        leaks: bool = False,
     ) -> None:
         self.name = name
         self.phrases = Phrases(greeting)
@@ -156,9 +163,10 @@ class PuppetAgent:
         self._voice_fails = voice_fails
         self._voice_stalls = voice_stalls
         self._has_clips = has_clips
+        self._leaks = leaks
 
     def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
-        def make() -> Transcriber:
+        def make() -> PuppetTranscriber:
             self.transcriber = PuppetTranscriber()
             return self.transcriber
 
@@ -168,7 +176,7 @@ class PuppetAgent:
         return self._part(lambda: PuppetSynthesizer(call.format, fails=self._voice_fails, stalls=self._voice_stalls))
 
     def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
-        def make() -> LanguageModel:
+        def make() -> PuppetModel:
             self.model = PuppetModel(self._answers)
             return self.model
 
@@ -184,8 +192,10 @@ class PuppetAgent:
         if self._open_fails:
             raise ModelFailed("puppet", "refused")
         self.open_parts += 1
+        part = make()
         try:
-            yield make()
+            yield part
             await trio.sleep(self._close_s)
         finally:
+            part.is_closed = not self._leaks
             self.open_parts -= 1
