@@ -34,7 +34,7 @@ class TwilioCodec:
         self._prefix = ""
         self._clear = ""
         self._sequence = 0
-        self._chunk = 0
+        self._chunk: object = None  # as it came: read only when the sequence number does not rise
 
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """``connected`` gives None, ``start`` the stream. Raises ProtocolError for all else."""
@@ -94,10 +94,11 @@ class TwilioCodec:
 
     def _is_repeat(self, sequence: object, chunk: object) -> bool:
         number = _read_count(sequence)
-        piece = _read_count(chunk) if chunk is not None else 0
-        is_new = number > self._sequence or number <= self._sequence - _REPEAT_WINDOW or piece > self._chunk
+        is_new = self._sequence < number or number <= self._sequence - _REPEAT_WINDOW
+        if not is_new and self._chunk is not None and chunk is not None:
+            is_new = _read_count(self._chunk) < _read_count(chunk)
         if is_new:
-            self._sequence, self._chunk = number, piece
+            self._sequence, self._chunk = number, chunk
         return not is_new
 
     def _rare(self, data: dict[str, Any]) -> ProviderEvent | None:

@@ -140,6 +140,22 @@ async def test_gathered_audio_is_sent_before_the_provider_runs_dry(autojump_cloc
     assert 0.1 <= at - start < 0.4
 
 
+async def test_a_mark_takes_along_what_was_held_back(autojump_clock: Clock) -> None:
+    socket = FakeSocket()
+    async with line(socket, started_twilio()) as link:
+        await link.play(mulaw(1.0))
+        await trio.testing.wait_all_tasks_blocked()
+        await link.play(mulaw(0.1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert "mark" not in events_of(socket)
+        held_back = len(twilio_audio(socket))
+        link.mark("said")
+        await trio.testing.wait_all_tasks_blocked()
+        assert held_back == 8000
+        assert len(twilio_audio(socket)) == 8800
+        assert events_of(socket)[-1] == "mark"
+
+
 # --- playing to a provider that wants the pace of the line -------------------------------------------------------
 
 
@@ -228,7 +244,13 @@ async def test_clear_goes_first_and_drops_what_was_queued(start: Callable[[], Co
 async def test_clear_drops_the_rest_of_a_play_that_waits(autojump_clock: Clock) -> None:
     socket = FakeSocket()
     async with line(socket, started_twilio()) as link, trio.open_nursery() as nursery:
-        nursery.start_soon(link.play, mulaw(60.0))
+        start = trio.current_time()
+
+        @nursery.start_soon
+        async def play() -> None:
+            await link.play(mulaw(60.0))
+            assert trio.current_time() - start == pytest.approx(1.2)
+
         await trio.sleep(1.2)
         link.clear()
         await trio.sleep(60)
