@@ -45,6 +45,8 @@ Connect = Callable[[], trio.abc.Stream]
 """A new stream to the vendors, instead of TCP to their address."""
 T = TypeVar("T")
 
+P = TypeVar("P", bound="_MemoryPart")
+
 
 def make_agent(name: str, options: Mapping[str, object]) -> VendorAgent:
     """``options``: ``url`` of the vendors, such as ``http://127.0.0.1:9001``; ``greeting``."""
@@ -126,6 +128,10 @@ class SocketTranscriber:
         self._sent_s = 0.0
         self._sent_at_s = trio.current_time()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._socket.closed
+
     def send(self, audio: bytes) -> None:
         self._queue.append(audio)
         if len(self._queue) >= PIECE_FRAMES:
@@ -169,6 +175,10 @@ class HttpSynthesizer:
         self._url = url
         self._format = format
 
+    @property
+    def is_closed(self) -> bool:
+        return self._client.is_closed
+
     @asynccontextmanager
     async def open_speech(self, text: str) -> AsyncIterator[trio.abc.ReceiveChannel[bytes]]:
         request = {"text": text, "encoding": str(self._format.encoding), "rate_hz": self._format.rate_hz}
@@ -211,6 +221,10 @@ class SocketModel:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._number = 0
+
+    @property
+    def is_closed(self) -> bool:
+        return self._socket.closed
 
     @asynccontextmanager
     async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
@@ -343,7 +357,7 @@ class MemoryAgent:
         return None
 
     @asynccontextmanager
-    async def _part(self, part: T) -> AsyncIterator[T]:
+    async def _part(self, part: P) -> AsyncIterator[P]:
         await trio.lowlevel.checkpoint()
         self.open_parts += 1
         try:
@@ -351,9 +365,14 @@ class MemoryAgent:
             await trio.lowlevel.checkpoint()
         finally:
             self.open_parts -= 1
+            part.is_closed = True
 
 
-class MemoryTranscriber:
+class _MemoryPart:
+    is_closed = False
+
+
+class MemoryTranscriber(_MemoryPart):
     def __init__(self, format: AudioFormat, behaviour: Behaviour) -> None:  # noqa: A002 - the field's word
         self._recogniser = Recogniser(format, behaviour)
         self._format = format
@@ -377,7 +396,7 @@ class MemoryTranscriber:
         return await self._receive.receive()
 
 
-class MemorySynthesizer:
+class MemorySynthesizer(_MemoryPart):
     def __init__(self, format: AudioFormat, behaviour: Behaviour) -> None:  # noqa: A002 - the field's word
         self._format = format
         self._behaviour = behaviour
@@ -388,7 +407,7 @@ class MemorySynthesizer:
         yield _ready([speak(text, self._format, chars_per_s=self._behaviour.chars_per_s)])
 
 
-class MemoryModel:
+class MemoryModel(_MemoryPart):
     """``contexts`` are those it was shown."""
 
     def __init__(self, behaviour: Behaviour) -> None:

@@ -18,7 +18,7 @@ from tests.fakes.plain_speech import speak, words
 
 GREETING_S = 10.0
 REPLY_S = 15.0
-INTERRUPT_EVERY = 3
+INTERRUPT_EVERY = 2
 """Every so many turns the caller asks for a story, and interrupts it."""
 
 

@@ -20,7 +20,7 @@ import json
 import os
 import statistics
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -185,9 +185,10 @@ async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ())
 async def _collect(calibration: trio.Process, core_s: list[float]) -> None:
     assert calibration.stdout is not None
     text = b""
-    async for data in calibration.stdout:
-        *lines, text = (text + data).split(b"\n")
-        core_s += [float(line) for line in lines]
+    with suppress(trio.ClosedResourceError):
+        async for data in calibration.stdout:
+            *lines, text = (text + data).split(b"\n")
+            core_s += [float(line) for line in lines]
 
 
 # --- the report ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,5 +113,6 @@ async def wait_ready(process: trio.Process, url: str) -> None:
 async def drain(process: trio.Process) -> None:
     """Read a process's output and forget it: a full pipe would stop the process."""
     assert process.stdout is not None
-    async for _ in process.stdout:
-        pass
+    with suppress(trio.ClosedResourceError):
+        async for _ in process.stdout:
+            pass
