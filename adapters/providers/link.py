@@ -260,5 +260,5 @@ class Link:
             self._untick = None
 
     def _tick(self, due: float) -> None:
-        if self._outbox.is_due(due):
+        if due >= self._outbox.due_at:
             self._wake.set()

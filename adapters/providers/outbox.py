@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -18,11 +19,13 @@ MESSAGE_S: Final = 1.0
 LOW_S: Final = 0.25
 """With less than this left to play, it is given whatever there is."""
 
-LEAD_FRAMES: Final = 10
-"""Frames that a paced provider is kept ahead of the ear, at most."""
+LEAD_S: Final = 0.2
+"""How far a paced provider is kept ahead of the ear, at most: several frames go out in one write."""
 
-BATCH_FRAMES: Final = 4
-"""Its lead is filled up when so many frames are missing: several frames to one write."""
+LEAD_LOW_S: Final = 0.12
+"""With less lead than this it is filled up; a beat later, there are still 100 ms."""
+
+_EPSILON_S: Final = 1e-6
 
 
 class _Mark:
@@ -42,12 +45,17 @@ class Outbox:
     def __init__(self, codec: Codec, form: AudioFormat) -> None:
         self.generation = 0
         self.clock = PlayoutClock()
+        self.due_at = -math.inf
+        """When what is held back has its time, as things stand."""
         self._codec = codec
-        self._format = form
+        self._bytes_per_s = form.bytes_per_s
+        self._frame_bytes = form.frame_bytes
+        self._low_s = (LEAD_LOW_S if codec.paced else LOW_S) - _EPSILON_S
         self._queue: deque[bytes | _Mark] = deque()
         self._queued_bytes = 0
         self._queued_marks = 0
         self._clear_due = False
+        self._is_fresh = False  # something was put since the last take
 
     def __bool__(self) -> bool:
         """Something waits for its time."""
@@ -57,10 +65,12 @@ class Outbox:
         """Whole frames of 20 ms."""
         self._queue.append(audio)
         self._queued_bytes += len(audio)
+        self._is_fresh = True
 
     def put_mark(self, name: str) -> None:
         self._queue.append(_Mark(f"{self.generation}.{name}"))
         self._queued_marks += 1
+        self._is_fresh = True
 
     def clear(self, now: float) -> None:
         """Drop all, here and at the provider: the next that is taken begins with the provider's clear."""
@@ -72,22 +82,19 @@ class Outbox:
 
     def remaining_s(self, now: float) -> float:
         """Seconds queued here and at the provider, not heard yet."""
-        return self._queued_bytes / self._format.bytes_per_s + self.clock.remaining(now)
+        return self._queued_bytes / self._bytes_per_s + self.clock.remaining(now)
 
     def confirm(self, wire_name: str, now: float) -> str | None:
         """The name of the mark whose echo this is. None if it was never sent, or was given up or cleared."""
-        return _plain(wire_name) if self.clock.confirm(wire_name, now) else None
+        if not self.clock.confirm(wire_name, now):
+            return None
+        self._plan(now)
+        return _plain(wire_name)
 
     def overdue(self, now: float) -> str | None:
         """The name of a mark that is given up."""
         wire_name = self.clock.overdue(now) if self.clock.waits_for_marks else None
         return None if wire_name is None else _plain(wire_name)
-
-    def is_due(self, now: float) -> bool:
-        """Whether what is held back has its time by now."""
-        if self._codec.paced:
-            return self._missing_frames(now) >= BATCH_FRAMES
-        return self.clock.remaining(now) < LOW_S
 
     def take(self, now: float) -> list[str | bytes]:
         """All that is due, encoded, in order. From now on it counts as the provider's."""
@@ -95,21 +102,23 @@ class Outbox:
         if self._clear_due:
             self._clear_due = False
             messages.append(self._codec.encode_clear())
-        if self._queue:
+        if self._queue and (self._is_fresh or now >= self.due_at):
+            self._is_fresh = False
             if self._codec.paced:
                 self._take_frames(messages, now)
             else:
                 self._take_pieces(messages, now)
+            self._plan(now)
         return messages
 
-    def _missing_frames(self, now: float) -> int:
-        return LEAD_FRAMES - round(self.clock.remaining(now) / FRAME_S)
+    def _plan(self, now: float) -> None:
+        self.due_at = now + self.clock.remaining(now) - self._low_s
 
     def _take_frames(self, messages: list[str | bytes], now: float) -> None:
-        frame_bytes = self._format.frame_bytes
-        room = self._missing_frames(now)
-        if room < BATCH_FRAMES:
-            room = 0  # but a mark at the head of the queue goes at once
+        frame_bytes = self._frame_bytes
+        lead_s = self.clock.remaining(now)
+        # Without need nothing goes, but for a mark at the head of the queue.
+        room = int((LEAD_S - lead_s + _EPSILON_S) / FRAME_S) if lead_s <= self._low_s else 0
         while self._queue:
             item = self._queue[0]
             if isinstance(item, _Mark):
@@ -128,8 +137,8 @@ class Outbox:
             self._hand_over(size, now)
 
     def _take_pieces(self, messages: list[str | bytes], now: float) -> None:
-        is_piece = self._queued_bytes >= PIECE_S * self._format.bytes_per_s
-        if not (is_piece or self._queued_marks or self.clock.remaining(now) < LOW_S):
+        is_piece = self._queued_bytes >= PIECE_S * self._bytes_per_s
+        if not (is_piece or self._queued_marks or self.clock.remaining(now) <= self._low_s):
             return
         pieces: list[bytes] = []
         while self._queue:
@@ -145,7 +154,7 @@ class Outbox:
     def _take_audio(self, pieces: list[bytes], messages: list[str | bytes], now: float) -> None:
         audio = b"".join(pieces)
         pieces.clear()
-        most = round(MESSAGE_S * self._format.bytes_per_s)
+        most = round(MESSAGE_S * self._bytes_per_s)
         messages.extend(self._codec.encode_audio(audio[i : i + most]) for i in range(0, len(audio), most))
         self._hand_over(len(audio), now)
 
@@ -157,7 +166,7 @@ class Outbox:
 
     def _hand_over(self, size: int, now: float) -> None:
         self._queued_bytes -= size
-        self.clock.queue(size / self._format.bytes_per_s, now)
+        self.clock.queue(size / self._bytes_per_s, now)
 
 
 def _plain(wire_name: str) -> str:

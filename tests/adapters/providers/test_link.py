@@ -269,6 +269,22 @@ async def test_a_mark_is_played_when_its_echo_comes(autojump_clock: Clock) -> No
         assert link.heard_s() == pytest.approx(1.0), "the provider knows better"
 
 
+async def test_a_provider_that_plays_faster_than_we_thought_is_not_left_dry(autojump_clock: Clock) -> None:
+    socket = FakeSocket()
+    async with line(socket, started_vonage()) as link, trio.open_nursery() as nursery:
+        await link.play(pcm(0.1))
+        link.mark("said")
+        nursery.start_soon(link.play, pcm(1.0))
+        await trio.testing.wait_all_tasks_blocked()
+        sent = len(socket.received)
+        assert sent == 11, "the lead and the mark"
+        mark = next(message for _, message in socket.received if isinstance(message, str))
+        socket.say(json.dumps({"event": "websocket:notify", "payload": json.loads(mark)["payload"]}))
+        assert await link.receive() == MarkPlayed("said")
+        await trio.sleep(0.02)
+        assert len(socket.received) >= sent + 5
+
+
 async def test_the_echo_of_a_cleared_mark_is_not_taken_for_a_new_one_of_the_same_name(autojump_clock: Clock) -> None:
     socket = FakeSocket()
     async with line(socket, started_twilio()) as link:
