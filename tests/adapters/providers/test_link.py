@@ -281,7 +281,7 @@ async def test_a_provider_that_plays_faster_than_we_thought_is_not_left_dry(auto
         mark = next(message for _, message in socket.received if isinstance(message, str))
         socket.say(json.dumps({"event": "websocket:notify", "payload": json.loads(mark)["payload"]}))
         assert await link.receive() == MarkPlayed("said")
-        await trio.sleep(0.02)
+        await trio.sleep(0.03)
         assert len(socket.received) >= sent + 5
 
 
