@@ -1,0 +1,68 @@
+"""Name in the settings to adapter: the one place that knows every adapter there is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, cast
+
+from adapters.models.script import Script, load_script
+from adapters.models.scripted import open_model
+from engine.errors import SettingsError
+from engine.events import AudioFormat, CallInfo
+from engine.ports import Agent, LanguageModel, Owner, Phrases, Synthesizer, Transcriber
+
+if TYPE_CHECKING:
+    # Loading it takes numpy and onnxruntime, which are an extra.
+    from adapters.speech.embedded import EmbeddedSpeech
+
+
+class EmbeddedAgent:
+    """A scripted agent on the embedded speech: no account, no key, nothing over the network."""
+
+    pipeline = "embedded"
+    transcriber_vendor = "moonshine"
+    synthesizer_vendor = "hibari"
+    model_vendor = "script"
+
+    def __init__(self, name: str, script: Script, speech: EmbeddedSpeech) -> None:
+        self.name = name
+        self.phrases: Phrases = script.phrases
+        self._script = script
+        self._speech = speech
+
+    async def prepare(self, lines: Iterable[AudioFormat]) -> None:
+        """Make the fixed phrases' audio, in every format a line may have."""
+        for line in lines:
+            await self._speech.prepare((text for text in self.phrases.all() if text), line)
+
+    def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
+        return self._speech.open_transcriber(call, owner)
+
+    def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
+        return self._speech.open_synthesizer(call, owner)
+
+    def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+        return open_model(self._script, owner)
+
+    def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
+        return self._speech.clip(text, format)
+
+
+def agent_script(script: str) -> Script:
+    """A script that ships with Offhook, by name, or a TOML file's. Raises SettingsError naming its key at fault."""
+    return load_script(script)
+
+
+def agent_from_factory(name: str, factory: str, options: Mapping[str, Any]) -> Agent:
+    """An agent of somebody else's: ``package.module:function``, called with the agent's name and its options.
+
+    Raises SettingsError.
+    """
+    module_name, _, function_name = factory.partition(":")
+    try:
+        make = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise SettingsError(f"agents.{name}.factory: {factory!r} cannot be imported ({exc})") from None
+    return cast(Agent, make(name, options))
