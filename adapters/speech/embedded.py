@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from adapters.speech import synthesizer as mouth
+from adapters.speech import transcriber as ear
 from adapters.speech.packages import require_packages
 from adapters.speech.segments import DEFAULT_HEARING, FRAME_SAMPLES, RATE_HZ, Change, Hearing, Segmenter
-from adapters.speech.synthesizer import CACHE_BYTES, VENDOR, EmbeddedSynthesizer, PhraseCache
+from adapters.speech.synthesizer import CACHE_BYTES, EmbeddedSynthesizer, PhraseCache
 from adapters.speech.transcriber import EmbeddedTranscriber, Request, open_transcriber
 from engine.audio.convert import convert
 from engine.errors import SpeechFailed
@@ -93,11 +95,11 @@ class EmbeddedSpeech:
 
     def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
         opening = open_transcriber(call.format, self, self.activity, self._hearing)
-        return owner.own(ResourceKind.SPEECH_CLIENT, VENDOR, opening, is_closed=_ear_is_closed)
+        return owner.own(ResourceKind.SPEECH_CLIENT, ear.VENDOR, opening, is_closed=_ear_is_closed)
 
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         opening = self._open_synthesizer(call.format)
-        return owner.own(ResourceKind.TTS_CLIENT, VENDOR, opening, is_closed=_voice_is_closed)
+        return owner.own(ResourceKind.TTS_CLIENT, mouth.VENDOR, opening, is_closed=_voice_is_closed)
 
     async def prepare(self, phrases: Iterable[str], line: AudioFormat) -> None:
         """Make the audio of fixed phrases beforehand, as long as there is room for it.
@@ -119,26 +121,28 @@ class EmbeddedSpeech:
 
         Raises SpeechFailed.
         """
-        return await self._in_thread(lambda: self._models.voice.speak(text, line, pitch))
+        return await self._in_thread(mouth.VENDOR, lambda: self._models.voice.speak(text, line, pitch))
 
     async def speak(self, text: str, line: AudioFormat) -> bytes:
         return await self.render(text, line)
 
     async def recognise(self, audio: bytes, line: AudioFormat) -> str:
         """The words in a whole recording of any length. Raises SpeechFailed."""
-        return await self._in_thread(lambda: transcribe(self._models, audio, line, self._hearing))
+        return await self._in_thread(ear.VENDOR, lambda: transcribe(self._models, audio, line, self._hearing))
 
     async def find(self, request: Request) -> str:
         recognise = self._models.recogniser.recognise
-        return await self._in_thread(lambda: recognise(request.audio, request.line, lambda: request.is_unwanted))
+        return await self._in_thread(
+            ear.VENDOR, lambda: recognise(request.audio, request.line, lambda: request.is_unwanted)
+        )
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, vendor: str, work: Callable[[], T]) -> T:
         try:
             # Abandoned, not awaited: a call that has been hung up is let go at once. The limiter's token goes back
             # when the thread has ended.
             return await trio.to_thread.run_sync(work, limiter=self.limiter, abandon_on_cancel=True)
         except Exception as exc:  # foreign exceptions stop at the adapter
-            raise SpeechFailed(VENDOR, f"a model failed: {type(exc).__name__}") from exc
+            raise SpeechFailed(vendor, f"the model failed: {type(exc).__name__}") from exc
 
     @asynccontextmanager
     async def _open_synthesizer(self, line: AudioFormat) -> AsyncIterator[EmbeddedSynthesizer]:

@@ -13,7 +13,7 @@ from adapters.speech.pieces import split_text
 from engine.errors import SpeechFailed
 from engine.events import AudioFormat
 
-VENDOR = "embedded"
+VENDOR = "hibari"
 PIECE_FRAMES = 25
 """Half a second: few messages, and little to throw away when the caller interrupts."""
 CACHE_BYTES = 16 * 1024 * 1024

@@ -19,7 +19,7 @@ from engine.events import PCM16_8K, AudioFormat, Heard, SpeechStarted, SpeechSto
 if TYPE_CHECKING:
     from adapters.speech.voice_activity import Lane, VoiceActivity
 
-VENDOR = "embedded"
+VENDOR = "moonshine"
 LEAD_SAMPLES = RATE_HZ // 5
 """Audio given to the recogniser before the onset: the model of voice activity is late for soft consonants."""
 LEAST_VOICED_FRAMES = 5

@@ -1,0 +1,281 @@
+"""A language model that needs none: an agent's script, played by a small state machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+
+import trio
+
+from adapters.models.script import Intent, Script, Slot, SlotType
+from adapters.models.slots import read_slot
+from adapters.models.spoken import mentions_any, plain, yes_or_no
+from engine.events import HangUp, Message, ReplyPart, Role
+from engine.ports import LanguageModel, Owner, ResourceKind
+
+VENDOR = "script"
+_REPEAT = ("repeat", "say that again", "say it again", "pardon", "come again", "what did you say", "once more")
+_WHAT = frozenset(["what", "sorry", "excuse me", "huh", "hm"])
+_START_OVER = ("never mind", "start over", "forget it", "start again")
+_HELP = ("help", "what can you do", "what can i say", "options", "menu")
+_SHORT_WORDS = 6
+"""A command is short; in a longer utterance its words mean something else."""
+SURE_WORDS = 2
+"""While a name is asked for, an intent is heard only if so many of its keywords' words were said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """An intent whose slots were filled and, where the script asks for it, confirmed."""
+
+    intent: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where one call is in the script."""
+
+    intent: Intent | None = None
+    """Whose slots are being filled."""
+    values: dict[str, str] = field(default_factory=dict)
+    is_confirming: bool = False
+    offered_more: bool = False
+    """Something was answered: a plain "no" now means that this was all."""
+    misses: int = 0
+    """Utterances in a row that were not understood."""
+    last_said: str = ""
+
+    @property
+    def expected(self) -> Slot | None:
+        """The slot that is asked for now."""
+        if self.intent is None:
+            return None
+        return next((slot for slot in self.intent.slots if slot.name not in self.values), None)
+
+
+class ScriptedModel:
+    """Implements ``engine.ports.LanguageModel`` for one call.
+
+    ``completed`` is what the caller has asked for and confirmed; whoever owns the call may read it, nothing is stored.
+    """
+
+    def __init__(self, script: Script, today: Callable[[], date] | None = None) -> None:
+        self.completed: list[Completed] = []
+        self.is_closed = False
+        self._script = script
+        self._today = today or _local_today
+        self._state = State()
+        self._before: tuple[tuple[Message, ...], str, State, int] | None = None
+        """The last turn: the context before it, its words, and the state and the completed at its start."""
+
+    @asynccontextmanager
+    async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+        """The answer is there at once: a text, and a HangUp after a goodbye."""
+        parts = self.reply(context)
+        send, receive = trio.open_memory_channel[ReplyPart](len(parts))
+        for part in parts:
+            send.send_nowait(part)
+        send.close()
+        async with receive:
+            yield receive
+
+    def reply(self, context: Sequence[Message]) -> list[ReplyPart]:
+        """The answer to the last message of the context.
+
+        A turn that is asked again, longer or not, because nothing of its answer was heard, starts from where it
+        started: the caller has said it once.
+        """
+        before = tuple(message for message in context[:-1] if message.role is not Role.SYSTEM)
+        text = context[-1].text if context and context[-1].role is Role.CALLER else ""
+        if self._before and self._before[0] == before and text.startswith(self._before[1]):
+            self._state = self._before[2]
+            del self.completed[self._before[3] :]
+        self._before = (before, text, self._state, len(self.completed))
+        parts = self._turn(text)
+        texts = " ".join(part for part in parts if isinstance(part, str))
+        self._state = replace(self._state, last_said=texts)
+        return [texts, *(part for part in parts if isinstance(part, HangUp))]
+
+    # --- one turn -------------------------------------------------------------------------------------------
+
+    def _turn(self, text: str) -> list[ReplyPart]:
+        state, said = self._state, plain(text)
+        is_short = len(said.split()) <= _SHORT_WORDS
+        if said in _WHAT or (is_short and mentions_any(said, _REPEAT)):
+            return [state.last_said or self._script.phrases.greeting]
+        if is_short and mentions_any(said, _HELP):
+            return [self._with_question(self._script.lines.help)]
+        if state.intent is not None:
+            return self._in_form(state.intent, text)
+        return self._open_question(text)
+
+    def _open_question(self, text: str) -> list[ReplyPart]:
+        name = self._script.matcher.best(text)
+        if name is not None:
+            return self._start(self._script.intents[name], text)
+        answer = yes_or_no(plain(text)) if self._state.offered_more else None
+        if answer is False:
+            return self._start(self._script.intents[self._script.lines.farewell], "")
+        if answer is True:
+            self._state = State()
+            return [self._script.lines.help]
+        return self._not_understood(self._script.lines.unclear)
+
+    def _in_form(self, intent: Intent, text: str) -> list[ReplyPart]:
+        said = plain(text)
+        if len(said.split()) <= _SHORT_WORDS and mentions_any(said, _START_OVER):
+            self._state = State(offered_more=True)
+            return [self._script.lines.anything_else]
+        slot = self._state.expected
+        if self._state.is_confirming or slot is None:
+            return self._on_confirmation(intent, text)
+        return self._on_answer(intent, slot, text)
+
+    def _on_answer(self, intent: Intent, slot: Slot, text: str) -> list[ReplyPart]:
+        if slot.type is SlotType.NAME and (other := self._other_intent(text, SURE_WORDS)) is not None:
+            return self._digress(other, text)
+        before = self._state.values
+        refusal = self._fill(intent, text, slot)
+        if refusal:
+            return [refusal]
+        if self._state.values != before:  # this slot, or a later one: then this is asked again
+            return self._next(intent)
+        if (other := self._other_intent(text, 1)) is not None:
+            return self._digress(other, text)
+        return self._not_understood(self._filled(slot.reprompt))
+
+    def _on_confirmation(self, intent: Intent, text: str) -> list[ReplyPart]:
+        before = self._state.values
+        refusal = self._fill(intent, text, None)
+        if refusal:
+            return [refusal]
+        if self._state.values != before:  # "no, at eleven"
+            return [self._ask_to_confirm(intent)]
+        answer = yes_or_no(plain(text))
+        if answer is True:
+            return self._complete(intent)
+        if answer is False:
+            self._state = State(offered_more=True)
+            return [self._filled(intent.declined)]
+        if (other := self._other_intent(text, 1)) is not None:
+            return self._digress(other, text)
+        return self._not_understood(self._ask_to_confirm(intent))
+
+    # --- slots ----------------------------------------------------------------------------------------------
+
+    def _fill(self, intent: Intent, text: str, asked: Slot | None) -> str:
+        """Take every value the caller gave; what to say if one of them cannot be had, else empty."""
+        values, refusal = dict(self._state.values), ""
+        for slot in intent.slots:
+            is_asked = asked is not None and slot.name == asked.name
+            may_change = self._state.is_confirming or slot.name not in values
+            value = read_slot(slot, text, self._today(), asked=is_asked) if is_asked or may_change else None
+            if value is None:
+                continue
+            if value.is_refused:
+                values.pop(slot.name, None)
+                refusal = refusal or self._filled(slot.refused)
+            else:
+                values[slot.name] = value.said
+        took = values != self._state.values
+        self._state = replace(
+            self._state,
+            values=values,
+            misses=0 if took else self._state.misses,
+            is_confirming=self._state.is_confirming and not refusal,
+        )
+        return refusal
+
+    def _next(self, intent: Intent) -> list[ReplyPart]:
+        slot = self._state.expected
+        if slot is not None:
+            return [self._filled(slot.prompt)]
+        if intent.confirm:
+            return [self._ask_to_confirm(intent)]
+        return self._complete(intent)
+
+    def _ask_to_confirm(self, intent: Intent) -> str:
+        self._state = replace(self._state, is_confirming=True)
+        return self._filled(intent.confirm)
+
+    # --- intents --------------------------------------------------------------------------------------------
+
+    def _other_intent(self, text: str, least_words: int) -> Intent | None:
+        found = self._script.matcher.by_keyword(text)
+        if found is None or found[1] < least_words:
+            return None
+        intent = self._script.intents[found[0]]
+        return None if intent is self._state.intent else intent
+
+    def _digress(self, other: Intent, text: str) -> list[ReplyPart]:
+        """A question in the middle of a form is answered and the form goes on; another errand takes its place."""
+        if other.slots or other.hang_up:
+            return self._start(other, text)
+        return [self._with_question(self._filled(other.answer))]
+
+    def _start(self, intent: Intent, text: str) -> list[ReplyPart]:
+        self._state = State(intent)
+        if not intent.slots:
+            return self._complete(intent)
+        refusal = self._fill(intent, text, None)
+        rest = [refusal] if refusal else self._next(intent)
+        return [intent.opening, *rest] if intent.opening else rest
+
+    def _complete(self, intent: Intent) -> list[ReplyPart]:
+        if intent.slots:
+            self.completed.append(Completed(intent.name, dict(self._state.values)))
+        answer = self._filled(intent.answer)
+        self._state = State(offered_more=True)
+        if intent.hang_up:
+            return [answer, HangUp()]
+        return [f"{answer} {self._script.lines.anything_else}" if intent.slots else answer]
+
+    def _not_understood(self, sentence: str) -> list[ReplyPart]:
+        lines = self._script.lines
+        misses = self._state.misses + 1
+        if misses <= lines.patience:
+            self._state = replace(self._state, misses=misses)
+            return [sentence]
+        fallback = self._script.intents[lines.fallback]
+        if self._state.intent is fallback:
+            return [lines.give_up, HangUp()]
+        return self._start(fallback, "")
+
+    # --- texts ----------------------------------------------------------------------------------------------
+
+    def _with_question(self, sentence: str) -> str:
+        """The sentence, and after it what the form was asking for."""
+        intent, slot = self._state.intent, self._state.expected
+        if intent is None:
+            return sentence
+        return f"{sentence} {self._filled(slot.prompt if slot else intent.confirm)}"
+
+    def _filled(self, text: str) -> str:
+        return text.format_map({**self._script.facts, **self._state.values})
+
+
+def open_model(
+    script: Script, owner: Owner, today: Callable[[], date] | None = None
+) -> AbstractAsyncContextManager[LanguageModel]:
+    """A model for one call, entered in its ledger."""
+    return owner.own(ResourceKind.LLM_CONNECTION, VENDOR, _open(script, today), is_closed=_is_closed)
+
+
+@asynccontextmanager
+async def _open(script: Script, today: Callable[[], date] | None) -> AsyncIterator[ScriptedModel]:
+    model = ScriptedModel(script, today)
+    try:
+        yield model
+    finally:
+        model.is_closed = True
+
+
+def _is_closed(model: ScriptedModel) -> bool:
+    return model.is_closed
+
+
+def _local_today() -> date:
+    return datetime.now().astimezone().date()
