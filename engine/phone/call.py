@@ -76,6 +76,7 @@ class PhoneCall:
         self._changed = trio.Event()
         self._over = trio.Event()
         self._hanging_up = False
+        self._pressed_at_s = -math.inf
         self._written = trio.Event()
 
     # --- the caller -----------------------------------------------------------------------------------------
@@ -102,6 +103,7 @@ class PhoneCall:
 
     def press(self, digits: str) -> None:
         """Press keys. Never waits."""
+        self._pressed_at_s = trio.current_time()
         self._send(*[self.side.dtmf(digit) for digit in digits])
 
     async def hang_up(self) -> None:
@@ -137,6 +139,11 @@ class PhoneCall:
         return bytes(sound)
 
     @property
+    def last_said_s(self) -> float:
+        """When the caller last said something or pressed a key; minus infinity if never."""
+        return max(self._last_word_s(), self._pressed_at_s)
+
+    @property
     def gaps(self) -> list[Gap]:
         return self.ear.gaps
 
@@ -147,7 +154,7 @@ class PhoneCall:
     async def wait_until_heard(self, *, within_s: float = 10.0, after_s: float | None = None) -> float:
         """Until the next sound is played that came in after ``after_s``, by default after the caller's last word;
         when that was. Raises TooSlow, LineLost."""
-        since_s = self._last_word_s() if after_s is None else after_s
+        since_s = self.last_said_s if after_s is None else after_s
         with trio.move_on_after(within_s):
             while True:
                 starts_s = self.ear.next_sound_s(since_s)
@@ -171,7 +178,10 @@ class PhoneCall:
     async def wait_for_reply(self, *, within_s: float = 10.0, quiet_s: float = QUIET_S) -> bytes:
         """Until the answer to the caller's last word, or the greeting, has been heard whole: its audio, from its first
         sound. Raises TooSlow, LineLost."""
-        starts_s = await self.wait_until_heard(within_s=within_s)
+        return await self.heard_from(await self.wait_until_heard(within_s=within_s), quiet_s=quiet_s)
+
+    async def heard_from(self, starts_s: float, *, quiet_s: float = QUIET_S) -> bytes:
+        """Until the agent has fallen silent: what was heard since this instant. Raises TooSlow."""
         await self.wait_for_silence(quiet_s)
         return b"".join(
             audio[max(0, math.floor((starts_s - at_s) / FRAME_S + 1e-6)) * self.format.frame_bytes :]

@@ -37,6 +37,7 @@ class Delays:
     """Silence that ends a turn."""
     answer_s: float = 0.3
     """From the end of a turn to the first audio."""
+    answer: str = ANSWER
 
 
 async def serve(
@@ -88,7 +89,7 @@ class _Call:
         self._socket = socket
         self._delays = delays
         self._stream_id = ""
-        self._answer = self._pieces(ANSWER)
+        self._answer = self._pieces(delays.answer)
         self._voiced = 0  # frames of speech in a row, short pauses included
         self._quiet = 0
         self._is_speaking = False

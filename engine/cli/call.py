@@ -1,0 +1,223 @@
+"""``offhook call``: a caller for any running engine, over the wire of a provider."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import trio
+from cyclopts import Parameter
+
+from engine.errors import OffhookError, SettingsError
+from engine.phone.call import PhoneCall
+from engine.phone.conversation import Line, Turn, Voice, hold_conversation
+from engine.phone.phone import SIDES, Phone, open_phone
+from engine.phone.side import Callee
+from engine.phone.wav import write_wav
+
+OpenVoice = Callable[[], AbstractAsyncContextManager[Voice]]
+"""Raises SettingsError when the embedded speech is not installed."""
+SECRETS = {"twilio": "TWILIO_AUTH_TOKEN", "vonage": "VONAGE_SIGNATURE_SECRET"}
+"""Environment variables with the keys that sign webhooks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What ``offhook call`` was asked to do."""
+
+    url: str
+    provider: str
+    lines: tuple[Line, ...]
+    out: Path | None
+    calls: int
+    caller: str
+    dialled: str
+    secret: str
+    public_url: str
+    patience_s: float
+
+
+@dataclass(slots=True)
+class Result:
+    """One call, told afterwards."""
+
+    number: int
+    call_id: str = ""
+    ok: bool = False
+    problem: str = ""
+    end: str = ""
+    seconds: float = 0.0
+    turns: list[Turn] = field(default_factory=list)
+    violations: dict[str, int] = field(default_factory=dict)
+    gaps_ms: float = 0.0
+
+
+def call_command(open_voice: OpenVoice) -> Callable[..., int]:
+    """The command, for cyclopts; returns the exit code."""
+
+    def call(
+        url: Annotated[str, Parameter(help="Address of the engine, such as http://127.0.0.1:8080.")],
+        /,
+        *,
+        provider: Annotated[
+            Literal["twilio", "vonage"], Parameter(name="--as", help="The provider whose wire is spoken.")
+        ] = "twilio",
+        say: Annotated[
+            tuple[str, ...], Parameter(help="Say this after the greeting; may be given several times.", negative="")
+        ] = (),
+        wav: Annotated[
+            tuple[Path, ...], Parameter(help="Play this file, mono 16-bit PCM, after what is said.", negative="")
+        ] = (),
+        dtmf: Annotated[str, Parameter(help="Press these keys at the end.")] = "",
+        out: Annotated[
+            Path | None, Parameter(help="Write what the caller heard to this WAV file; with --calls, one for each.")
+        ] = None,
+        calls: Annotated[int, Parameter(help="So many callers at once, all with the same lines.")] = 1,
+        caller: Annotated[str, Parameter(name="--from", help="The caller's number.")] = "+15005550006",
+        dialled: Annotated[str, Parameter(name="--to", help="The dialled number.")] = "+15005550001",
+        public_url: Annotated[
+            str, Parameter(help="The engine's server.public_url, if it has one: webhooks are signed for it.")
+        ] = "",
+        patience_s: Annotated[float, Parameter(help="Seconds to wait for an answer.")] = 15.0,
+        json_output: Annotated[bool, Parameter(name="--json", help="End with one line of JSON.", negative="")] = False,
+    ) -> int:
+        """Place a call at a running engine, speak to it, and show what it answers.
+
+        Webhooks are signed when TWILIO_AUTH_TOKEN or VONAGE_SIGNATURE_SECRET is set. The exit code is 1 when a call
+        was refused, not answered, or not spoken to by the rules of its provider.
+        """
+        lines = (*(Line(text=text) for text in say), *(Line(wav=path) for path in wav))
+        plan = Plan(
+            url=url.rstrip("/"),
+            provider=provider,
+            lines=(*lines, Line(keys=dtmf)) if dtmf else lines,
+            out=out,
+            calls=calls,
+            caller=caller,
+            dialled=dialled,
+            secret=os.environ.get(SECRETS[provider], ""),
+            public_url=public_url,
+            patience_s=patience_s,
+        )
+        problem = _problem_of(plan)
+        if problem:
+            print(problem, file=sys.stderr)
+            return 2
+        tell: Callable[[str], None] = (lambda _: None) if json_output else print
+        try:
+            results = trio.run(place_calls, plan, open_voice, tell)
+        except SettingsError as exc:
+            print(exc, file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        if json_output:
+            print(json.dumps({"ok": all(r.ok for r in results), "calls": [asdict(result) for result in results]}))
+        return 0 if all(result.ok for result in results) else 1
+
+    return call
+
+
+def _problem_of(plan: Plan) -> str:
+    parts = urlsplit(plan.url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return f"{plan.url!r}: expected the address of an engine, such as http://127.0.0.1:8080"
+    if not 1 <= plan.calls <= 1000:
+        return "--calls: expected 1 to 1000"
+    unknown = {key for line in plan.lines for key in line.keys} - set("0123456789*#ABCD")
+    if unknown:
+        return "--dtmf: expected keys out of 0-9, *, #, A-D"
+    return next((f"{line.wav}: no such file" for line in plan.lines if line.wav and not line.wav.is_file()), "")
+
+
+async def place_calls(plan: Plan, open_voice: OpenVoice, tell: Callable[[str], None]) -> list[Result]:
+    """All calls of the plan side by side; ``tell`` gets a line for everything that happens.
+
+    Raises SettingsError when there is something to say and no voice to say it with.
+    """
+    results = [Result(number) for number in range(1, plan.calls + 1)]
+    async with AsyncExitStack() as stack:
+        voice = await _voice_if_any(stack, plan, open_voice, tell)
+        phone = await stack.enter_async_context(open_phone())
+        async with trio.open_nursery() as nursery:
+            for result in results:
+                nursery.start_soon(_place_call, plan, phone, voice, result, tell)
+    return results
+
+
+async def _voice_if_any(
+    stack: AsyncExitStack, plan: Plan, open_voice: OpenVoice, tell: Callable[[str], None]
+) -> Voice | None:
+    try:
+        return await stack.enter_async_context(open_voice())
+    except SettingsError as exc:
+        if any(line.text for line in plan.lines):
+            raise
+        tell(f"what is heard cannot be written down: {exc}")
+        return None
+
+
+async def _place_call(
+    plan: Plan, phone: Phone, voice: Voice | None, result: Result, tell: Callable[[str], None]
+) -> None:
+    callee = Callee(plan.url, plan.caller, plan.dialled, plan.secret, plan.public_url)
+    side = SIDES[plan.provider](callee)
+    result.call_id = side.call_id
+    began_s = trio.current_time()
+    say = _prefixed(tell, result.number, plan.calls)
+
+    def now() -> str:
+        return f"{trio.current_time() - began_s:7.2f} s"
+
+    def turn_over(turn: Turn) -> None:
+        result.turns.append(turn)
+        say(f"{now()}  agent   {turn.heard or f'({turn.heard_s:.1f} s of speech)'}  [{turn.response_ms:.0f} ms]")
+
+    try:
+        async with phone.call(side, report_end=True) as call:
+            say(f"{now()}  call    answered as {plan.provider}, {call.format.encoding} at {call.format.rate_hz} Hz")
+            try:
+                await hold_conversation(
+                    call,
+                    plan.lines,
+                    voice,
+                    patience_s=plan.patience_s,
+                    on_said=lambda line: say(f"{now()}  caller  {line}"),
+                    on_turn=turn_over,
+                )
+                await call.hang_up()
+            finally:
+                _note(call, result, plan)
+        result.ok = not result.violations
+        result.problem = "" if result.ok else "the engine broke the provider's rules"
+    except OffhookError as exc:
+        result.problem = str(exc) or type(exc).__name__
+    for violation, count in result.violations.items():
+        say(f"{now()}  wrong   {violation} ({count} times)")
+    say(f"{now()}  call    " + (f"failed: {result.problem}" if result.problem else f"over, ended by {result.end}"))
+
+
+def _note(call: PhoneCall, result: Result, plan: Plan) -> None:
+    result.end = call.end or "dropped"
+    result.violations = dict(call.violations)
+    result.gaps_ms = round(sum(gap.length_s for gap in call.gaps) * 1000, 1)
+    result.seconds = round((call.ended_at_s or trio.current_time()) - call.answered_at_s, 2)
+    if plan.out is not None:
+        path = plan.out
+        if plan.calls > 1:
+            path = path.with_stem(f"{path.stem}-{result.number}")
+        write_wav(path, call.heard_audio, call.format)
+
+
+def _prefixed(tell: Callable[[str], None], number: int, calls: int) -> Callable[[str], None]:
+    if calls == 1:
+        return tell
+    width = len(str(calls))
+    return lambda text: tell(f"[{number:>{width}}] {text}")
