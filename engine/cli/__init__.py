@@ -16,22 +16,49 @@ app = App(
     help="Answers phone calls for voice agents, many at once, and lets go of everything when the caller hangs up.",
     version=__version__,
 )
-app.command("engine.cli.demo:demo", help="Answer one spoken test call here and now, with no account and no key.")
-app.command("engine.cli.serve:serve", help="Run the engine.")
-app.command("engine.cli.call:call", help="Call a running engine, as Twilio or Vonage would.")
-app.command("engine.cli.doctor:doctor", help="Check settings, port, limits and speech on this machine.")
+# Helps stand here and not with their functions, so that this one need not import them.
+app.command(
+    "engine.cli.demo:demo",
+    help="""Answer one spoken test call here and now, with no account and no key.
+
+    Starts the engine with the embedded speech on a free port and places a call at it over the provider's own wire:
+    signed webhook, media socket, audio both ways. Shows the conversation as it happens, then proves that nothing of
+    the call is left. Exit code 1 when anything failed.""",
+)
+app.command(
+    "engine.cli.serve:serve",
+    help="""Run the engine until SIGTERM or Ctrl-C.
+
+    Without a settings file the embedded agent answers on 127.0.0.1:8080. Calls are taken once /readyz says so. The
+    first signal drains: new calls are refused, live ones finish; a second one ends everything at once. Exit code 0
+    after a drain, 1 when the engine gave up by itself, 2 when the settings are wrong.""",
+)
+app.command("engine.cli.call:call")
+app.command(
+    "engine.cli.doctor:doctor",
+    help="""Check settings, port, file descriptors, providers and speech on this machine.
+
+    Exit code 1 when a check failed, 2 when the settings cannot be read.""",
+)
 
 
 def main() -> None:
     """Entry point. Exit codes: 0, 1 (something failed), 2 (settings or usage)."""
     try:
         code = app(result_action="return_value")
-    except SettingsError as exc:
-        print(f"offhook: {exc}", file=sys.stderr)
-        code = BAD_SETTINGS
-    except OffhookError as exc:
-        print(f"offhook: {exc}", file=sys.stderr)
-        code = 1
+    except (OffhookError, ExceptionGroup) as exc:
+        error = _only_error(exc)
+        if error is None:
+            raise
+        print(f"offhook: {error}", file=sys.stderr)
+        code = BAD_SETTINGS if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _only_error(exc: BaseException) -> OffhookError | None:
+    """The error of ours that it is, or that the nurseries on its way wrapped; None if there is more to it."""
+    if isinstance(exc, BaseExceptionGroup):
+        return _only_error(exc.exceptions[0]) if len(exc.exceptions) == 1 else None
+    return exc if isinstance(exc, OffhookError) else None

@@ -73,10 +73,6 @@ class Proof:
 def demo(*, provider: Provider = "twilio", say: list[str] | None = None, keep: bool = False, json: bool = False) -> int:
     """Answer one spoken test call, here and now.
 
-    Starts the engine with the embedded speech on a free port and places a call at it over the provider's own wire:
-    signed webhook, media socket, audio both ways. Shows the conversation as it happens, then proves that nothing of
-    the call is left. Needs no account, no key and no network. Exit code 1 when anything failed.
-
     Parameters
     ----------
     provider

@@ -41,8 +41,6 @@ class Finding:
 def doctor(*, config: Path | None = None, json: bool = False) -> int:
     """Check settings, port, file descriptors, providers and the embedded speech.
 
-    Exit code 1 when a check failed, 2 when the settings cannot be read.
-
     Parameters
     ----------
     config

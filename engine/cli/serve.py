@@ -22,9 +22,6 @@ def serve(
 ) -> int:
     """Run the engine until SIGTERM or Ctrl-C.
 
-    Without a settings file the embedded agent answers on 127.0.0.1:8080. It takes calls once /readyz says so. The
-    first signal drains: new calls are refused, live ones finish; a second one ends everything at once.
-
     Parameters
     ----------
     config
