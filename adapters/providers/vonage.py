@@ -88,6 +88,10 @@ class VonageProvider:
         # Read once: reading the key takes as long as signing many tokens with it.
         self._key = _read_key(config.private_key) if config.private_key else None
 
+    @property
+    def can_hang_up(self) -> bool:
+        return self._key is not None and bool(self._config.application_id)
+
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. The replay key comes from the token's ``jti``."""
         if self._insecure:
@@ -153,7 +157,7 @@ class VonageProvider:
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """Without application and key it does nothing. Raises VendorError."""
-        if self._key is None or not self._config.application_id:
+        if self._key is None or not self.can_hang_up:
             return
         if not is_id(call_id):
             raise VendorError(self.name, "hang-up of an unusable call id")

@@ -360,7 +360,9 @@ def strict_twilio(request: ApiRequest) -> tuple[int, bytes]:
 
 async def hang_up(base: str, call_id: str = CALL, token: str = TOKEN) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
-        await TwilioProvider(TwilioConfig(token, ACCOUNT, base)).hang_up(call_id, client)
+        by = TwilioProvider(TwilioConfig(token, ACCOUNT, base))
+        assert by.can_hang_up
+        await by.hang_up(call_id, client)
 
 
 async def test_hang_up_asks_what_the_official_client_asks() -> None:
@@ -408,6 +410,8 @@ async def test_an_id_that_is_none_never_gets_into_a_url() -> None:
 
 async def test_without_credentials_nothing_is_asked() -> None:
     async with rest_api(strict_twilio) as api, httpx.AsyncClient(trust_env=False) as client:
-        await TwilioProvider(TwilioConfig(TOKEN, api_base=api.base)).hang_up(CALL, client)
-        await TwilioProvider(TwilioConfig("", ACCOUNT, api.base)).hang_up(CALL, client)
+        for config in (TwilioConfig(TOKEN, api_base=api.base), TwilioConfig("", ACCOUNT, api.base)):
+            by = TwilioProvider(config)
+            assert not by.can_hang_up
+            await by.hang_up(CALL, client)
         assert api.requests == []

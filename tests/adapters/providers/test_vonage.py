@@ -351,7 +351,9 @@ def strict_vonage(request: ApiRequest) -> tuple[int, bytes]:
 
 async def hang_up(base: str, call_id: str = CALL, verify: ssl.SSLContext | bool = True) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=verify) as client:
-        await VonageProvider(VonageConfig(SECRET, "app", PEM, base)).hang_up(call_id, client)
+        by = VonageProvider(VonageConfig(SECRET, "app", PEM, base))
+        assert by.can_hang_up
+        await by.hang_up(call_id, client)
 
 
 async def test_hang_up_asks_what_the_official_client_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +396,8 @@ async def test_an_id_that_is_none_never_gets_into_a_url() -> None:
 
 async def test_without_credentials_nothing_is_asked() -> None:
     async with rest_api(strict_vonage) as api, httpx.AsyncClient(trust_env=False) as client:
-        await VonageProvider(VonageConfig(SECRET, "app", api_base=api.base)).hang_up(CALL, client)
-        await VonageProvider(VonageConfig(SECRET, "", PEM, api.base)).hang_up(CALL, client)
+        for config in (VonageConfig(SECRET, "app", api_base=api.base), VonageConfig(SECRET, "", PEM, api.base)):
+            by = VonageProvider(config)
+            assert not by.can_hang_up
+            await by.hang_up(CALL, client)
         assert api.requests == []
