@@ -221,7 +221,7 @@ class ScriptedModel:
         if not intent.slots:
             return self._complete(intent)
         refusal = self._fill(intent, text, None)
-        rest = [refusal] if refusal else self._next(intent)
+        rest: list[ReplyPart] = [refusal] if refusal else self._next(intent)
         return [intent.opening, *rest] if intent.opening else rest
 
     def _complete(self, intent: Intent) -> list[ReplyPart]:

@@ -1,0 +1,118 @@
+"""Every mistake in a script is named: the file, the key, what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapters.models.script import SlotType, load_script, shipped_scripts
+from engine.errors import SettingsError
+
+SMALL = """
+[facts]
+shop = "the shop"
+
+[phrases]
+greeting = "Hello, this is {shop}."
+
+[lines]
+help = "Ask me anything."
+unclear = "Sorry?"
+anything_else = "Anything else?"
+give_up = "Goodbye."
+fallback = "order"
+farewell = "bye"
+
+[[intents]]
+name = "order"
+keywords = ["order"]
+answer = "One {size} coming up."
+confirm = "A {size} one?"
+declined = "Then not."
+
+  [[intents.slots]]
+  name = "size"
+  type = "choice"
+  prompt = "Which size?"
+  reprompt = "Small or large?"
+    [intents.slots.choices]
+    small = ["little"]
+    large = ["big"]
+
+[[intents]]
+name = "bye"
+keywords = ["bye"]
+answer = "Bye."
+hang_up = true
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "small.toml"
+
+
+def test_a_script_becomes_values(file: Path) -> None:
+    file.write_text(SMALL)
+    script = load_script(file)
+    assert script.name == "small"
+    assert script.phrases.greeting == "Hello, this is the shop."
+    assert script.phrases.still_there == "Are you still there?"
+    assert script.intents["order"].slots[0].type is SlotType.CHOICE
+
+
+def test_fixed_phrases_hold_nothing_of_a_caller(file: Path) -> None:
+    """What goes into the cache of phrases is said to every caller alike."""
+    file.write_text(SMALL)
+    phrases = load_script(file).fixed_phrases()
+    assert "Which size?" in phrases
+    assert "Hello, this is the shop." in phrases
+    assert not any("{" in phrase or "coming up" in phrase for phrase in phrases)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'type = "choice"',
+            'type = "colour"',
+            r"small\.toml: intents\[0\]\.slots\[0\]\.type: expected one of text",
+        ),
+        ('prompt = "Which size?"', "prompt = 3", r"intents\[0\]\.slots\[0\]\.prompt: expected text"),
+        ('reprompt = "Small or large?"', "", r"slots\[0\]\.reprompt: expected text, and it is missing"),
+        ("hang_up = true", 'hang_up = "yes"', r"intents\[1\]\.hang_up: expected true or false"),
+        ("hang_up = true", "hangup = true", r"intents\[1\]\.hangup: expected one of answer, confirm"),
+        (
+            '"One {size} coming',
+            '"One {colour} coming',
+            r"answer: expected only references to shop, size, not \{col",
+        ),
+        ('"One {size} coming', '"One {size coming', r"answer: expected text in which every \{ has its \}"),
+        ('fallback = "order"', 'fallback = "message"', r"lines\.fallback: expected the name of an intent: order, bye"),
+        ('keywords = ["order"]', 'keywords = "order"', r"intents\[0\]\.keywords: expected a list of texts"),
+        ('declined = "Then not."', "", r"intents\[0\]\.declined: expected text, because there is a confirm"),
+        ('name = "bye"', 'name = "order"', r"intents\[1\]\.name: expected a name that no other intent has"),
+        ('small = ["little"]', "small = 1", r"choices\.small: expected a list of texts"),
+        ("[phrases]", "[phrase]", r"phrases: expected a table, and it is missing"),
+        ("[phrases]", '[phrases]\ngoodby = "Bye"', r"phrases\.goodby: expected one of"),
+        ("[facts]", "[facts", r"small\.toml: not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named(file: Path, old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    file.write_text(SMALL.replace(old, new, 1))
+    with pytest.raises(SettingsError, match=message):
+        load_script(file)
+
+
+def test_a_script_that_does_not_exist_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: no such file"):
+        load_script("nowhere.toml")
+    with pytest.raises(SettingsError, match="expected one of appointment_desk"):
+        load_script("reception")
+
+
+@pytest.mark.parametrize("name", shipped_scripts())
+def test_what_ships_is_right(name: str) -> None:
+    assert load_script(name).phrases.greeting

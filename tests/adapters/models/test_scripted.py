@@ -1,0 +1,202 @@
+"""The appointment desk, turn by turn; "today" is Friday, the 20th of November 2026."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from adapters.models.script import Script, load_script
+from adapters.models.scripted import ScriptedModel
+from engine.events import HangUp, Message, Role
+
+CLOSED = "We are closed at the weekend. Which other day would suit you?"
+HOURS = "We are open Monday to Friday, from nine in the morning until five in the afternoon."
+
+
+class Caller:
+    """Talks to one model and keeps the history as the engine does."""
+
+    def __init__(self, script: Script) -> None:
+        self.model = ScriptedModel(script, lambda: date(2026, 11, 20))
+        self.context: list[Message] = []
+        self.was_hung_up = False
+
+    def say(self, text: str, *, hears: bool = True) -> str:
+        """What the agent answers. ``hears`` False: nothing of it was heard, and what is said next joins on."""
+        if self.context and self.context[-1].role is Role.CALLER:
+            self.context[-1] = Message(Role.CALLER, f"{self.context[-1].text} {text}")
+        else:
+            self.context.append(Message(Role.CALLER, text))
+        parts = self.model.reply(self.context)
+        answer = " ".join(part for part in parts if isinstance(part, str))
+        self.was_hung_up = any(isinstance(part, HangUp) for part in parts)
+        if hears:
+            self.context.append(Message(Role.AGENT, answer))
+        return answer
+
+
+@pytest.fixture(scope="module")
+def desk() -> Script:
+    return load_script("appointment_desk")
+
+
+@pytest.fixture
+def caller(desk: Script) -> Caller:
+    return Caller(desk)
+
+
+@pytest.mark.parametrize(
+    ("question", "start"),
+    [
+        ("What are your opening hours?", "We are open"),
+        ("When are you open on Saturdays?", "We are open"),
+        ("How long are you there today? What are your hours?", "We are open"),
+        ("Where are you located?", "We are at 12 Mill Street"),
+        ("How do I get to you?", "We are at 12 Mill Street"),
+        ("How much is a cleaning?", "A check-up is forty pounds"),
+        ("I would like to book an appointment.", "What is it for"),
+        ("Could I make an appointment please", "What is it for"),
+        ("I need to see the doctor.", "What is it for"),
+        ("I want to cancel my appointment.", "On which day"),
+        ("Can I reschedule my booking?", "What is your name"),
+        ("Can I speak to a person?", "Nobody is free right now"),
+        ("Thank you.", "You are welcome"),
+        ("Flumph.", "Sorry, I did not get that."),
+    ],
+)
+def test_the_right_intent_answers(caller: Caller, question: str, start: str) -> None:
+    assert caller.say(question).startswith(start)
+
+
+def test_an_appointment_is_booked_step_by_step(caller: Caller) -> None:
+    caller.say("I would like to book an appointment.")
+    assert caller.say("A checkup,") == "Which day would suit you?"
+    assert caller.say("Next Tuesday.") == "And at what time?"
+    assert caller.say("Ten thirty.") == "What name shall I put it under?"
+    question = caller.say("My name is John Smith.")
+    assert question == "A check-up on Tuesday, November 24th at 10:30 AM, for John Smith. Shall I book it?"
+    assert caller.say("Yes, please.").startswith("It is booked: Tuesday, November 24th at 10:30 AM.")
+    (booking,) = caller.model.completed
+    assert (booking.intent, booking.values["name"]) == ("book", "John Smith")
+
+
+def test_all_in_one_sentence_is_asked_for_only_what_is_missing(caller: Caller) -> None:
+    assert caller.say("Can I book a check-up next Tuesday at 10:30?") == "What name shall I put it under?"
+
+
+def test_a_correction_at_the_end_is_taken(caller: Caller) -> None:
+    caller.say("Book a check-up next Tuesday at 10:30")
+    caller.say("John")
+    assert "at 11 AM" in caller.say("No, at eleven, please.")
+    assert caller.say("Yes.").startswith("It is booked")
+
+
+def test_a_no_books_nothing(caller: Caller) -> None:
+    caller.say("Book a check-up next Tuesday at 10:30")
+    caller.say("John")
+    assert caller.say("No.").startswith("All right, I have not booked anything.")
+    assert caller.model.completed == []
+
+
+def test_a_question_in_the_middle_is_answered_and_the_form_goes_on(caller: Caller) -> None:
+    caller.say("Book a check-up")
+    assert caller.say("What are your opening hours?") == f"{HOURS} Which day would suit you?"
+    assert caller.say("Tuesday") == "And at what time?"
+
+
+def test_another_errand_in_the_middle_takes_over(caller: Caller) -> None:
+    caller.say("Book a check-up")
+    assert caller.say("Actually, I want to cancel my appointment.") == "On which day is the appointment?"
+
+
+def test_a_day_that_cannot_be_had_is_refused_with_a_reason(caller: Caller) -> None:
+    caller.say("Book a check-up")
+    assert caller.say("On Sunday") == CLOSED
+    assert caller.say("Monday then") == "And at what time?"
+    assert caller.say("At eight in the evening").startswith("We see patients from nine")
+
+
+def test_keys_choose_and_dial(caller: Caller) -> None:
+    """Key presses come as a message of digits."""
+    caller.say("book an appointment")
+    assert caller.say("2") == "Which day would suit you?"
+    caller.say("Can I speak to a person?")
+    caller.say("Ann")
+    assert caller.say("5551234") == "And what is it about?"
+    assert caller.say("My invoice.").startswith("Thank you. Somebody will call you back on 5 5 5, 1 2 3 4.")
+
+
+def test_a_caller_who_is_not_understood_can_leave_a_message(caller: Caller) -> None:
+    caller.say("Flumph.")
+    caller.say("Brrm.")
+    assert caller.say("Grmpf.").startswith("Nobody is free right now")
+
+
+def test_a_caller_who_cannot_even_leave_a_message_is_let_go(caller: Caller) -> None:
+    """Nobody is asked the same question for ever."""
+    caller.say("Can I speak to a person?")
+    caller.say("Ann")
+    for _ in range(3):
+        assert not caller.was_hung_up
+        caller.say("Brrm.")
+    assert caller.was_hung_up
+
+
+def test_repeat_says_the_last_answer_again(caller: Caller) -> None:
+    answer = caller.say("What are your opening hours?")
+    assert caller.say("Could you repeat that, please?") == answer
+    assert caller.say("What?") == answer
+
+
+def test_help_goes_on_with_the_question(caller: Caller) -> None:
+    caller.say("book an appointment")
+    assert caller.say("Help").endswith("What is it for: a check-up, a cleaning, or a first consultation?")
+
+
+def test_never_mind_leaves_the_form(caller: Caller) -> None:
+    caller.say("book an appointment")
+    assert caller.say("Never mind.") == "Is there anything else I can do for you?"
+    assert caller.say("No.") == "Thank you for calling Riverside Practice. Goodbye."
+    assert caller.was_hung_up
+
+
+def test_goodbye_hangs_up_after_it_is_said(caller: Caller) -> None:
+    parts = caller.model.reply([Message(Role.CALLER, "Good-by.")])
+    assert parts == ["Thank you for calling Riverside Practice. Goodbye.", HangUp()]
+
+
+def test_a_turn_asked_again_is_not_taken_twice(caller: Caller) -> None:
+    """The caller went on before anything of the answer was heard: the whole sentence is one answer to one question."""
+    caller.say("book an appointment")
+    caller.say("A check-up", hears=False)
+    assert caller.say("next Tuesday") == "And at what time?"
+    caller.say("ten thirty")
+    caller.say("John", hears=False)
+    assert "for John Smith" in caller.say("Smith")
+
+
+def test_a_booking_asked_again_is_booked_once(caller: Caller) -> None:
+    caller.say("Book a check-up next Tuesday at 10:30")
+    caller.say("John")
+    caller.say("Yes", hears=False)
+    caller.say("please")
+    assert len(caller.model.completed) == 1
+
+
+def test_two_calls_of_one_script_share_nothing(desk: Script) -> None:
+    one, other = Caller(desk), Caller(desk)
+    one.say("book a cleaning")
+    assert other.say("Tuesday").startswith("Sorry, I did not get that.")
+    assert one.say("Tuesday") == "And at what time?"
+
+
+async def test_a_reply_ends_its_channel(desk: Script) -> None:
+    model = ScriptedModel(desk)
+    async with model.open_reply([Message(Role.CALLER, "goodbye")]) as parts:
+        assert [part async for part in parts] == ["Thank you for calling Riverside Practice. Goodbye.", HangUp()]
+
+
+def test_no_words_at_all_are_answered_too(caller: Caller) -> None:
+    assert caller.model.reply([]) == [caller.model._script.lines.unclear]
+    assert caller.say("...").startswith("Sorry")
