@@ -73,10 +73,6 @@ class TwilioProvider:
         self._config = config
         self._insecure = insecure
 
-    @property
-    def can_hang_up(self) -> bool:
-        return bool(self._config.account_sid and self._config.auth_token)
-
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. Also for the upgrade of a media socket: a GET of its wss URL without a body.
 

@@ -88,10 +88,6 @@ class VonageProvider:
         # Read once: reading the key takes as long as signing many tokens with it.
         self._key = _read_key(config.private_key) if config.private_key else None
 
-    @property
-    def can_hang_up(self) -> bool:
-        return self._key is not None and bool(self._config.application_id)
-
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. The replay key comes from the token's ``jti``."""
         if self._insecure:
