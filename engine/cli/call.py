@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 from urllib.parse import urlsplit
 
 import trio
 from cyclopts import Parameter
 
 from engine.errors import OffhookError, SettingsError
+from engine.events import AudioFormat
 from engine.phone.call import PhoneCall
 from engine.phone.conversation import Line, Turn, Voice, hold_conversation
 from engine.phone.phone import SIDES, Phone, open_phone
 from engine.phone.side import Callee
 from engine.phone.wav import write_wav
+from engine.settings import Settings
 
 OpenVoice = Callable[[], AbstractAsyncContextManager[Voice]]
 """Raises SettingsError when the embedded speech is not installed."""
 SECRETS = {"twilio": "TWILIO_AUTH_TOKEN", "vonage": "VONAGE_SIGNATURE_SECRET"}
 """Environment variables with the keys that sign webhooks."""
+CALLERS_PITCH = 0.86
+"""The caller borrows the embedded agent's voice, lowered, so that the two can be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,35 @@ def call_command(open_voice: OpenVoice) -> Callable[..., int]:
         return 0 if all(result.ok for result in results) else 1
 
     return call
+
+
+class _Speech(Protocol):
+    async def render(self, text: str, line: AudioFormat, *, pitch: float) -> bytes: ...
+
+    async def recognise(self, audio: bytes, line: AudioFormat) -> str: ...
+
+
+class _EmbeddedVoice:
+    def __init__(self, speech: _Speech) -> None:
+        self._speech = speech
+
+    async def render(self, text: str, line: AudioFormat, /) -> bytes:
+        return await self._speech.render(text, line, pitch=CALLERS_PITCH)
+
+    async def recognise(self, audio: bytes, line: AudioFormat, /) -> str:
+        return await self._speech.recognise(audio, line)
+
+
+@asynccontextmanager
+async def embedded_voice() -> AsyncIterator[Voice]:
+    """The embedded speech as a caller's voice. Raises SettingsError when it is not installed."""
+    from engine.assembly import load_speech  # noqa: PLC0415 - a second's work that --wav can do without
+
+    yield _EmbeddedVoice(await load_speech(Settings()))
+
+
+call = call_command(embedded_voice)
+"""``offhook call``."""
 
 
 def _problem_of(plan: Plan) -> str:

@@ -16,11 +16,11 @@ from engine.phone.wav import read_wav
 class Voice(Protocol):
     """Mouth and ear of a caller. Its work does not hold up the event loop."""
 
-    async def render(self, text: str, format: AudioFormat) -> bytes:  # noqa: A002 - the field's word
+    async def render(self, text: str, line: AudioFormat, /) -> bytes:
         """The text as audio in the line's format."""
         ...
 
-    async def recognise(self, audio: bytes, format: AudioFormat) -> str:  # noqa: A002 - the field's word
+    async def recognise(self, audio: bytes, line: AudioFormat, /) -> str:
         """The words in the audio; empty when there are none."""
         ...
 

@@ -26,11 +26,11 @@ DELAYS = bare.Delays(onset_s=0.1, endpoint_s=0.1, answer_s=0.05, answer="I have 
 
 
 class PlainVoice:
-    async def render(self, text: str, format: AudioFormat) -> bytes:  # noqa: A002 - the field's word
-        return speak(text, format)
+    async def render(self, text: str, line: AudioFormat, /) -> bytes:
+        return speak(text, line)
 
-    async def recognise(self, audio: bytes, format: AudioFormat) -> str:  # noqa: A002 - the field's word
-        return words(audio, format)
+    async def recognise(self, audio: bytes, line: AudioFormat, /) -> str:
+        return words(audio, line)
 
 
 @asynccontextmanager
