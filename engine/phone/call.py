@@ -66,6 +66,8 @@ class PhoneCall:
         self.end = ""
         """Who ended the call and how, once it is over: ``caller``, ``dropped``, ``engine 1000``, ``lost``."""
         self.frames_sent = 0
+        self.frames_late = 0
+        """Frames that this side was more than a frame late with: its machine is too busy to judge anything."""
         self._socket = socket
         self._silence = side.format.silence(FRAME_S)
         self._to_say: deque[bytes] = deque()
@@ -205,7 +207,7 @@ class PhoneCall:
 
     # --- driven by the phone --------------------------------------------------------------------------------
 
-    def tick(self, _due_s: float) -> None:
+    def tick(self, due_s: float) -> None:
         """Every 20 ms: one frame of the caller, and the marks that are due."""
         if self.is_over or self._hanging_up:
             return
@@ -217,6 +219,7 @@ class PhoneCall:
             self.violations["the engine does not read: caller audio was lost"] += 1
             return
         self.frames_sent += 1
+        self.frames_late += now - due_s > FRAME_S
         self._send(self.side.media(self._next_frame(now)))
 
     async def write(self) -> None:

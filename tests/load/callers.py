@@ -38,6 +38,9 @@ class Results:
     response_s: list[float] = field(default_factory=list)
     barge_in_stop_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
+    frames: int = 0
+    frames_late: int = 0
+    """Frames that the callers themselves sent more than 20 ms late."""
     agent_audio_s: float = 0.0
     call_s: float = 0.0
     foreign_words: int = 0
@@ -111,6 +114,8 @@ async def _say(call: PhoneCall, text: str, results: Results) -> Said:
 
 def _count(call: PhoneCall, number: int, results: Results) -> None:
     results.violations += call.violations
+    results.frames += call.frames_sent
+    results.frames_late += call.frames_late
     results.call_s += trio.current_time() - call.answered_at_s
     results.gaps_s += [gap.length_s for gap in call.gaps]
     results.agent_audio_s += sum(stretch.end_s - stretch.start_s for stretch in call.ear.stretches)

@@ -29,6 +29,8 @@ import httpx
 import trio
 
 from engine.phone.phone import open_phone
+from tests.fakes.vendors import Behaviour
+from tests.load.bare import Delays
 from tests.load.callers import Plan, Results, run_callers
 from tests.load.processes import Usage, drain, free_port, ready_port, running, usage_of, wait_ready
 
@@ -37,6 +39,11 @@ SETTLE_S = 1.0
 RELEASE_S = 10.0
 """How long after the last hang-up the server may take to let go of everything."""
 CONFIG = Path(__file__).with_name("offhook.toml")
+FINISHED_TURN_S = 0.4
+"""``limits.finished_turn_s`` in that file."""
+_VENDORS, _BARE = Behaviour(), Delays()
+FLOOR_S = max(FINISHED_TURN_S, _VENDORS.endpoint_s + _VENDORS.final_s) + _VENDORS.first_token_s + _VENDORS.first_audio_s
+BARE_FLOOR_S = _BARE.endpoint_s + _BARE.answer_s
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Target:
     token: str
     pid: int | None
     vendors_url: str = ""
+    floor_s: float | None = None
+    """What of each response the vendors take, and the silence that ends a turn."""
     core_s: list[float] | None = None
     """Filled during the run with the time of the fixed piece of Python."""
 
@@ -80,14 +89,16 @@ async def measure(plan: Plan, target: Target) -> tuple[Results, Server]:
             peak = max(peak, usage_of(target.pid).rss_bytes)
             await trio.sleep(1.0)
 
-    async with open_phone() as phone, trio.open_nursery() as nursery:
+    # Made beforehand: it takes long enough to be seen. No connection of it may be among the server's descriptors.
+    client = httpx.AsyncClient(trust_env=False, headers={"Connection": "close"})
+    async with client, open_phone() as phone, trio.open_nursery() as nursery:
         nursery.start_soon(watch_memory)
         results = await run_callers(plan, phone)
+        if before is not None and target.pid is not None:
+            _note_cpu(server, before, usage_of(target.pid), results, target.core_s or [])
+            server.rss_bytes_per_call = max(0, peak - before.rss_bytes) / max(1, results.answered)
+        await _note_leftovers(server, target, before, client)
         nursery.cancel_scope.cancel()
-    if before is not None and target.pid is not None:
-        _note_cpu(server, before, usage_of(target.pid), results, target.core_s or [])
-        server.rss_bytes_per_call = max(0, peak - before.rss_bytes) / max(1, results.answered)
-    await _note_leftovers(server, target, before)
     return results, server
 
 
@@ -100,10 +111,11 @@ def _note_cpu(server: Server, before: Usage, after: Usage, results: Results, cor
         server.cpu_ratio = server.cpu_s_per_call_minute / server.core_s if server.cpu_s_per_call_minute else None
 
 
-async def _note_leftovers(server: Server, target: Target, before: Usage | None) -> None:
+async def _note_leftovers(server: Server, target: Target, before: Usage | None, client: httpx.AsyncClient) -> None:
     ended_s = trio.current_time()
     while True:
-        server.calls_left, server.vendor_sockets_left = await _calls_left(target.url), await _vendor_sockets(target)
+        server.calls_left = await _calls_left(target.url, client)
+        server.vendor_sockets_left = await _vendor_sockets(target, client)
         if before is not None and target.pid is not None:
             server.descriptors_left = usage_of(target.pid).descriptors - before.descriptors
         server.released_s = round(trio.current_time() - ended_s, 3)
@@ -112,25 +124,23 @@ async def _note_leftovers(server: Server, target: Target, before: Usage | None) 
         if server.released_s > RELEASE_S:
             server.released_s = None
             return
-        await trio.sleep(0.05)
+        await trio.sleep(0.02)
 
 
-async def _calls_left(url: str) -> int | None:
+async def _calls_left(url: str, client: httpx.AsyncClient) -> int | None:
     """None for a server that does not tell."""
     try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            health = (await client.get(f"{url}/api/health")).json()
-            return int(health["sessions"]["active_count"])
+        health = (await client.get(f"{url}/api/health")).json()
+        return int(health["sessions"]["active_count"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 
 
-async def _vendor_sockets(target: Target) -> int | None:
+async def _vendor_sockets(target: Target, client: httpx.AsyncClient) -> int | None:
     if not target.vendors_url:
         return None
-    async with httpx.AsyncClient(trust_env=False) as client:
-        counts = (await client.get(f"{target.vendors_url}/counts")).json()
-        return int(counts["open"]["connection"]) - 1  # the one that asks
+    counts = (await client.get(f"{target.vendors_url}/counts")).json()
+    return int(counts["open"]["connection"]) - 1  # the one that asks
 
 
 # --- processes ----------------------------------------------------------------------------------------------
@@ -151,7 +161,7 @@ async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ())
         if bare:
             process = await stack.enter_async_context(running("-m", "tests.load.bare", cpu=server_core))
             port = await ready_port(process)
-            target = Target(f"http://127.0.0.1:{port}", "", process.pid, core_s=core_s)
+            target = Target(f"http://127.0.0.1:{port}", "", process.pid, floor_s=BARE_FLOOR_S, core_s=core_s)
         else:
             vendors = await stack.enter_async_context(running("-m", "tests.fakes.vendors"))
             vendors_url = f"http://127.0.0.1:{await ready_port(vendors)}"
@@ -175,7 +185,7 @@ async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ())
                 )
             )
             nursery.start_soon(drain, process)
-            target = Target(f"http://127.0.0.1:{port}", TOKEN, process.pid, vendors_url, core_s)
+            target = Target(f"http://127.0.0.1:{port}", TOKEN, process.pid, vendors_url, FLOOR_S, core_s)
             await wait_ready(process, target.url)
         await trio.sleep(SETTLE_S)
         core_s.clear()
@@ -200,7 +210,7 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else None
 
 
-def summary(plan: Plan, results: Results, server: Server) -> dict[str, object]:
+def summary(plan: Plan, results: Results, server: Server, floor_s: float | None = None) -> dict[str, object]:
     """Everything, as JSON can hold it."""
     return {
         "calls": plan.calls,
@@ -214,12 +224,14 @@ def summary(plan: Plan, results: Results, server: Server) -> dict[str, object]:
         "unanswered": results.unanswered,
         "response_p50_ms": _ms(percentile(results.response_s, 50)),
         "response_p95_ms": _ms(percentile(results.response_s, 95)),
+        "response_floor_ms": _ms(floor_s),
         "barge_ins": len(results.barge_in_stop_s),
         "barge_in_stop_p50_ms": _ms(percentile(results.barge_in_stop_s, 50)),
         "barge_in_stop_p95_ms": _ms(percentile(results.barge_in_stop_s, 95)),
         "gaps": len(results.gaps_s),
         "gap_ms": _ms(sum(results.gaps_s)),
         "gap_share": round(sum(results.gaps_s) / results.agent_audio_s, 5) if results.agent_audio_s else None,
+        "late_share_of_callers": round(results.frames_late / results.frames, 5) if results.frames else None,
         "remembered": results.remembered,
         "foreign_words": results.foreign_words,
         "call_minutes": round(results.call_s / 60, 2),
@@ -263,7 +275,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
             target.url, plan.calls, plan.duration_s, auth_token=target.token, stagger_s=plan.stagger_s, seed=plan.seed
         )
         results, server = await measure(plan, target)
-        return summary(plan, results, server)
+        return summary(plan, results, server, target.floor_s)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
