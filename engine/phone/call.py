@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -25,6 +26,14 @@ PAUSE_S = 0.3
 """Within one say there may be pauses up to this long."""
 HANG_UP_S = 1.0
 """For the last messages to be written."""
+
+
+SendNow = Callable[[str | bytes], bool]
+"""Writes a message at once, whole; False when it cannot."""
+
+
+def never(_message: str | bytes) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -52,7 +61,7 @@ class Timing:
 class PhoneCall:
     """Made by ``engine.phone.phone.Phone.call``. Times are on Trio's clock unless they say otherwise."""
 
-    def __init__(self, side: ProviderSide, socket: Socket, *, record: bool = True) -> None:
+    def __init__(self, side: ProviderSide, socket: Socket, *, record: bool = True, send_now: SendNow = never) -> None:
         self.side = side
         self.call_id = side.call_id
         self.format: AudioFormat = side.format
@@ -69,6 +78,8 @@ class PhoneCall:
         self.frames_late = 0
         """Frames that this side was more than a frame late with: its machine is too busy to judge anything."""
         self._socket = socket
+        self._send_now = send_now
+        self._is_writing = True
         self._silence = side.format.silence(FRAME_S)
         self._to_say: deque[bytes] = deque()
         self._saying: deque[Said] = deque()
@@ -220,7 +231,9 @@ class PhoneCall:
             return
         self.frames_sent += 1
         self.frames_late += now - due_s > FRAME_S
-        self._send(self.side.media(self._next_frame(now)))
+        message = self.side.media(self._next_frame(now))
+        if self._is_writing or self._outbox or not self._send_now(message):
+            self._send(message)
 
     async def write(self) -> None:
         """The only task that sends."""
@@ -230,7 +243,9 @@ class PhoneCall:
                 self._outbox_filled = trio.Event()
                 messages, self._outbox = self._outbox, []
                 if messages:
+                    self._is_writing = True
                     await self._socket.send(*messages)
+                    self._is_writing = False
                 if self._hanging_up:
                     return
         except (trio.BrokenResourceError, SlowPeer):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 import httpx
 import trio
 
-from engine.phone.call import PhoneCall
+from engine.phone.call import PhoneCall, SendNow, never
 from engine.phone.errors import CallFailed
 from engine.phone.side import Answered, Callee, ProviderSide
 from engine.phone.twilio import TwilioSide
@@ -24,14 +25,28 @@ BEATS = 8
 """Callers do not all speak at the same instant: their frames are spread over this many beats of 20 ms."""
 WEBHOOK_S = 5.0
 """How long a provider waits for an answer."""
-_LIMITS = SocketLimits(message_bytes=1024 * 1024, queue=4096)
+LIMITS = SocketLimits(message_bytes=1024 * 1024, queue=4096)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLine:
+    """A media socket that has opened."""
+
+    socket: Socket
+    send_now: SendNow = never
+    """A shorter way for audio, if there is one."""
+
+
+Dial = Callable[[Answered], AbstractAsyncContextManager[OpenLine]]
+"""Opens the media socket of an answered call. Raises CallFailed."""
 
 
 class Phone:
     """Places any number of calls. Made by :func:`open_phone`."""
 
-    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext, dial: Dial | None = None) -> None:
         self._ssl_context = ssl_context
+        self._dial = dial or self._open_socket
         self._tickers = [Ticker() for _ in range(BEATS)]
         self._next_ticker = itertools.cycle(self._tickers)
 
@@ -56,14 +71,14 @@ class Phone:
             except httpx.HTTPError as exc:
                 raise CallFailed(f"no answer to the webhook ({type(exc).__name__})") from exc
             began_s = trio.current_time()
-            async with self._open_socket(answered) as socket, self._talking(side, socket, record=record) as call:
+            async with self._dial(answered) as line, self._talking(side, line, record=record) as call:
                 yield call
             if report_end:
                 await self._report_end(side, client, trio.current_time() - began_s)
 
     @asynccontextmanager
-    async def _talking(self, side: ProviderSide, socket: Socket, *, record: bool) -> AsyncIterator[PhoneCall]:
-        call = PhoneCall(side, socket, record=record)
+    async def _talking(self, side: ProviderSide, line: OpenLine, *, record: bool) -> AsyncIterator[PhoneCall]:
+        call = PhoneCall(side, line.socket, record=record, send_now=line.send_now)
         stop_ticking = next(self._next_ticker).add(call.tick)
         failure: Exception | None = None
         try:
@@ -83,13 +98,13 @@ class Phone:
             raise failure
 
     @asynccontextmanager
-    async def _open_socket(self, answered: Answered) -> AsyncIterator[Socket]:
+    async def _open_socket(self, answered: Answered) -> AsyncIterator[OpenLine]:
         headers = [(name.encode(), value.encode()) for name, value in answered.headers.items()]
         try:
             async with open_socket(
-                answered.url, headers=headers, limits=_LIMITS, ssl_context=self._ssl_context
+                answered.url, headers=headers, limits=LIMITS, ssl_context=self._ssl_context
             ) as socket:
-                yield socket
+                yield OpenLine(socket)
         except HandshakeFailed as exc:
             raise CallFailed(f"no media socket: {exc}") from exc
 
@@ -106,9 +121,10 @@ class Phone:
 
 
 @asynccontextmanager
-async def open_phone(ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[Phone]:
-    """A phone for any number of calls. What the block raises comes out as it is, in no group."""
-    phone = Phone(ssl_context or ssl.create_default_context())
+async def open_phone(dial: Dial | None = None) -> AsyncIterator[Phone]:
+    """A phone for any number of calls. ``dial`` opens media sockets another way than over the network. What the block
+    raises comes out as it is, in no group."""
+    phone = Phone(ssl.create_default_context(), dial)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(phone.run)

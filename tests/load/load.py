@@ -32,6 +32,7 @@ from engine.phone.phone import open_phone
 from tests.fakes.vendors import Behaviour
 from tests.load.bare import Delays
 from tests.load.callers import Plan, Results, run_callers
+from tests.load.direct import open_direct
 from tests.load.processes import Usage, drain, free_port, ready_port, running, usage_of, wait_ready
 
 TOKEN = "load-test-token"
@@ -91,7 +92,7 @@ async def measure(plan: Plan, target: Target) -> tuple[Results, Server]:
 
     # Made beforehand: it takes long enough to be seen. No connection of it may be among the server's descriptors.
     client = httpx.AsyncClient(trust_env=False, headers={"Connection": "close"})
-    async with client, open_phone() as phone, trio.open_nursery() as nursery:
+    async with client, open_phone(open_direct) as phone, trio.open_nursery() as nursery:
         nursery.start_soon(watch_memory)
         results = await run_callers(plan, phone)
         if before is not None and target.pid is not None:
