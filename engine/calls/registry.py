@@ -206,7 +206,8 @@ class Registry:
     async def wait_empty(self) -> None:
         """Until no call lives."""
         while self._slots:
-            self._empty = trio.Event()
+            if self._empty.is_set():  # else somebody waits on it already
+                self._empty = trio.Event()
             await self._empty.wait()
 
     # --- the actor ------------------------------------------------------------------------------------------
