@@ -66,6 +66,8 @@ class Server:
     """What was seen of the server's process."""
 
     cpu_s: float | None = None
+    waited_s: float | None = None
+    """For its core, which other processes were on: more than a few per cent of ``cpu_s``, and the run says little."""
     cpu_s_per_call_minute: float | None = None
     cpu_ratio: float | None = None
     core_s: float | None = None
@@ -106,6 +108,7 @@ async def measure(plan: Plan, target: Target) -> tuple[Results, Server]:
 def _note_cpu(server: Server, before: Usage, after: Usage, results: Results, core_s: Sequence[float]) -> None:
     minutes = results.call_s / 60
     server.cpu_s = after.cpu_s - before.cpu_s
+    server.waited_s = after.waited_s - before.waited_s
     server.cpu_s_per_call_minute = server.cpu_s / minutes if minutes else None
     if core_s:
         server.core_s = statistics.median(core_s)

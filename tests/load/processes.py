@@ -30,19 +30,22 @@ class Usage:
     """Of a process and its children, now."""
 
     cpu_s: float
+    waited_s: float
+    """For a core, ready to run: other processes were on it."""
     descriptors: int
     rss_bytes: int
 
 
 def usage_of(pid: int) -> Usage:
     """Raises FileNotFoundError when there is no such process."""
-    cpu_s, descriptors, rss_bytes = 0.0, 0, 0
+    cpu_s, waited_s, descriptors, rss_bytes = 0.0, 0.0, 0, 0
     for member in _family(pid):
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(") ")[2].split()
         cpu_s += (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        waited_s += int(Path(f"/proc/{member}/schedstat").read_text().split()[1]) / 1e9
         descriptors += len(os.listdir(f"/proc/{member}/fd"))
         rss_bytes += int(fields[21]) * _PAGE_BYTES
-    return Usage(cpu_s, descriptors, rss_bytes)
+    return Usage(cpu_s, waited_s, descriptors, rss_bytes)
 
 
 def _family(pid: int) -> list[int]:
