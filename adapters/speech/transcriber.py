@@ -258,5 +258,18 @@ async def open_transcriber(
                 nursery.start_soon(transcriber.recognise)
                 yield transcriber
                 nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _one_of(group) from None
     finally:
         transcriber.close()
+
+
+def _one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Our task and the block are cancelled together: one Cancelled says it, as if there were no task."""
+    cancelled, rest = group.split(trio.Cancelled)
+    if cancelled is None or rest is not None:
+        return group
+    first: BaseException = cancelled
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
