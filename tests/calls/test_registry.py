@@ -118,11 +118,10 @@ async def test_several_may_wait_for_the_last_call(autojump_clock: MockClock) -> 
     async with running() as registry:
         token = await reserve(registry, "CA1")
         with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                async with registry.admitted("twilio", "CA1", token):
-                    nursery.start_soon(registry.wait_empty)
-                    nursery.start_soon(registry.wait_empty)
-                    await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery, registry.admitted("twilio", "CA1", token):
+                nursery.start_soon(registry.wait_empty)
+                nursery.start_soon(registry.wait_empty)
+                await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_a_newer_webhook_of_a_live_call_makes_a_successor_of_it() -> None:
