@@ -1,0 +1,5 @@
+"""``python -m engine`` is ``offhook``."""
+
+from engine.cli import main
+
+main()
