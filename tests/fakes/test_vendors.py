@@ -130,6 +130,8 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
 async def test_a_cancelled_reply_leaves_nothing_of_itself_to_the_next() -> None:
     async with an_agent("tcp") as (agent, _), agent.open_model(call(), NoLedger()) as model:
         async with model.open_reply([Message(Role.CALLER, "one")]) as parts:
+            assert await parts.receive() == "Turn 1. "
+        async with model.open_reply([Message(Role.CALLER, "never answered")]) as parts:
             with trio.move_on_after(0.02):
                 await parts.receive()
         async with model.open_reply([Message(Role.CALLER, "two")]) as parts:

@@ -60,8 +60,10 @@ def test_a_gap_is_counted_inside_a_say_and_not_between_two() -> None:
     ear.queue(SECOND, 1.1)  # 100 ms late
     ear.queue(SECOND, 2.105)  # 5 ms late: inaudible
     ear.queue(SECOND, 9.0)  # something new
+    ear.clear(9.5)
+    ear.queue(SECOND, 9.6)  # after a clear
     ear.caller_spoke()
-    ear.queue(SECOND, 10.5)  # an answer
+    ear.queue(SECOND, 10.7)  # an answer
 
     assert [(gap.at_s, round(gap.length_s, 3)) for gap in ear.gaps] == [(1.0, 0.1)]
 
