@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LEAD_SAMPLES = RATE_HZ // 5
+THREADS_END_S = 3.0
+"""Longer than any one piece of work: ten seconds of speech are recognised in half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,25 @@ class EmbeddedSpeech:
         return cls(models, worker_threads=worker_threads, hearing=hearing, cache_bytes=cache_bytes)
 
     async def run(self) -> None:
-        """Listen for all calls, until cancelled."""
-        await self.activity.run()
+        """Listen for all calls, until cancelled; then wait a moment for the threads that calls have let go."""
+        try:
+            await self.activity.run()
+        except trio.Cancelled:
+            # An interpreter that ends under a computing thread aborts the process, whatever its exit code was to be.
+            with trio.move_on_after(THREADS_END_S, shield=True):
+                await self.threads_end()
+            raise
+
+    async def threads_end(self) -> None:
+        """Until no thread computes for any call: every token can be had at once. They are given back."""
+        holders = [object() for _ in range(int(self.limiter.total_tokens))]
+        try:
+            for holder in holders:
+                await self.limiter.acquire_on_behalf_of(holder)
+        finally:
+            for holder in holders:
+                if holder in self.limiter.statistics().borrowers:
+                    self.limiter.release_on_behalf_of(holder)
 
     # --- calls ----------------------------------------------------------------------------------------------
 

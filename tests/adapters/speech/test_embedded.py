@@ -118,7 +118,7 @@ async def test_after_a_hang_up_nothing_is_left(speech: EmbeddedSpeech, say: Say)
             ("opened", "hibari"),
             ("opened", "moonshine"),
         ]
-    await nobody_computes(speech)
+    await all_threads_end(speech)
     assert speech.limiter.borrowed_tokens == 0
 
 
@@ -143,7 +143,28 @@ async def test_a_call_is_let_go_while_its_thread_still_computes(speech: Embedded
         assert speech.limiter.borrowed_tokens == 1
     finally:
         may_end.set()
-    await nobody_computes(speech)
+    await all_threads_end(speech)
+    assert speech.limiter.borrowed_tokens == 0
+
+
+async def test_the_process_does_not_end_under_a_computing_thread(models: Models) -> None:
+    """The interpreter would abort, and a clean stop look like a crash."""
+    from adapters.speech.embedded import EmbeddedSpeech
+
+    speech = EmbeddedSpeech(models, worker_threads=2)
+    has_begun, may_end = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def compute() -> None:
+        token.run_sync_soon(has_begun.set)
+        may_end.wait(0.2)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(speech.run)
+        nursery.start_soon(speech._in_thread, "hibari", compute)
+        await has_begun.wait()
+        nursery.cancel_scope.cancel()
+    assert not may_end.is_set()
     assert speech.limiter.borrowed_tokens == 0
 
 
@@ -211,11 +232,6 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: p
         packages.require_packages()
 
 
-async def nobody_computes(speech: EmbeddedSpeech) -> None:
-    """Until every thread has ended: all tokens can be had at once."""
-    holders = [object() for _ in range(int(speech.limiter.total_tokens))]
+async def all_threads_end(speech: EmbeddedSpeech) -> None:
     with trio.fail_after(10):
-        for holder in holders:
-            await speech.limiter.acquire_on_behalf_of(holder)
-    for holder in holders:
-        speech.limiter.release_on_behalf_of(holder)
+        await speech.threads_end()

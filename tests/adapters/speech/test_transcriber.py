@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-pytest.importorskip("onnxruntime", reason="needs the extra offhook[local]")
-
 from adapters.speech.segments import DEFAULT_HEARING, FRAME_SAMPLES
 from adapters.speech.transcriber import MAX_OWED, EmbeddedTranscriber, Recording, Request
 from engine.errors import SpeechFailed
