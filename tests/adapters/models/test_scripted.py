@@ -161,6 +161,13 @@ def test_never_mind_leaves_the_form(caller: Caller) -> None:
     assert caller.was_hung_up
 
 
+@pytest.mark.parametrize("said", ["No.", "No, thank you.", "No thanks, that's all.", "Nope."])
+def test_nothing_else_is_goodbye(caller: Caller, said: str) -> None:
+    caller.say("What are your opening hours?")
+    caller.say(said)
+    assert caller.was_hung_up
+
+
 def test_goodbye_hangs_up_after_it_is_said(caller: Caller) -> None:
     parts = caller.model.reply([Message(Role.CALLER, "Good-by.")])
     assert parts == ["Thank you for calling Riverside Practice. Goodbye.", HangUp()]
