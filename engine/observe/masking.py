@@ -50,7 +50,7 @@ def mask_number(number: str) -> str:
     no number at all, stay.
     """
     number = number.strip()
-    if not number or number.lower() in _WITHHELD:
+    if not number or number.lower() in _WITHHELD or number.startswith(MASK):
         return number
     digits = [char for char in number if char.isdecimal()]
     if len(digits) < 7 or not _DIALLABLE.fullmatch(number):

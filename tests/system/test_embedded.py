@@ -1,0 +1,54 @@
+"""The embedded profile, spoken to: the commands of the README, over both wires, with no key and no network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.test_process import CLEAN, OFFHOOK, SECRET, serving
+
+pytest.importorskip("onnxruntime", reason="the embedded speech is an extra: pip install 'offhook[local]'")
+
+
+@pytest.mark.parametrize("provider", ["twilio", "vonage"])
+def test_the_demo_answers_a_spoken_question_and_leaves_nothing(provider: str) -> None:
+    done = subprocess.run(
+        [*OFFHOOK, "demo", "--json", "--provider", provider, "--say", "What are your opening hours?"],
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    proof = json.loads(done.stdout)
+    assert proof["problems"] == []
+    assert done.returncode == 0
+    assert proof["answered"] is True
+    assert "opening hours" in proof["turns"][0]["heard"].lower()
+    assert "nine in the morning" in proof["turns"][0]["said"]
+    assert proof["resources_left"] == 0
+    assert proof["released_ms"] < 1000
+
+
+async def test_offhook_call_speaks_to_a_running_engine_and_writes_what_it_heard(tmp_path: Path) -> None:
+    import trio
+
+    async with serving(tmp_path, "") as (_, url):
+        out = tmp_path / "heard.wav"
+        done = await trio.run_process(
+            [*OFFHOOK, "call", url, "--say", "Where are you located?", "--calls", "2", "--out", str(out), "--json"],
+            env=CLEAN | {"TWILIO_AUTH_TOKEN": SECRET},
+            capture_stdout=True,
+            check=False,
+        )
+    result = json.loads(done.stdout)
+    assert result["ok"] is True, result
+    assert done.returncode == 0
+    for call in result["calls"]:
+        assert "mill street" in call["turns"][-1]["heard"].lower()
+        assert call["violations"] == {}
+    assert (tmp_path / "heard-1.wav").stat().st_size > 16_000
+    assert (tmp_path / "heard-2.wav").stat().st_size > 16_000
