@@ -37,8 +37,8 @@ class Matcher:
     """Made once for a script, shared by its calls."""
 
     def __init__(self, candidates: Sequence[Candidate], synonyms: Mapping[str, Sequence[str]]) -> None:
-        self._candidates = candidates
         self._synonyms = synonyms
+        self._keywords = [(item.name, [*map(self.canonical, item.keywords)]) for item in candidates]
         texts = [
             (candidate.name, _terms(self.canonical(example)))
             for candidate in candidates
@@ -61,7 +61,7 @@ class Matcher:
     def by_keyword(self, text: str) -> tuple[str, int] | None:
         """The intent most of whose keywords' words were said, and how many; the first of equals."""
         said = self.canonical(text)
-        scores = [(_words_of(candidate.keywords, said), candidate.name) for candidate in self._candidates]
+        scores = [(_words_of(keywords, said), name) for name, keywords in self._keywords]
         best = max((score for score, _ in scores), default=0)
         return next(((name, score) for score, name in scores if score == best), None) if best else None
 
