@@ -135,7 +135,9 @@ class _Speech(Protocol):
     async def recognise(self, audio: bytes, line: AudioFormat) -> str: ...
 
 
-class _EmbeddedVoice:
+class CallersVoice:
+    """The embedded speech as a caller's mouth and ear."""
+
     def __init__(self, speech: _Speech) -> None:
         self._speech = speech
 
@@ -151,7 +153,7 @@ async def embedded_voice() -> AsyncIterator[Voice]:
     """The embedded speech as a caller's voice. Raises SettingsError when it is not installed."""
     from engine.assembly import load_speech  # noqa: PLC0415 - a second's work that --wav can do without
 
-    yield _EmbeddedVoice(await load_speech(Settings()))
+    yield CallersVoice(await load_speech(Settings()))
 
 
 call = call_command(embedded_voice)

@@ -15,12 +15,12 @@ import trio
 from rich.console import Console
 
 from engine.assembly import Engine
+from engine.cli.call import CallersVoice
 from engine.cli.serve import until_signalled
 from engine.errors import OffhookError, SettingsError
 from engine.observe.logs import configure_logs
 from engine.observe.timeline import Moment, What
-from engine.phone.call import PhoneCall
-from engine.phone.errors import LineLost
+from engine.phone import conversation as phone
 from engine.phone.phone import place_call
 from engine.phone.side import Callee
 from engine.settings import AgentSettings, Secrets, Settings
@@ -34,8 +34,6 @@ LINES = (
 )
 WHOLE_DEMO_S = 240.0
 READY_S = 120.0
-CALLERS_PITCH = 0.86
-"""The caller borrows the agent's voice, lowered, so that the two can be told apart."""
 ALIKE = 0.6
 """Share of an answer's words that must be recognised in what reached the caller's ear."""
 WIRES = {"twilio": "mu-law, 8 kHz", "vonage": "16-bit PCM, 16 kHz"}
@@ -144,49 +142,35 @@ async def _until_ready(engine: Engine, show: _Show) -> None:
 async def _call(  # noqa: PLR0917 - what the one call needs
     engine: Engine, callee: Callee, provider: Provider, lines: tuple[str, ...], show: _Show, proof: Proof
 ) -> None:
+    assert engine.speech is not None  # noqa: S101 - it is ready
+    seen = 0
+
+    def turn_is_over(turn: phone.Turn) -> None:
+        nonlocal seen
+        moments, seen = show.moments[seen:], len(show.moments)
+        if not turn.said:
+            proof.greeting = turn.heard
+            return
+        heard, said = (_texts(moments, what) for what in (What.HEARD, What.SAID))
+        exchange = Turn(heard, said, None if turn.response_ms is None else round(turn.response_ms), turn.heard)
+        proof.turns.append(exchange)
+        _judge(exchange, proof)
+        show.line(f"         [dim]{exchange.response_ms} ms from the caller's last sound to the answer's first[/]")
+
     async with place_call(provider, callee, report_end=True) as call:
         show.begin()
-        proof.greeting = await _listen(engine, call)
-        proof.answered = bool(proof.greeting)
-        for line in lines:
-            if call.is_over:
-                break
-            turn = await _exchange(engine, call, line, show)
-            proof.turns.append(turn)
-            _judge(turn, proof)
+        voice = CallersVoice(engine.speech)
+        script = [phone.Line(text=line) for line in lines]
+        try:
+            await phone.hold_conversation(call, script, voice, on_turn=turn_is_over)
+        finally:
+            proof.answered = bool(proof.greeting)
+            proof.problems += [f"the wire: {what} ({count}x)" for what, count in call.violations.items()]
         show.line(f"{show.clock()}  [dim]the {'agent' if call.is_over else 'caller'} hangs up[/]\n")
-    proof.problems += [f"the wire: {what} ({count}x)" for what, count in call.violations.items()]
 
 
-async def _exchange(engine: Engine, call: PhoneCall, line: str, show: _Show) -> Turn:
-    assert engine.speech is not None  # noqa: S101 - it is ready
-    audio = await engine.speech.render(line, call.format, pitch=CALLERS_PITCH)
-    before = show.count(What.SAID)
-    said = await call.say(audio)
-    recognised = await _listen(engine, call)
-    with trio.move_on_after(2.0):
-        while show.count(What.SAID) == before:  # noqa: ASYNC110 - the engine's own account comes a moment later
-            await trio.sleep(0.02)
-    response_s = call.timing(said).response_s
-    turn = Turn(
-        heard=show.last_text(What.HEARD),
-        said=show.last_text(What.SAID) if show.count(What.SAID) > before else "",
-        response_ms=None if response_s is None else round(response_s * 1000),
-        recognised=recognised,
-    )
-    if turn.response_ms is not None:
-        show.line(f"         [dim]{turn.response_ms} ms from the caller's last sound to the answer's first[/]")
-    return turn
-
-
-async def _listen(engine: Engine, call: PhoneCall) -> str:
-    """The next thing the agent says, recognised from what reaches the caller's ear."""
-    assert engine.speech is not None  # noqa: S101 - it is ready
-    try:
-        audio = await call.wait_for_reply(within_s=15.0)
-    except LineLost:
-        return ""
-    return await engine.speech.recognise(audio, call.format)
+def _texts(moments: list[Moment], what: What) -> str:
+    return " ".join(str(moment.fields["text"]) for moment in moments if moment.what is what)
 
 
 def _judge(turn: Turn, proof: Proof) -> None:
@@ -263,11 +247,11 @@ class _Show:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._moments: list[Moment] = []
+        self.moments: list[Moment] = []
         self._began_s = 0.0
 
     def __call__(self, moment: Moment) -> None:
-        self._moments.append(moment)
+        self.moments.append(moment)
         fields = moment.fields
         if moment.what is What.HEARD:
             self.line(f"{self.clock()}  [green]caller[/]  {fields['text']}")
@@ -290,11 +274,7 @@ class _Show:
         sys.stdout.flush()
 
     def count(self, what: What) -> int:
-        return sum(moment.what is what for moment in self._moments)
+        return sum(moment.what is what for moment in self.moments)
 
     def last(self, what: What) -> dict[str, object] | None:
-        return next((dict(moment.fields) for moment in reversed(self._moments) if moment.what is what), None)
-
-    def last_text(self, what: What) -> str:
-        fields = self.last(what)
-        return str(fields["text"]) if fields else ""
+        return next((dict(moment.fields) for moment in reversed(self.moments) if moment.what is what), None)

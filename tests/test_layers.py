@@ -1,0 +1,95 @@
+"""Imports point one way. This is the map of the house; a new folder, or a new arrow, is decided here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+BASE = {"engine", "engine.events", "engine.errors"}
+PURE = {"engine.audio", "engine.dialogue"}
+PORTS = {"engine.ports", "engine.settings"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "engine": set(),
+    "engine.events": set(),
+    "engine.errors": set(),
+    "engine.audio": BASE,
+    "engine.dialogue": BASE,
+    "engine.ports": BASE | PURE,
+    "engine.settings": BASE,
+    "engine.observe": BASE | {"engine.ports"},
+    "engine.runtime": BASE | {"engine.ports", "engine.observe"},
+    "engine.calls": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
+    "engine.phone": BASE | PURE | {"engine.runtime"},
+    "engine.web": BASE | PORTS | {"engine.observe", "engine.runtime", "engine.calls"},
+    "engine.assembly": BASE
+    | PURE
+    | PORTS
+    | {f"engine.{name}" for name in ("observe", "runtime", "calls", "web")}
+    | {"adapters"},
+    "engine.cli": BASE | PURE | PORTS | {f"engine.{name}" for name in ("observe", "runtime", "phone", "assembly")},
+    "engine.__main__": {"engine.cli"},
+    "adapters": BASE | {"engine.audio", "engine.ports", "engine.observe", "engine.runtime"},
+}
+"""Package or module to what it may import of ours, besides itself."""
+
+NO_TRIO = ("engine.events", "engine.errors", "engine.audio", "engine.dialogue", "engine.settings")
+
+
+def modules() -> list[Path]:
+    return sorted([*ROOT.glob("engine/**/*.py"), *ROOT.glob("adapters/**/*.py")])
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_of(module: str) -> str:
+    """The longest name on the map that it belongs to."""
+    return max((name for name in MAY_IMPORT if module == name or module.startswith(f"{name}.")), key=len)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
+    module = name_of(path)
+    package = package_of(module)
+    for imported in imports_of(path):
+        if not imported.startswith(("engine", "adapters")):
+            continue
+        target = package_of(imported)
+        if target == "engine" and imported != "engine.__version__":
+            target = f"engine.{imported.split('.')[1]}"
+        assert target == package or target in MAY_IMPORT[package], f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("adapters/*/*.py")), ids=name_of)
+def test_adapters_do_not_import_each_others_packages(path: Path) -> None:
+    own = ".".join(name_of(path).split(".")[:2])
+    others = [name for name in imports_of(path) if name.startswith("adapters.") and not name.startswith(own)]
+    assert others == []
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if name_of(path).startswith(NO_TRIO)], ids=name_of)
+def test_pure_packages_do_not_import_trio(path: Path) -> None:
+    assert not [name for name in imports_of(path) if name.split(".")[0] == "trio"]
+
+
+def test_every_part_of_the_house_is_on_the_map() -> None:
+    parts = {
+        f"engine.{path.stem}" for path in ROOT.glob("engine/*") if path.stem not in ("__init__", "py", "__pycache__")
+    }
+    assert parts <= set(MAY_IMPORT), parts - set(MAY_IMPORT)
