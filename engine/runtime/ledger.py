@@ -92,22 +92,19 @@ class Ledger:
         how = How.CLEAN
         try:
             yield resource
-        except trio.Cancelled:
-            how = How.CANCELLED
-            raise
-        except BaseException:
-            how = How.ERROR
+        except BaseException as exc:
+            how = How.CANCELLED if _is_cancellation(exc) else How.ERROR
             raise
         finally:
             closing_at = trio.current_time()
             try:
                 # Whatever ended the block is handed to the resource, as `async with` would; it is not swallowed.
                 await opening.__aexit__(*sys.exc_info())
-            except trio.Cancelled:
-                how = How.FORCED if how is How.CLEAN else how
-                raise
-            except BaseException:
-                how = How.ERROR
+            except BaseException as exc:
+                if not _is_cancellation(exc):
+                    how = How.ERROR
+                elif how is How.CLEAN:
+                    how = How.FORCED
                 raise
             finally:
                 self._strike_off(entry, how, closing_at, closed=is_closed is None or is_closed(resource))
@@ -161,3 +158,10 @@ class Ledger:
         self.leaks += 1
         self._book.leaked(entry.kind, entry.vendor)
         log.error("resource_leaked", call_id=self.call_id, kind=str(entry.kind), vendor=entry.vendor)
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    """Cancelled, or the group that a nursery on the way has made of nothing else."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(trio.Cancelled)[1] is None
+    return isinstance(exc, trio.Cancelled)

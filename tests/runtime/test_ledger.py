@@ -97,6 +97,23 @@ async def test_a_close_that_outlives_its_deadline_was_forced(
     assert (book.closed_how, book.open, ledger.forced) == ([How.FORCED], 0, 1)
 
 
+async def test_a_close_in_a_nursery_of_its_own_was_forced_just_the_same(
+    ledger: Ledger, book: Book, autojump_clock: MockClock
+) -> None:
+    @asynccontextmanager
+    async def busy() -> AsyncIterator[Line]:
+        async with trio.open_nursery() as nursery:
+            yield Line()
+            nursery.start_soon(trio.sleep, 60)
+            nursery.start_soon(trio.sleep, 60)
+            await trio.sleep(60)
+
+    with trio.CancelScope() as scope:
+        async with ledger.own(KIND, "v", busy()):
+            scope.deadline = trio.current_time() + 1
+    assert book.closed_how == [How.FORCED]
+
+
 async def test_a_close_that_fails_is_counted_and_passes_its_error_on(ledger: Ledger, book: Book) -> None:
     with pytest.raises(ValueError, match="torn"):
         async with ledger.own(KIND, "v", opened(Line(error=ValueError("torn")))):
