@@ -33,18 +33,23 @@ class EmbeddedAgent:
         self._speech = speech
 
     async def prepare(self, lines: Iterable[AudioFormat]) -> None:
-        """Make the fixed phrases' audio, in every format a line may have."""
+        """Make the audio of what is said without the model, in every format a line may have."""
         for line in lines:
             await self._speech.prepare((text for text in self.phrases.all() if text), line)
 
+    async def prepare_answers(self, lines: Iterable[AudioFormat]) -> None:
+        """And of the answers that are the same for every caller: no call need wait for these."""
+        for line in lines:
+            await self._speech.prepare(self._script.fixed_phrases(), line)
+
     def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
-        return self._speech.open_transcriber(call, owner)
+        return self._speech.open_transcriber(call)
 
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
-        return self._speech.open_synthesizer(call, owner)
+        return self._speech.open_synthesizer(call)
 
     def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
-        return open_model(self._script, owner)
+        return open_model(self._script)
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         return self._speech.clip(text, format)

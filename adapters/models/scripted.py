@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
@@ -13,9 +13,7 @@ from adapters.models.script import Intent, Script, Slot, SlotType
 from adapters.models.slots import read_slot
 from adapters.models.spoken import mentions_any, plain, yes_or_no
 from engine.events import HangUp, Message, ReplyPart, Role
-from engine.ports import LanguageModel, Owner, ResourceKind
 
-VENDOR = "script"
 _REPEAT = ("repeat", "say that again", "say it again", "pardon", "come again", "what did you say", "once more")
 _WHAT = frozenset(["what", "sorry", "excuse me", "huh", "hm"])
 _START_OVER = ("never mind", "start over", "forget it", "start again")
@@ -257,24 +255,14 @@ class ScriptedModel:
         return text.format_map({**self._script.facts, **self._state.values})
 
 
-def open_model(
-    script: Script, owner: Owner, today: Callable[[], date] | None = None
-) -> AbstractAsyncContextManager[LanguageModel]:
-    """A model for one call, entered in its ledger."""
-    return owner.own(ResourceKind.LLM_CONNECTION, VENDOR, _open(script, today), is_closed=_is_closed)
-
-
 @asynccontextmanager
-async def _open(script: Script, today: Callable[[], date] | None) -> AsyncIterator[ScriptedModel]:
+async def open_model(script: Script, today: Callable[[], date] | None = None) -> AsyncIterator[ScriptedModel]:
+    """A model for one call."""
     model = ScriptedModel(script, today)
     try:
         yield model
     finally:
         model.is_closed = True
-
-
-def _is_closed(model: ScriptedModel) -> bool:
-    return model.is_closed
 
 
 def _local_today() -> date:

@@ -19,11 +19,11 @@ from adapters.speech import transcriber as ear
 from adapters.speech.packages import require_packages
 from adapters.speech.segments import DEFAULT_HEARING, FRAME_SAMPLES, RATE_HZ, Change, Hearing, Segmenter
 from adapters.speech.synthesizer import CACHE_BYTES, EmbeddedSynthesizer, PhraseCache
-from adapters.speech.transcriber import EmbeddedTranscriber, Request, open_transcriber
+from adapters.speech.transcriber import Request, open_transcriber
 from engine.audio.convert import convert
 from engine.errors import SpeechFailed
 from engine.events import PCM16_8K, AudioFormat, CallInfo
-from engine.ports import Owner, ResourceKind, Synthesizer, Transcriber
+from engine.ports import Synthesizer, Transcriber
 
 if TYPE_CHECKING:
     # Imported when the models are loaded: numpy and onnxruntime are in an extra, and slow to import.
@@ -112,13 +112,11 @@ class EmbeddedSpeech:
 
     # --- calls ----------------------------------------------------------------------------------------------
 
-    def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
-        opening = open_transcriber(call.format, self, self.activity, self._hearing)
-        return owner.own(ResourceKind.SPEECH_CLIENT, ear.VENDOR, opening, is_closed=_ear_is_closed)
+    def open_transcriber(self, call: CallInfo) -> AbstractAsyncContextManager[Transcriber]:
+        return open_transcriber(call.format, self, self.activity, self._hearing)
 
-    def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
-        opening = self._open_synthesizer(call.format)
-        return owner.own(ResourceKind.TTS_CLIENT, mouth.VENDOR, opening, is_closed=_voice_is_closed)
+    def open_synthesizer(self, call: CallInfo) -> AbstractAsyncContextManager[Synthesizer]:
+        return self._open_synthesizer(call.format)
 
     async def prepare(self, phrases: Iterable[str], line: AudioFormat) -> None:
         """Make the audio of fixed phrases beforehand, as long as there is room for it.
@@ -200,11 +198,3 @@ def _stretches(model: SpeechModel, pcm: bytes, hearing: Hearing) -> Iterable[tup
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def _ear_is_closed(transcriber: EmbeddedTranscriber) -> bool:
-    return transcriber.is_closed
-
-
-def _voice_is_closed(synthesizer: EmbeddedSynthesizer) -> bool:
-    return synthesizer.is_closed

@@ -14,28 +14,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from engine.errors import SettingsError, SpeechFailed
 from engine.events import MULAW_8K, PCM16_16K, AudioFormat, CallInfo, Heard, SpeechStarted, SpeechStopped
-from engine.ports import ResourceKind, Transcriber
-from engine.runtime.ledger import How, Ledger
+from engine.ports import Transcriber
 from tests.adapters.speech.conftest import Say
 
 if TYPE_CHECKING:
     from adapters.speech.embedded import EmbeddedSpeech, Models
-
-
-class Book:
-    """What the ledgers report."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str]] = []
-
-    def opened(self, kind: ResourceKind, vendor: str) -> None:
-        self.lines.append(("opened", vendor))
-
-    def closed(self, kind: ResourceKind, vendor: str, how: How, took_s: float) -> None:
-        self.lines.append((str(how), vendor))
-
-    def leaked(self, kind: ResourceKind, vendor: str) -> None:
-        self.lines.append(("leaked", vendor))
 
 
 def call_on(line: AudioFormat, call_id: str = "CA1") -> CallInfo:
@@ -44,7 +27,7 @@ def call_on(line: AudioFormat, call_id: str = "CA1") -> CallInfo:
 
 async def listen_to(speech: EmbeddedSpeech, line: AudioFormat, audio: bytes) -> list[object]:
     """One call that says this and then is silent: every event until its words."""
-    async with speech.open_transcriber(call_on(line), Ledger("CA1", Book())) as ear:
+    async with speech.open_transcriber(call_on(line)) as ear:
         events: list[object] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(say_to, ear, line, line.silence(0.3) + audio + line.silence(0.8))
@@ -94,15 +77,13 @@ async def test_calls_side_by_side_hear_only_their_own_caller(speech: EmbeddedSpe
 
 
 async def test_after_a_hang_up_nothing_is_left(speech: EmbeddedSpeech, say: Say) -> None:
-    """At every moment of a call; the lane, the ledger and the threads' tokens."""
+    """At every moment of a call: the lane, the parts and the threads' tokens."""
     audio = MULAW_8K.silence(0.1) + say("What are your opening hours?") + MULAW_8K.silence(0.5)
     for moment in (0, 20, 60, 85, 92, 100):
-        book = Book()
-        ledger = Ledger("CA1", book)
         with trio.CancelScope() as call:
             async with (
-                speech.open_transcriber(call_on(MULAW_8K), ledger) as ear,
-                speech.open_synthesizer(call_on(MULAW_8K), ledger) as voice,
+                speech.open_transcriber(call_on(MULAW_8K)) as ear,
+                speech.open_synthesizer(call_on(MULAW_8K)) as voice,
                 voice.open_speech("We are open from nine until five.") as speaking,
                 trio.open_nursery() as nursery,
             ):
@@ -111,13 +92,8 @@ async def test_after_a_hang_up_nothing_is_left(speech: EmbeddedSpeech, say: Say)
                 call.cancel()
         assert call.cancelled_caught
         assert speech.activity.lanes == 0
-        assert ledger.entries == ()
-        assert sorted(book.lines) == [
-            ("cancelled", "hibari"),
-            ("cancelled", "moonshine"),
-            ("opened", "hibari"),
-            ("opened", "moonshine"),
-        ]
+        assert ear.is_closed
+        assert voice.is_closed
     await all_threads_end(speech)
     assert speech.limiter.borrowed_tokens == 0
 
@@ -204,7 +180,7 @@ async def test_prepared_phrases_are_at_hand_as_clips(speech: EmbeddedSpeech, say
     assert clip == say("Hello, this is Riverside Practice.") + say("How can I help you?")
     assert speech.clip(phrase, PCM16_16K) is None
     async with (
-        speech.open_synthesizer(call_on(MULAW_8K), Ledger("CA1", Book())) as voice,
+        speech.open_synthesizer(call_on(MULAW_8K)) as voice,
         voice.open_speech(phrase) as audio,
     ):
         assert b"".join([piece async for piece in audio]) == clip
