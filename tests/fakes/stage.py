@@ -210,9 +210,18 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    agent: Agent, *, max_calls: int = 10, metrics: Metrics | None = None, **limits: Any
+    *agents: Agent,
+    max_calls: int = 10,
+    metrics: Metrics | None = None,
+    lines: Mapping[str, str] | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Stage]:
-    settings = Settings(limits=replace(Limits(), max_calls=max_calls, **limits), agents={agent.name: AgentSettings()})
+    """The first agent answers what ``lines`` (dialled number to name) does not send to another."""
+    settings = Settings(
+        limits=replace(Limits(), max_calls=max_calls, **limits),
+        agents={agent.name: AgentSettings() for agent in agents},
+        lines=lines or {},
+    )
     metrics = metrics or Metrics()
     registry = Registry(capacity=max_calls, metrics=metrics)
     ticker = Ticker()
@@ -222,7 +231,7 @@ async def stage(
         return open_link(socket, codec, form, ticker=ticker, on_bad=on_bad)
 
     around = Surroundings(settings.limits, metrics, link, httpx.AsyncClient, [moments.append])
-    supervisor = Supervisor(registry, {agent.name: agent}, settings, around)
+    supervisor = Supervisor(registry, {agent.name: agent for agent in agents}, settings, around)
     supervisor.is_started = True
     async with trio.open_nursery() as actors:
         actors.start_soon(registry.run)
