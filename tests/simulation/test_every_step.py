@@ -6,8 +6,6 @@ for each step, with the disturbance just before it. Virtual time, memory streams
 
 from __future__ import annotations
 
-import contextvars
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,33 +19,10 @@ from engine.observe.timeline import What
 from engine.runtime.sockets import HandshakeFailed
 from tests.fakes.puppet import PuppetAgent
 from tests.fakes.stage import Caller, Stage, stage
+from tests.simulation.steps import AtStep, fix_the_order, is_target
 
 RELEASED_WITHIN_S = 2.0
 APOLOGY_S = 8.0
-_is_target: contextvars.ContextVar[bool] = contextvars.ContextVar("is_target", default=False)
-
-
-def _is_inside_trio(task: trio.lowlevel.Task) -> bool:
-    """The step is the end of a nursery's wait for its children: no code of anybody's that could raise there."""
-    return any(frame.f_code.co_name == "_nested_child_finished" for frame, _ in task.iter_await_frames())
-
-
-class AtStep(trio.abc.Instrument):
-    """Counts the steps of the tasks of one call, and disturbs the call just before step ``k``."""
-
-    def __init__(self, k: int | None, disturb: Callable[[trio.lowlevel.Task], None] = lambda _: None) -> None:
-        self.steps = 0
-        self.at_s: float | None = None
-        self._k = k
-        self._disturb = disturb
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if not task.context.get(_is_target, False) or _is_inside_trio(task):
-            return
-        self.steps += 1
-        if self.steps == self._k:
-            self.at_s = trio.current_time()
-            self._disturb(task)
 
 
 class Scene:
@@ -84,7 +59,7 @@ class Scene:
                 self.problems.append(f"escaped: {on.escaped!r}")
 
     async def _canonical(self, on: Stage, step: AtStep) -> None:
-        on.serve_in.run(_is_target.set, True)
+        on.serve_in.run(is_target.set, True)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve, on)
             with trio.move_on_after(3), suppress(HandshakeFailed, trio.BrokenResourceError):
@@ -186,7 +161,7 @@ def play(metrics: Metrics, k: int | None, kind: str) -> tuple[Scene, AtStep]:
         running._next_send = Injected(f"at step {k}")
 
     step = AtStep(k, {"cut": cut, "drop": drop, "throw": throw}[kind])
-    trio._core._run._r.seed(7)  # the order of tasks that are ready together
+    fix_the_order()
     trio.run(scene.run, step, clock=MockClock(autojump_threshold=0))
     return scene, step
 
