@@ -8,6 +8,8 @@ import struct
 import trio
 from trio.abc import Stream
 
+from engine.runtime.wire import abort_stream
+
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 
 
@@ -42,7 +44,8 @@ def frame(
     if not masked:
         return head + payload
     key = os.urandom(4)
-    return head + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+    mask = (key * (len(payload) // 4 + 1))[: len(payload)]
+    return head + key + (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(len(payload), "big")
 
 
 async def read_head(stream: trio.abc.ReceiveStream) -> tuple[bytes, bytes]:
@@ -63,6 +66,7 @@ class RawPeer:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._data = b""
+        self._sending = trio.Lock()
 
     async def upgrade(self, path: str = "/media/test", extra: str = "") -> bytes:
         """The head of the answer."""
@@ -71,7 +75,12 @@ class RawPeer:
         return head
 
     async def send(self, *frames: bytes) -> None:
-        await self.stream.send_all(b"".join(frames))
+        async with self._sending:
+            await self.stream.send_all(b"".join(frames))
+
+    def reset(self) -> None:
+        """Cut a TCP stream off."""
+        abort_stream(self.stream)
 
     async def read_frame(self) -> tuple[int, bytes] | None:
         """(opcode, payload) of the next frame, None at the end of the stream. Raises ValueError for a torn one."""
