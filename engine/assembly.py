@@ -180,8 +180,10 @@ class Engine:
 
         actors.start_soon(keep)
 
-    def _give_up(self, _actor: str) -> None:
+    def _give_up(self, actor: str) -> None:
         self.has_given_up = True
+        if actor == "registry":
+            self.registry.abandon()
         self.stop()
 
     async def _housekeeping(self) -> None:

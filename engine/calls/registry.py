@@ -177,6 +177,8 @@ class Registry:
         finally:
             slot.gone.set()
             self._mailbox.tell(Release(slot))
+            if self._mailbox.is_closed:
+                self._release(slot)
 
     def withdraw(self, provider: str, call_id: str) -> None:
         """Give back what was promised to a call that has ended before its media came. Never waits."""
@@ -209,6 +211,12 @@ class Registry:
             if self._empty.is_set():  # else somebody waits on it already
                 self._empty = trio.Event()
             await self._empty.wait()
+
+    def abandon(self) -> None:
+        """The actor is not started again: nobody new is let in, and live calls let go of their slots by themselves."""
+        self._mailbox.close()
+        self._promises.clear()
+        self._rebuild()
 
     # --- the actor ------------------------------------------------------------------------------------------
 

@@ -64,6 +64,10 @@ class Mailbox(Generic[M]):
         self._closed = False
         self._on_depth = on_depth
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def __len__(self) -> int:
         return len(self._messages)
 
@@ -94,10 +98,12 @@ class Mailbox(Generic[M]):
         finally:
             self._unanswered.discard(answer)
 
-    async def __aiter__(self) -> AsyncIterator[M]:
+    def __aiter__(self) -> AsyncIterator[M]:
         """Messages as they come, for ever; for the one task that runs the actor."""
-        while True:
-            yield await self.receive()
+        return self  # no generator: one that a crash leaves half-way is the collector's to close
+
+    async def __anext__(self) -> M:
+        return await self.receive()
 
     async def receive(self) -> M:
         """The next message; each receive is a checkpoint, so that a flood of mail does not starve the loop."""

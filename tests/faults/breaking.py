@@ -162,5 +162,3 @@ class _Channel(trio.abc.ReceiveChannel[Any]):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-

@@ -1,4 +1,4 @@
-"""A provider's end of one media socket, as raw frames: right where the test wants it right, wrong where it wants it wrong."""
+"""A provider's end of one media socket, as raw frames: right or wrong, as the test wants it."""
 
 from __future__ import annotations
 
