@@ -14,6 +14,7 @@ from engine.events import AudioFormat
 from engine.phone.phone import SIDES
 from engine.phone.side import Callee, Clear, Mark, Play
 from tests.fakes.hostile import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, frame
+from tests.fakes.plain_speech import frames_of, speak, words
 
 MEDIA_PATHS = {"twilio": "/media/twilio", "vonage": "/media/vonage"}
 PROVIDERS = tuple(MEDIA_PATHS)
@@ -121,7 +122,16 @@ class Line:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
+    async def ask(self, text: str, *, within_s: float = 4.0) -> str:
+        """Say this, all at once; the answer in words. Needs somebody who keeps the line open with silence."""
+        heard = len(self.heard)
+        said = speak(text, self.format, chars_per_s=50)
+        await self.send(*(self.media(sound) for sound in frames_of(said, self.format)))
+        await trio.sleep(within_s)
+        return " ".join(words(bytes(self.heard[heard:]), self.format).split())
+
     def media(self, audio: bytes) -> str | bytes:
+        """One frame of the caller, as a message."""
         if self.provider == "vonage":
             return audio
         self._chunk += 1
