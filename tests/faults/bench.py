@@ -34,12 +34,18 @@ STEP_CPU_S = 0.1
 
 @asynccontextmanager
 async def bench(
-    provider: str = "twilio", *, may_crash: bool = False, expected_errors: frozenset[str] = frozenset(), **limits: Any
+    provider: str = "twilio",
+    *,
+    witness: bool = True,
+    may_crash: bool = False,
+    expected_errors: frozenset[str] = frozenset(),
+    **limits: Any,
 ) -> AsyncIterator[Bench]:
     """An engine and a witness call of ``provider`` that has been answered once already.
 
-    On leaving: the witness is answered once more and hangs up; then nothing may be left. ``expected_errors`` are events
-    that may be logged as errors; without ``may_crash`` no call may have ended as a crash, and no traceback is logged.
+    On leaving: the witness, if there is one, is answered once more and hangs up; then nothing may be left.
+    ``expected_errors`` are events that may be logged as errors; without ``may_crash`` no call may have ended as a
+    crash, and no traceback is logged.
     """
     steps = Steps()
     with captured_log() as logged, ungrouped():
@@ -48,7 +54,10 @@ async def bench(
             await trio.testing.wait_all_tasks_blocked()
             baseline = (descriptors(), tasks())
             made = Bench(rig, logged)
-            async with Witness(rig, provider).talking() as made.witness:
+            if witness:
+                async with Witness(rig, provider).talking():
+                    yield made
+            else:
                 yield made
             await made.at_rest(baseline)
             trio.lowlevel.remove_instrument(steps)
@@ -60,8 +69,6 @@ async def bench(
 
 class Bench:
     """``log`` is everything logged so far."""
-
-    witness: Witness
 
     def __init__(self, rig: Rig, logged: list[dict[str, Any]]) -> None:
         self.rig = rig

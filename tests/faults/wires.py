@@ -112,13 +112,14 @@ class Line:
             if at_pace:
                 await trio.sleep(0.02)
 
-    async def keep_talking(self) -> None:
-        """Silence at the line's pace, five frames at a time, until the socket is gone or the test cancels it."""
+    async def keep_talking(self, every_s: float = 0.1) -> None:
+        """Silence, five frames at a time and by default at the line's pace, until the socket is gone or the test
+        cancels it."""
         silence = self.format.silence(0.02)
         try:
             while not self.over.is_set():
                 await self.send(*[self.media(silence) for _ in range(5)])
-                await trio.sleep(0.1)
+                await trio.sleep(every_s)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 

@@ -57,9 +57,8 @@ class Rig:
         """Over all labels."""
         return sum(
             sample.value
-            for family in self.engine.metrics.registry.collect()
+            for family in self.engine.metrics.registry.restricted_registry([f"offhook_{name}"]).collect()
             for sample in family.samples
-            if sample.name == f"offhook_{name}"
         )
 
     def balance(self) -> dict[str, float]:
