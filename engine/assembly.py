@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,12 +21,12 @@ from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
 from engine.errors import SettingsError, SpeechFailed
-from engine.events import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
+from engine.events import FRAME_S, MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
+from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Watcher
-from engine.ports import Agent, Codec, Provider, ProviderLink
+from engine.ports import Agent, Provider
 from engine.runtime.lag import LagWatch
-from engine.runtime.sockets import Socket
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
 from engine.settings import Settings
@@ -37,6 +37,7 @@ from engine.web.urls import LOOPBACK, PublicUrl
 
 if TYPE_CHECKING:
     from adapters.speech.embedded import EmbeddedSpeech
+    from adapters.speech.voice_activity import VoiceActivity
 
 log = structlog.get_logger()
 
@@ -69,10 +70,13 @@ class Engine:
         self._lag = LagWatch(self.metrics.event_loop_lag_seconds.observe)
         self._stopping = trio.Event()
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
-        around = Surroundings(settings.limits, self.metrics, self._open_link, HttpClients(), list(watchers))
+        around = Surroundings(
+            settings.limits, self.metrics, partial(open_link, ticker=self._ticker), HttpClients(), list(watchers)
+        )
         self.supervisor = Supervisor(self.registry, self._agents, settings, around)
         self.speech: EmbeddedSpeech | None = None
         """The embedded speech, once it has loaded."""
+        self._unheard_frames = 0
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Until stopped and drained. Started, with its address, as soon as it listens; ``/readyz`` tells when it
@@ -167,11 +171,6 @@ class Engine:
         }
         return [formats[provider.name] for provider in self._providers]
 
-    def _open_link(
-        self, socket: Socket, codec: Codec, form: AudioFormat, *, on_bad: Callable[[str], None]
-    ) -> AbstractAsyncContextManager[ProviderLink]:
-        return open_link(socket, codec, form, ticker=self._ticker, on_bad=on_bad)
-
     def _keep(self, actors: trio.Nursery, name: str, run: Callable[[], Awaitable[None]]) -> None:
         restarts = self.metrics.actor_restarts_total.labels(actor=name)
 
@@ -196,7 +195,18 @@ class Engine:
             limiter = self.speech.limiter if self.speech else trio.to_thread.current_default_thread_limiter()
             metrics.worker_threads_in_use.set(limiter.borrowed_tokens)
             metrics.worker_threads_limit.set(limiter.total_tokens)
+            metrics.playout_buffered.show()
+            if self.speech is not None:
+                self._note_hearing(self.speech.activity)
             await trio.sleep(HOUSEKEEPING_S)
+
+    def _note_hearing(self, activity: VoiceActivity) -> None:
+        self.metrics.audio_buffered_seconds.labels(queue=AudioQueue.TRANSCRIBER).set(activity.longest_queue_s)
+        dropped = int(activity.dropped_s / FRAME_S)
+        self.metrics.audio_frames_dropped_total.labels(direction=AudioDirection.IN, reason=FrameDrop.QUEUE_FULL).inc(
+            dropped - self._unheard_frames
+        )
+        self._unheard_frames = dropped
 
 
 class HttpClients:

@@ -67,14 +67,21 @@ async def open_link(
     *,
     ticker: Ticker,
     on_bad: Callable[[str], None] = lambda _: None,
+    on_late: Callable[[float], None] = lambda _: None,
+    on_dry: Callable[[float], None] = lambda _: None,
+    on_drop: Callable[[str, float], None] = lambda *_: None,
 ) -> AsyncIterator[Link]:
     """The line over a socket whose start message ``codec`` has decoded already.
 
-    ``on_bad`` is told the kind of each unusable message. Left politely, the write under way is finished, for at most
-    ``FINISH_S``; cancelled or left by an exception, it is broken off. Then nothing is sent any more, and what was
-    still queued is dropped. The socket stays open. An exception of the block comes out as it is, in no group.
+    ``on_bad`` is told the kind of each unusable message; ``on_late`` how many seconds after its time audio that was
+    held back had been written; ``on_dry`` for how long the provider had run out of it meanwhile; ``on_drop`` the
+    seconds of audio that nobody will hear, with ``cleared`` or ``closed``. They must not wait.
+
+    Left politely, the write under way is finished, for at most ``FINISH_S``; cancelled or left by an exception, it is
+    broken off. Then nothing is sent any more, and what was still queued is dropped. The socket stays open. An exception
+    of the block comes out as it is, in no group.
     """
-    link = Link(socket, codec, form, ticker, on_bad)
+    link = Link(socket, codec, form, ticker, on_bad, on_late, on_dry, on_drop)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.write)
@@ -94,19 +101,25 @@ async def open_link(
 class Link:
     """A ``ProviderLink``. One task receives, one plays; ``mark`` and ``clear`` never wait."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made in one place, by open_link
         self,
         socket: LinkSocket,
         codec: Codec,
         form: AudioFormat,
         ticker: Ticker,
         on_bad: Callable[[str], None],
+        on_late: Callable[[float], None],
+        on_dry: Callable[[float], None],
+        on_drop: Callable[[str, float], None],
     ) -> None:
         self.format = form
         self._socket = socket
         self._codec = codec
         self._ticker = ticker
         self._on_bad = on_bad
+        self._on_late = on_late
+        self._on_dry = on_dry
+        self._on_drop = on_drop
         self._outbox = Outbox(codec, form)
         self._cleared = trio.Event()
         self._bad_messages = 0
@@ -198,6 +211,7 @@ class Link:
 
     def clear(self) -> None:
         """Drop what is queued but not yet heard, here and at the provider, and the marks with it."""
+        self._drop("cleared")
         self._outbox.clear(trio.current_time())
         self._cleared.set()
         self._cleared = trio.Event()
@@ -213,8 +227,14 @@ class Link:
 
     def stop(self) -> None:
         """Send nothing any more."""
+        if not self._is_stopping:
+            self._drop("closed")
         self._is_stopping = True
         self._wake.set()
+
+    def _drop(self, why: str) -> None:
+        if (unheard_s := self.remaining_s()) > _EPSILON_S:
+            self._on_drop(why, unheard_s)
 
     async def _wait_for_room(self, duration_s: float) -> None:
         while (excess_s := self.remaining_s() + duration_s - AHEAD_S) > _EPSILON_S:
@@ -235,8 +255,13 @@ class Link:
                 self._wake = trio.Event()
                 messages = self._outbox.take(trio.current_time())
                 self._follow_beat()
+                due_at, dry_s = self._outbox.taken_due_at, self._outbox.taken_dry_s
                 if messages:
                     await self._socket.send(*messages)
+                    if due_at is not None:
+                        self._on_late(trio.current_time() - due_at)
+                    if dry_s:
+                        self._on_dry(dry_s)
                 else:
                     await self._wake.wait()
         except SlowPeer as exc:

@@ -47,6 +47,10 @@ class Outbox:
         self.clock = PlayoutClock()
         self.due_at = -math.inf
         """When what is held back has its time, as things stand."""
+        self.taken_due_at: float | None = None
+        """When what was taken last had its time; None if it was not held back until then."""
+        self.taken_dry_s = 0.0
+        """How long the provider had nothing left to play before it was taken."""
         self._codec = codec
         self._bytes_per_s = form.bytes_per_s
         self._frame_bytes = form.frame_bytes
@@ -56,6 +60,8 @@ class Outbox:
         self._queued_marks = 0
         self._clear_due = False
         self._is_fresh = False  # something was put since the last take
+        self._is_holding = False  # the last take left something in the queue
+        self._planned_at = -math.inf
 
     def __bool__(self) -> bool:
         """Something waits for its time."""
@@ -75,6 +81,7 @@ class Outbox:
     def clear(self, now: float) -> None:
         """Drop all, here and at the provider: the next that is taken begins with the provider's clear."""
         self._queue.clear()
+        self._is_holding = False
         self._queued_bytes = self._queued_marks = 0
         self.clock.clear(now)
         self.generation += 1
@@ -99,19 +106,26 @@ class Outbox:
     def take(self, now: float) -> list[str | bytes]:
         """All that is due, encoded, in order. From now on it counts as the provider's."""
         messages: list[str | bytes] = []
+        self.taken_due_at, self.taken_dry_s = None, 0.0
         if self._clear_due:
             self._clear_due = False
             messages.append(self._codec.encode_clear())
         if self._queue and (self._is_fresh or now >= self.due_at):
             self._is_fresh = False
+            if self._is_holding and now >= self.due_at:
+                # What an echo made due at once is not late for the time before it.
+                self.taken_due_at = max(self.due_at, self._planned_at)
+                self.taken_dry_s = max(0.0, now - self.due_at - self._low_s - _EPSILON_S)
             if self._codec.paced:
                 self._take_frames(messages, now)
             else:
                 self._take_pieces(messages, now)
+            self._is_holding = bool(self._queue)
             self._plan(now)
         return messages
 
     def _plan(self, now: float) -> None:
+        self._planned_at = now
         self.due_at = now + self.clock.remaining(now) - self._low_s
 
     def _take_frames(self, messages: list[str | bytes], now: float) -> None:

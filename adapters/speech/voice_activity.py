@@ -88,6 +88,11 @@ class Lane:
         self._audio = bytearray(2 * _CONTEXT_SAMPLES)
 
     @property
+    def queued_s(self) -> float:
+        """Seconds of audio not judged yet."""
+        return max(0, len(self._audio) - 2 * _CONTEXT_SAMPLES) / (2 * RATE_HZ)
+
+    @property
     def has_frame(self) -> bool:
         return len(self._audio) >= _WINDOW_BYTES
 
@@ -128,6 +133,7 @@ class VoiceActivity:
         self._inline_calls = inline_calls
         self._gather_s = gather_s
         self._lanes: dict[Lane, None] = {}
+        self._dropped_samples = 0  # in lanes that are closed
         self._work = trio.Event()
         self._thread = trio.CapacityLimiter(1)  # of its own: hearing never queues behind recognising
 
@@ -135,6 +141,16 @@ class VoiceActivity:
     def lanes(self) -> int:
         """Calls that are listened to now."""
         return len(self._lanes)
+
+    @property
+    def longest_queue_s(self) -> float:
+        """Audio not judged yet, of the call that has the most of it."""
+        return max((lane.queued_s for lane in self._lanes), default=0.0)
+
+    @property
+    def dropped_s(self) -> float:
+        """Audio dropped unjudged since the start, of all calls."""
+        return (self._dropped_samples + sum(lane.dropped_samples for lane in self._lanes)) / RATE_HZ
 
     @contextmanager
     def open_lane(self, listener: Listener) -> Iterator[Lane]:
@@ -145,6 +161,7 @@ class VoiceActivity:
         finally:
             lane.is_open = False
             del self._lanes[lane]
+            self._dropped_samples += lane.dropped_samples
 
     async def run(self) -> None:
         """Judge frames as they come, until cancelled."""

@@ -22,6 +22,7 @@ from engine.calls.talk import Talk
 from engine.dialogue.conversation import Conversation
 from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
 from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
+from engine.observe.labels import VendorKind
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
@@ -44,13 +45,26 @@ APOLOGISES = frozenset({Cause.SPEECH_FAILED, Cause.LLM_FAILED, Cause.NO_PROGRESS
 """Failures of ours that the caller is told about, with a clip that needs no vendor."""
 HANGS_UP = APOLOGISES | {Cause.AGENT_HANGUP, Cause.SILENCE, Cause.MAX_DURATION, Cause.DRAIN}
 """Ends that are our decision: the provider is told to end the call, too."""
+_RESOURCES = {
+    VendorKind.STT: ResourceKind.SPEECH_CLIENT,
+    VendorKind.TTS: ResourceKind.TTS_CLIENT,
+    VendorKind.LLM: ResourceKind.LLM_CONNECTION,
+}
 
 
 class OpenLink(Protocol):
     """Makes a media socket that has started into a link. Leaving the block stops sending; the socket stays."""
 
     def __call__(
-        self, socket: Socket, codec: Codec, form: AudioFormat, *, on_bad: Callable[[str], None]
+        self,
+        socket: Socket,
+        codec: Codec,
+        form: AudioFormat,
+        *,
+        on_bad: Callable[[str], None],
+        on_late: Callable[[float], None],
+        on_dry: Callable[[float], None],
+        on_drop: Callable[[str, float], None],
     ) -> AbstractAsyncContextManager[ProviderLink]: ...
 
 
@@ -110,7 +124,7 @@ class Call:
         self._info = line.info
         self._slot = slot
         self._around = around
-        self._meters = CallMeters(around.metrics, line.info, line.agent.pipeline)
+        self._meters = CallMeters(around.metrics, line.info, line.agent)
         self._timeline = Timeline(line.info.call_id, around.watchers)
         self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
         self._ledger = Ledger(line.info.call_id, CallBook(around.metrics, self._timeline))
@@ -190,14 +204,16 @@ class Call:
 
     def _vendors(self) -> list[AbstractAsyncContextManager[Any]]:
         agent, info, ledger = self._line.agent, self._info, self._ledger
+        open_s = self._around.limits.open_s
 
-        def own(kind: ResourceKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
-            return ledger.own(kind, vendor, opening, is_closed=lambda part: part.is_closed)
+        def own(role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
+            counted = self._meters.opening(role, vendor, opening, within_s=open_s)
+            return ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
 
         return [
-            own(ResourceKind.SPEECH_CLIENT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
-            own(ResourceKind.TTS_CLIENT, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-            own(ResourceKind.LLM_CONNECTION, agent.model_vendor, agent.open_model(info, ledger)),
+            own(VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
+            own(VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
+            own(VendorKind.LLM, agent.model_vendor, agent.open_model(info, ledger)),
         ]
 
     @asynccontextmanager
@@ -206,7 +222,13 @@ class Call:
         socket, meters = self._line.socket, self._meters
         try:
             async with self._around.open_link(
-                socket, self._line.codec, self._info.format, on_bad=meters.bad_frame
+                socket,
+                self._line.codec,
+                self._info.format,
+                on_bad=meters.on_bad,
+                on_late=meters.on_late,
+                on_dry=meters.on_dry,
+                on_drop=meters.on_drop,
             ) as link:
                 yield link
         except BaseException:
@@ -231,6 +253,8 @@ class Call:
         try:
             while not isinstance(event := await link.receive(), Stopped):
                 if early is not None:
+                    if len(early) == EARLY_EVENTS:
+                        self._meters.early_frame_dropped()
                     early.append(event)
             self._end(CallEnd(Cause.CALLER_HANGUP))
         except trio.EndOfChannel:
@@ -300,7 +324,10 @@ class Call:
                         is_closed=lambda client: client.is_closed,
                     )
                 )
-                await provider.hang_up(self._info.call_id, client)
+                began_at_s = trio.current_time()
+                with self._meters.asked(VendorKind.TELEPHONY, self._info.provider, asking):
+                    await provider.hang_up(self._info.call_id, client)
+                self._meters.connected(VendorKind.TELEPHONY, self._info.provider, trio.current_time() - began_at_s)
             except VendorError as exc:
                 self._log.warning("hang_up_failed", detail=str(exc))
         if asking.cancelled_caught:
@@ -316,7 +343,8 @@ class Call:
         metrics, provider = self._around.metrics, self._info.provider
         metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
         metrics.call_teardown_seconds.labels(outcome=_outcome(end)).observe(teardown_s)
-        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s)
+        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s, spoken_s=talk.voice.spoken_s if talk else 0.0)
+        self._meters.released()
         if audio_out_s == 0 and self._ended_at_s - self._started_at_s > SILENT_GRACE_S:
             metrics.silent_calls_total.labels(provider=provider).inc()
         released_ms = round(teardown_s * 1000, 1)

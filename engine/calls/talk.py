@@ -20,10 +20,25 @@ from engine.dialogue.conversation import Conversation
 from engine.dialogue.sentences import SentenceSplitter
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker
 from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer
-from engine.events import CallInfo, Dtmf, HangUp, Heard, MarkPlayed, ProviderEvent, SpeechStarted, Stopped
+from engine.events import (
+    FRAME_S,
+    CallInfo,
+    Dtmf,
+    HangUp,
+    Heard,
+    MarkPlayed,
+    ProviderEvent,
+    SpeechStarted,
+    SpeechStopped,
+    Stopped,
+)
+from engine.observe.labels import BargeIn, Stage, TurnOutcome, VendorKind
 from engine.observe.timeline import Timeline, What
 from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber
 from engine.settings import Limits
+
+LATE_S = 2 * FRAME_S
+"""With so much time between two frames of the caller, one is late by a whole frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class Talk:
         self.call = call
         self.limits = limits
         self.meters = meters
-        self.voice = Voice(link, synthesizer, agent, patience_s=limits.reply_s)
+        self.voice = Voice(link, synthesizer, agent, meters, patience_s=limits.reply_s)
         self.turns = TurnTaker(Endpointing(limits.finished_turn_s, limits.unfinished_turn_s))
         self.link = link
         self.utterance: Utterance | None = None
@@ -75,6 +90,8 @@ class Talk:
         now = trio.current_time()
         self.started_at_s = now
         self.last_media_s = now
+        self.last_sound_s = now
+        """The caller fell silent."""
         self.last_activity_s = now
         """Somebody spoke, or a key was pressed."""
         self.last_progress_s = now
@@ -90,7 +107,7 @@ class Talk:
         self._something_to_say = trio.Event()
         self._endpoint = trio.CancelScope()
         self._resumable: Resumption | Turn | None = None
-        self._is_setting_up = True
+        self._words_at_s = -math.inf
 
     @property
     def phrases(self) -> Phrases:
@@ -139,6 +156,11 @@ class Talk:
             self.voice.hush(self.utterance)
         self._say_next(Announcement(text, then))
 
+    def note_audio(self) -> None:
+        """Figures that run with the call."""
+        self.meters.audio(in_s=self.audio_in_s, out_s=self.voice.audio_out_s, spoken_s=self.voice.spoken_s)
+        self.meters.buffered(self.voice.remaining_s)
+
     async def say_filler(self) -> None:
         """Tell the caller that the answer takes a moment, if that can be said without the vendors."""
         if await self.voice.say_clip(self.phrases.filler):
@@ -147,7 +169,7 @@ class Talk:
     # --- provider -> recogniser -----------------------------------------------------------------------------
 
     async def _pump(self, early: Iterable[ProviderEvent]) -> None:
-        receive, send = self.link.receive, self._transcriber.send
+        receive, send, on_gap = self.link.receive, self._transcriber.send, self.meters.on_gap
         frame_s = 1.0 / self.link.format.bytes_per_s
         for event in early:
             if isinstance(event, bytes):
@@ -158,7 +180,10 @@ class Talk:
             while True:
                 event = await receive()
                 if type(event) is bytes:
-                    self.last_media_s = trio.current_time()
+                    now = trio.current_time()
+                    if now - self.last_media_s >= LATE_S:
+                        on_gap(now - self.last_media_s - FRAME_S)
+                    self.last_media_s = now
                     self.audio_in_s += len(event) * frame_s
                     send(event)
                 elif self._signal(event):
@@ -186,7 +211,7 @@ class Talk:
         now = trio.current_time()
         self.last_activity_s = now
         self._timeline.note(What.DTMF)
-        self._interrupt("dtmf", now, may_resume=False)
+        self._interrupt(BargeIn.DTMF, now, may_resume=False)
         self.turns.on_digit(event, now)
         self._endpoint.deadline = self.turns.due_at_s()
 
@@ -199,9 +224,13 @@ class Talk:
                 self.last_activity_s = trio.current_time()
                 self.turns.on_speech(event)
                 if isinstance(event, SpeechStarted):
-                    self._interrupt("speech", event.at_s, may_resume=True)
-                elif isinstance(event, Heard) and event.is_final and not event.text.strip():
-                    self._nothing_was_said()
+                    self._interrupt(BargeIn.SPEECH, event.at_s, may_resume=True)
+                elif isinstance(event, SpeechStopped):
+                    self.last_sound_s = event.at_s
+                elif isinstance(event, Heard) and event.is_final:
+                    self._words_at_s = self.last_activity_s
+                    if not event.text.strip():
+                        self._nothing_was_said()
             if trio.current_time() >= self.turns.due_at_s():
                 self._turn_is_over()
 
@@ -214,14 +243,17 @@ class Talk:
         self.turns_taken += 1
         self.last_progress_s = trio.current_time()
         self._timeline.note(What.HEARD, text=turn.text)
-        self.meters.stage("endpointing", self._agent.transcriber_vendor, self.last_progress_s - turn.ended_at_s)
+        words_at_s = max(turn.ended_at_s, self._words_at_s)
+        vendor = self._agent.transcriber_vendor
+        self.meters.stage(Stage.STT_FINAL, vendor, words_at_s - turn.ended_at_s)
+        self.meters.stage(Stage.ENDPOINTING, vendor, self.last_progress_s - words_at_s)
         if self.utterance is not None and self.utterance.is_interruptible:
             # Words without an onset (a recogniser may send them): the answer to the older turn is void.
             self.voice.hush(self.utterance)
         self._conversation.caller_said(turn.text)
         self._say_next(turn)
 
-    def _interrupt(self, kind: str, onset_s: float, *, may_resume: bool) -> None:
+    def _interrupt(self, kind: BargeIn, onset_s: float, *, may_resume: bool) -> None:
         """The caller began to speak, or pressed a key, into the agent's words or thoughts."""
         utterance = self.utterance
         if utterance is None or not utterance.is_interruptible or utterance.was_interrupted:
@@ -232,7 +264,7 @@ class Talk:
         if was_audible:
             stop_s = max(0.0, trio.current_time() - onset_s)
             self.meters.barge_in(kind)
-            self.meters.barge_in_latency.observe(stop_s, exemplar={"call_id": self.call.call_id[:64]})
+            self.meters.silenced(stop_s)
             self._timeline.note(What.BARGE_IN, stop_ms=round(stop_s * 1000))
 
     def _nothing_was_said(self) -> None:
@@ -241,7 +273,7 @@ class Talk:
         if self._resumable is None or self._next is not None or not is_quiet or not math.isinf(self.turns.due_at_s()):
             return
         resumable, self._resumable = self._resumable, None
-        self.meters.barge_in("false")
+        self.meters.barge_in(BargeIn.FALSE)
         self._say_next(resumable)
 
     # --- turns -> words -> line -----------------------------------------------------------------------------
@@ -298,7 +330,7 @@ class Talk:
             self._utterance_is_over(utterance, is_whole=is_whole)
         if not is_whole and not utterance.was_interrupted:
             cause = Cause.SPEECH_FAILED if utterance.spoken else Cause.LLM_FAILED
-            self.meters.turn("error")
+            self.meters.turn(TurnOutcome.ERROR)
             self.end(CallEnd(cause, "no answer in time"))
         elif hangs_up and is_whole:
             self.end(CallEnd(Cause.AGENT_HANGUP))
@@ -313,32 +345,37 @@ class Talk:
 
     async def _answer(self, utterance: Utterance) -> bool:
         """The model's reply, sentence by sentence. True when it wants to hang up."""
+        vendor = self._agent.model_vendor
         splitter = SentenceSplitter()
         asked_at_s = trio.current_time()
-        is_first = True
-        async with self._model.open_reply(self._conversation.context()) as parts:
-            async for part in parts:
-                if is_first:
-                    is_first = False
-                    waited_s = trio.current_time() - asked_at_s
-                    self.meters.stage("llm_first_token", self._agent.model_vendor, waited_s)
-                if isinstance(part, HangUp):
-                    for sentence in splitter.flush():
-                        await self._say(utterance, sentence)
-                    return True
-                for sentence in splitter.feed(part):
-                    await self._say(utterance, sentence)
+        first_at_s: float | None = None
+        with self.meters.asked(VendorKind.LLM, vendor, utterance.scope):
+            async with self._model.open_reply(self._conversation.context()) as parts:
+                async for part in parts:
+                    if first_at_s is None:
+                        first_at_s = trio.current_time()
+                        self.meters.stage(Stage.LLM_FIRST_TOKEN, vendor, first_at_s - asked_at_s)
+                    if isinstance(part, HangUp):
+                        for sentence in splitter.flush():
+                            await self._say(utterance, sentence, first_at_s)
+                        return True
+                    for sentence in splitter.feed(part):
+                        await self._say(utterance, sentence, first_at_s)
         for sentence in splitter.flush():
-            await self._say(utterance, sentence)
+            await self._say(utterance, sentence, first_at_s)
         return False
 
-    async def _say(self, utterance: Utterance, sentence: str) -> None:
+    async def _say(self, utterance: Utterance, sentence: str, first_token_at_s: float | None = None) -> None:
+        """``first_token_at_s``: when the model began to answer, if it is the model's."""
         was_silent = utterance.first_audio_at_s is None
         asked_at_s = trio.current_time()
+        if first_token_at_s is not None and not utterance.spoken:
+            self.meters.stage(Stage.LLM_FIRST_SENTENCE, self._agent.model_vendor, asked_at_s - first_token_at_s)
         await self.voice.say(utterance, sentence)
-        if was_silent and utterance.first_audio_at_s is not None:
+        if utterance.turn is not None and was_silent and utterance.first_audio_at_s is not None:
             vendor = self._agent.synthesizer_vendor
-            self.meters.stage("tts_first_audio", vendor, utterance.first_audio_at_s - asked_at_s)
+            self.meters.stage(Stage.TTS_FIRST_AUDIO, vendor, utterance.first_audio_at_s - asked_at_s)
+            self.meters.stage(Stage.PLAYOUT, self.call.provider, utterance.behind_s)
 
     def _utterance_is_over(self, utterance: Utterance, *, is_whole: bool) -> None:
         now = trio.current_time()
@@ -356,13 +393,18 @@ class Talk:
     def _count(self, utterance: Utterance, heard: str, *, is_whole: bool) -> None:
         fields: dict[str, object] = {"text": heard, "interrupted": not is_whole}
         turn, first_s = utterance.turn, utterance.first_audio_at_s
-        if first_s is not None and self._is_setting_up:
-            self._is_setting_up = False
-            self.meters.setup.observe(first_s - self.started_at_s)
+        if is_whole and heard == self.phrases.greeting:
+            self.meters.greeted()
         if turn is not None:
             if first_s is not None:
-                self.meters.latency(turn, first_s, self.call.call_id)
+                self.meters.latency(turn, first_s)
                 fields["response_ms"] = round((first_s - turn.ended_at_s) * 1000)
-            self.meters.turn("completed" if is_whole else "interrupted" if heard else "superseded")
+            self.meters.turn(_outcome(heard, is_whole=is_whole))
         if heard:
             self._timeline.note(What.SAID, **fields)
+
+
+def _outcome(heard: str, *, is_whole: bool) -> TurnOutcome:
+    if is_whole:
+        return TurnOutcome.COMPLETED
+    return TurnOutcome.INTERRUPTED if heard else TurnOutcome.SUPERSEDED

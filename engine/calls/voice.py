@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 
 import trio
 
+from engine.calls.meters import CallMeters
 from engine.dialogue.heard import Spoken, heard_text, unheard
 from engine.dialogue.turns import Turn
+from engine.observe.labels import VendorKind
 from engine.ports import Agent, ProviderLink, Synthesizer
 
 MARK_GRACE_S = 2.0
 """A mark that has not come back this long after its audio was due is taken for lost."""
+
+DRY_S = 0.001
+"""A line that has had nothing to play for longer than this ran dry."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +39,12 @@ class Utterance:
     filler_said: bool = False
     base_s: float = 0.0
     """The link's ``heard_s`` at which its first sound begins."""
+    behind_s: float = 0.0
+    """What was still to be heard before its first sound."""
+
+    @property
+    def has_sounded(self) -> bool:
+        return self.first_audio_at_s is not None
 
     @property
     def text(self) -> str:
@@ -43,20 +54,30 @@ class Utterance:
 class Voice:
     """One utterance at a time. ``play`` and ``until_heard`` run in the utterance's own task; ``hush`` from any."""
 
-    def __init__(self, link: ProviderLink, synthesizer: Synthesizer, agent: Agent, *, patience_s: float) -> None:
+    def __init__(
+        self, link: ProviderLink, synthesizer: Synthesizer, agent: Agent, meters: CallMeters, *, patience_s: float
+    ) -> None:
         self._link = link
         self._synthesizer = synthesizer
         self._agent = agent
+        self._meters = meters
         self._patience_s = patience_s
+        self._queued_until_s = -math.inf
         self._marks: dict[str, trio.Event] = {}
         self._mark_numbers = itertools.count(1)
         self.audio_out_s = 0.0
-        """Seconds of audio queued since the call began."""
+        """Seconds of audio queued since the call began; of that, made by the vendor:"""
+        self.spoken_s = 0.0
 
     @property
     def is_audible(self) -> bool:
         """Something queued has not been heard yet."""
-        return self._link.remaining_s() > 0
+        return self.remaining_s > 0
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds queued and not heard yet."""
+        return self._link.remaining_s()
 
     def be_patient(self, utterance: Utterance) -> None:
         """Progress was made: from now on the utterance may take ``patience_s`` to make more."""
@@ -73,9 +94,12 @@ class Voice:
         if clip is not None:
             await self._play(utterance, spoken, clip)
         else:
-            async with self._synthesizer.open_speech(sentence) as audio:
-                async for piece in audio:
-                    await self._play(utterance, spoken, piece)
+            self._meters.characters(sentence)
+            with self._meters.asked(VendorKind.TTS, self._agent.synthesizer_vendor, utterance.scope):
+                async with self._synthesizer.open_speech(sentence) as audio:
+                    async for piece in audio:
+                        self.spoken_s += self._link.format.duration_s(piece)
+                        await self._play(utterance, spoken, piece)
         spoken.is_whole = True
 
     async def say_clip(self, text: str) -> bool:
@@ -128,12 +152,17 @@ class Voice:
         # A task that was already on its way when its utterance was cut must not queue one more piece after the clear.
         await trio.lowlevel.checkpoint_if_cancelled()
         if utterance.first_audio_at_s is None:
-            utterance.base_s = self._link.heard_s() + self._link.remaining_s()
+            utterance.behind_s = self.remaining_s
+            utterance.base_s = self._link.heard_s() + utterance.behind_s
             utterance.first_audio_at_s = trio.current_time()
+            self._meters.first_audio()
+        elif (dry_s := trio.current_time() - self._queued_until_s) > DRY_S and not self.is_audible:
+            self._meters.on_dry(dry_s)
         # Waiting for the line to catch up is no lack of progress.
         utterance.scope.deadline = math.inf
         seconds = self._link.format.duration_s(audio)
         spoken.audio_s += seconds
         self.audio_out_s += seconds
         await self._link.play(audio)
+        self._queued_until_s = trio.current_time() + self.remaining_s
         self.be_patient(utterance)

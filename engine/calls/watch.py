@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from engine.errors import CallEnd, Cause
+from engine.observe.labels import DeadAir, TurnOutcome
 
 if TYPE_CHECKING:
     from engine.calls.talk import Talk
@@ -16,14 +18,20 @@ STEP_S = 0.5
 """All watchdogs of a call share one task and look this often: cheaper than a deadline pushed by each frame."""
 DEAD_AIR_S = 3.0
 LAST_MINUTE_S = 60.0
+TASKS_EVERY = 4
+"""Every so many looks the tasks of the call are counted."""
 
 
 async def watch(talk: Talk) -> None:
     """Until cancelled. Never speaks itself: it asks the talk to."""
     rounds = _Rounds(talk)
-    while True:
+    call_task = _above(trio.lowlevel.current_task())
+    for number in itertools.count():
         await trio.sleep(STEP_S)
         now = trio.current_time()
+        talk.note_audio()
+        if number % TASKS_EVERY == 0:
+            talk.meters.tasks(_tasks_of(call_task))
         await rounds.media(now)
         await rounds.answer(now)
         rounds.silence(now)
@@ -54,17 +62,29 @@ class _Rounds:
         """It is the agent's turn and nothing is heard: say a filler, count dead air."""
         talk = self._talk
         utterance = talk.utterance
-        if utterance is None or utterance.turn is None or talk.voice.is_audible:
+        cause, since_s = self._awaited()
+        if cause is None:
             self._in_dead_air = False
             return
-        waited_s = now - utterance.turn.ended_at_s
-        if utterance.first_audio_at_s is None and not utterance.filler_said and waited_s >= self._limits.filler_s:
+        waited_s = now - since_s
+        if utterance and not utterance.has_sounded and not utterance.filler_said and waited_s >= self._limits.filler_s:
             utterance.filler_said = True
             await talk.say_filler()
         if waited_s >= DEAD_AIR_S:
-            cause = "llm" if not utterance.spoken else "tts"
             talk.meters.dead_air(cause, STEP_S, is_new=not self._in_dead_air)
             self._in_dead_air = True
+
+    def _awaited(self) -> tuple[DeadAir | None, float]:
+        """Who is waited for while neither side is audible, and since when."""
+        talk = self._talk
+        utterance = talk.utterance
+        if talk.voice.is_audible or talk.turns.is_caller_speaking:
+            return None, 0.0
+        if utterance is not None and utterance.turn is not None:
+            return DeadAir.TTS if utterance.spoken else DeadAir.LLM, utterance.turn.ended_at_s
+        if utterance is None and talk.turns.is_waiting_for_words:
+            return DeadAir.STT, talk.last_sound_s
+        return None, 0.0
 
     def silence(self, now: float) -> None:
         """Neither side says anything: ask whether the caller is still there, then hang up."""
@@ -73,7 +93,7 @@ class _Rounds:
             self._prompted_at_turn, self._prompts = talk.turns_taken, 0
         if not talk.is_idle or now - talk.last_activity_s < self._limits.silence_s:
             return
-        talk.meters.turn("no_input")
+        talk.meters.turn(TurnOutcome.NO_INPUT)
         if self._prompts < self._limits.silence_prompts:
             self._prompts += 1
             talk.say_of_own_accord(talk.phrases.still_there)
@@ -96,3 +116,19 @@ class _Rounds:
         elif not self._said_last_minute and age_s >= self._limits.max_call_s - LAST_MINUTE_S:
             self._said_last_minute = True
             talk.say_of_own_accord(talk.phrases.last_minute)
+
+
+def _above(task: trio.lowlevel.Task) -> trio.lowlevel.Task:
+    """The task whose nursery this one runs in: the call's."""
+    assert task.parent_nursery is not None  # noqa: S101 - started in the talk's
+    return task.parent_nursery.parent_task
+
+
+def _tasks_of(task: trio.lowlevel.Task) -> int:
+    """The task and all below it."""
+    count, left = 0, [task]
+    while left:
+        count += 1
+        for nursery in left.pop().child_nurseries:
+            left.extend(nursery.child_tasks)
+    return count

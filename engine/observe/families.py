@@ -110,7 +110,7 @@ FAMILIES: tuple[Family, ...] = (
     _seconds("call_duration_seconds", "Admission to last resource closed.", CALL_S, provider=_provider),
     _seconds(
         "call_setup_seconds",
-        "Provider socket accepted to first agent audio frame sent.",
+        "Call admitted to its first agent audio.",
         SETUP_S,
         provider=_provider,
     ),
@@ -166,7 +166,7 @@ FAMILIES: tuple[Family, ...] = (
         "Share of one stage in a turn's latency.",
         STAGE_S,
         stage=_words(of.Stage),
-        vendor=Configured.VENDORS,
+        vendor=_owner,
     ),
     _seconds(
         "barge_in_latency_seconds",
@@ -204,10 +204,15 @@ FAMILIES: tuple[Family, ...] = (
         unit="seconds",
         provider=_provider,
     ),
-    _seconds("audio_send_lag_seconds", "Frame sent later than its due time.", PACING_S, provider=_provider),
+    _seconds(
+        "audio_send_lag_seconds",
+        "Audio held back for its time and sent later than that. A line looks every 20 ms.",
+        PACING_S,
+        provider=_provider,
+    ),
     _seconds(
         "audio_receive_gap_seconds",
-        "Time between inbound frames beyond the frame length.",
+        "Time between inbound frames less the frame length, where a whole frame was late.",
         PACING_S,
         provider=_provider,
     ),
@@ -226,21 +231,21 @@ FAMILIES: tuple[Family, ...] = (
     # vendors
     _counter(
         "vendor_requests_total",
-        "Requests or streams to a vendor, by result.",
+        "Connections, answers, speeches and hang-ups asked of a vendor, by result.",
         vendor=_owner,
         kind=_words(of.VendorKind),
         status=_words(of.VendorStatus),
     ),
     _seconds(
         "vendor_connect_duration_seconds",
-        "Time to connect.",
+        "Until a vendor's part of a call was open, or a provider's REST API had answered.",
         CONNECT_S,
         vendor=_owner,
         kind=_words(of.VendorKind),
     ),
     _counter(
         "speech_audio_seconds_total",
-        "Audio billed by speech vendors.",
+        "Audio given to recognisers and made by synthesizers.",
         unit="seconds",
         vendor=Configured.VENDORS,
         kind=_words(of.SpeechKind),
@@ -252,7 +257,7 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("worker_threads_limit", "Worker threads allowed."),
     _gauge(
         "utilization_ratio",
-        "Largest of calls/capacity, CPU and lag budget; the autoscaling signal.",
+        "Calls, promised ones included, over capacity; the autoscaling signal.",
         unit="ratio",
     ),
     _counter(

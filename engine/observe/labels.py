@@ -16,7 +16,6 @@ class CallDirection(StrEnum):
     """Who dialled."""
 
     INBOUND = "inbound"
-    OUTBOUND = "outbound"
 
 
 class AudioDirection(StrEnum):
@@ -32,10 +31,8 @@ class Rejection(StrEnum):
     CAPACITY = "capacity"
     RATE_LIMIT = "rate_limit"
     BAD_SIGNATURE = "bad_signature"
-    DUPLICATE = "duplicate"
     DRAINING = "draining"
     BAD_START = "bad_start"
-    STORE_DOWN = "store_down"
     NOT_READY = "not_ready"
 
 
@@ -61,13 +58,15 @@ class Stage(StrEnum):
     """What the time between the caller's last sound and the agent's first one went into."""
 
     ENDPOINTING = "endpointing"
+    """After the last words: waiting whether the caller goes on."""
     STT_FINAL = "stt_final"
-    MEMORY = "memory"
+    """From the last sound to its words."""
     LLM_FIRST_TOKEN = "llm_first_token"  # noqa: S105 - a label, not a secret
     LLM_FIRST_SENTENCE = "llm_first_sentence"
-    TOOL = "tool"
+    """From the first piece of text to the first sentence."""
     TTS_FIRST_AUDIO = "tts_first_audio"
     PLAYOUT = "playout"
+    """The first sound waits behind what is still heard, such as a filler."""
 
 
 class BargeIn(StrEnum):
@@ -83,23 +82,21 @@ class DeadAir(StrEnum):
     STT = "stt"
     LLM = "llm"
     TTS = "tts"
-    PLAYOUT = "playout"
-    UNKNOWN = "unknown"
 
 
 class FrameDrop(StrEnum):
     QUEUE_FULL = "queue_full"
-    LATE = "late"
-    BAD_FRAME = "bad_frame"
     CLOSED = "closed"
+    """The call ended before they were heard."""
     CLEARED = "cleared"
+    """The caller interrupted."""
 
 
 class AudioQueue(StrEnum):
     TRANSCRIBER = "transcriber"
-    SYNTHESIZER = "synthesizer"
+    """Of the embedded speech: received and not judged yet."""
     PLAYOUT = "playout"
-    SOCKET = "socket"
+    """Here and at the provider: not heard yet."""
 
 
 class VendorKind(StrEnum):
@@ -114,26 +111,19 @@ class VendorStatus(StrEnum):
     OK = "ok"
     ERROR = "error"
     TIMEOUT = "timeout"
-    REFUSED = "refused"
-    UNAUTHORIZED = "unauthorized"
-    RATE_LIMITED = "rate_limited"
     CANCELLED = "cancelled"
-    CLOSED = "closed"
+    """Nobody waited for it any more: the caller interrupted or hung up."""
 
 
 class SpeechKind(StrEnum):
     STT = "stt"
     TTS = "tts"
-    REALTIME = "realtime"
 
 
 class FullCause(StrEnum):
     """What a node ran out of."""
 
     CALLS = "calls"
-    DESCRIPTORS = "descriptors"
-    MEMORY = "memory"
-    LAG = "lag"
 
 
 class SignatureFailure(StrEnum):
@@ -153,7 +143,6 @@ class HandshakeFailure(StrEnum):
     TOO_LARGE = "too_large"
     TOO_MANY = "too_many"
     BAD_TOKEN = "bad_token"  # noqa: S105 - a label, not a secret
-    BAD_START = "bad_start"
     PROTOCOL = "protocol"
     CLOSED = "closed"
 

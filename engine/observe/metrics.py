@@ -70,6 +70,22 @@ class Labelled(Generic[M]):
         return child
 
 
+class Largest:
+    """A gauge of the largest amount that anybody has noted since it was last shown."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0.0
+
+    def note(self, value: float) -> None:
+        self._value = max(self._value, value)
+
+    def show(self) -> None:
+        """What was noted is on the page from now on, until the next ``show``."""
+        self._gauge.set(self._value)
+        self._value = 0.0
+
+
 class Metrics:
     """Every family of :data:`engine.observe.families.FAMILIES` as an attribute of the same name.
 
@@ -139,6 +155,7 @@ class Metrics:
         self.audio_send_lag_seconds = self._histograms("audio_send_lag_seconds")
         self.audio_receive_gap_seconds = self._histograms("audio_receive_gap_seconds")
         self.audio_buffered_seconds = self._gauges("audio_buffered_seconds")
+        self.playout_buffered = Largest(self.audio_buffered_seconds.labels(queue=of.AudioQueue.PLAYOUT))
         self.bad_frames_total = self._counters("bad_frames_total")
 
         self.vendor_requests_total = self._counters("vendor_requests_total")

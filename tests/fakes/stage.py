@@ -8,6 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -227,10 +228,9 @@ async def stage(
     ticker = Ticker()
     moments: list[Moment] = []
 
-    def link(socket: Socket, codec: Any, form: Any, *, on_bad: Any) -> Any:
-        return open_link(socket, codec, form, ticker=ticker, on_bad=on_bad)
-
-    around = Surroundings(settings.limits, metrics, link, httpx.AsyncClient, [moments.append])
+    around = Surroundings(
+        settings.limits, metrics, partial(open_link, ticker=ticker), httpx.AsyncClient, [moments.append]
+    )
     supervisor = Supervisor(registry, {agent.name: agent for agent in agents}, settings, around)
     supervisor.is_started = True
     async with trio.open_nursery() as actors:
