@@ -137,7 +137,10 @@ class Socket:
         try:
             with trio.move_on_after(self._limits.close_s):
                 await self._connection.aclose(code, reason or None)
-                await self._wire.aclose()
+                if self._codec.peer_code is not None or self._codec.fault is not None:
+                    await self._wire.wait_closed()  # by the reader, once it has answered the peer
+                else:
+                    await self._wire.aclose()
         except (LocalProtocolError, trio.BrokenResourceError):
             pass  # it broke meanwhile
         finally:

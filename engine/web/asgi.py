@@ -95,7 +95,9 @@ class HttpConnection:
     def _checked(self, request: h11.Request) -> h11.Request:
         self._is_head = request.method == b"HEAD"
         names = [name for name, _ in request.headers]
-        if len(names) > self._limits.headers:
+        # h11 counts only what is incomplete after a read.
+        size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        if len(names) > self._limits.headers or size > self._limits.head_bytes:
             raise Refused(431)
         if b"content-length" in names and b"transfer-encoding" in names:
             raise Refused(400, "Content-Length and Transfer-Encoding exclude each other.")
