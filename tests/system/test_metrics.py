@@ -61,7 +61,9 @@ class Scrapes:
         """What must be zero at rest."""
         of = {name.removeprefix(PREFIX): value for name, value in self.now.items()}
         return {
-            "opened - closed - open": of["resources_opened_total"] - of["resources_closed_total"] - of["resources_open"],
+            "opened - closed - open": of["resources_opened_total"]
+            - of["resources_closed_total"]
+            - of["resources_open"],
             "open": of["resources_open"],
             "started - ended - active": of["calls_started_total"] - of["calls_ended_total"] - of["calls_active"],
             "active": of["calls_active"],
