@@ -25,11 +25,11 @@ from engine.events import FRAME_S, MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, Aud
 from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Watcher
-from engine.ports import Agent, Provider
+from engine.ports import Agent, Phrases, Provider
 from engine.runtime.lag import LagWatch
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
-from engine.settings import Settings
+from engine.settings import AgentSettings, Settings
 from engine.web.app import build_app, media_handlers
 from engine.web.door import Door
 from engine.web.limits import DoorLimits, pending_for
@@ -95,6 +95,7 @@ class Engine:
             async with trio.open_nursery() as connections:
                 await connections.start(self._door().serve, listeners)
                 task_status.started(self.url)
+                self._tell_closed_routes()
                 try:
                     await self._make_agents(actors)
                 except SettingsError as exc:
@@ -110,6 +111,11 @@ class Engine:
         """Refuse new calls and let live ones finish, for at most ``limits.drain_s``."""
         self.supervisor.refuse_new()
         self._stopping.set()
+
+    def _tell_closed_routes(self) -> None:
+        tell = log.info if self._providers else log.warning  # with none open, nobody can call at all
+        for why in dict.fromkeys(self._closed_routes.values()):
+            tell("routes_closed", why=why)
 
     async def _serve_until_drained(self) -> None:
         self.supervisor.is_started = True
@@ -146,7 +152,7 @@ class Engine:
         }
         for name, agent in self.settings.agents.items():
             if agent.factory:
-                self._agents[name] = catalog.agent_from_factory(name, agent.factory, agent.options)
+                self._agents[name] = _agent_from_factory(name, agent)
         if not scripts:
             return
         self.speech = await load_speech(self.settings)
@@ -225,6 +231,38 @@ async def load_speech(settings: Settings) -> EmbeddedSpeech:
     from adapters.speech.embedded import EmbeddedSpeech  # noqa: PLC0415 - numpy and onnxruntime are an extra
 
     return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads)
+
+
+def check_agents(settings: Settings) -> list[tuple[str, str]]:
+    """Agents that cannot be made, and why: their scripts are read and their factories called, as at a start."""
+    wrong: list[tuple[str, str]] = []
+    for name, agent in settings.agents.items():
+        try:
+            if agent.factory:
+                _agent_from_factory(name, agent)
+            else:
+                catalog.agent_script(agent.script)
+        except SettingsError as exc:
+            wrong.append((name, str(exc)))
+    return wrong
+
+
+def _agent_from_factory(name: str, settings: AgentSettings) -> Agent:
+    """Raises SettingsError whatever goes wrong in the factory, or when what it makes is no agent."""
+    where = f"agents.{name}.factory: {settings.factory!r}"
+    try:
+        agent = catalog.agent_from_factory(name, settings.factory, settings.options)
+    except SettingsError:
+        raise
+    except Exception as exc:  # the edge to somebody else's code
+        raise SettingsError(f"{where} failed ({type(exc).__name__}: {exc})") from exc
+    wanted = [*Agent.__annotations__, *(member for member in vars(Agent) if not member.startswith("_"))]
+    missing = [member for member in wanted if not hasattr(agent, member)]
+    if missing:
+        raise SettingsError(f"{where}: expected an agent, got {type(agent).__name__} without {', '.join(missing)}")
+    if not isinstance(agent.phrases, Phrases):
+        raise SettingsError(f"{where}: expected Phrases in its phrases, got {type(agent.phrases).__name__}")
+    return agent
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
