@@ -139,7 +139,7 @@ async def test_a6_a_peer_that_never_reads_is_a_slow_peer(provider: str, autojump
         await line.send(*(line.media(frame) for frame in frames_of(said, line.format)))
         asked_at_s = trio.current_time()
         assert await b.ended(line) == "slow_peer"
-        assert b.released_at(line.call_id) - asked_at_s < 9.0
+        assert b.released_at(line.call_id) - asked_at_s < 5.0
         nursery.cancel_scope.cancel()
 
 
