@@ -31,6 +31,9 @@ class Turn:
     """When its last sound was received (or its last key pressed): turn latency counts from here."""
 
 
+MAX_DIGITS = 64
+"""Of one turn; whoever presses more keys is no caller."""
+
 _DANGLING = re.compile(
     r"(?:\b(?:and|or|but|to|the|a|an|of|for|with|at|on|in|is|my|your|i|we|so|because|um|uh|er|like|about|from|number|"
     r"name is|would|could|can|want|need)|,)[\s.…,]*$",
@@ -82,7 +85,7 @@ class TurnTaker:
                 pass
 
     def on_digit(self, event: Dtmf, now_s: float) -> None:
-        if event.digit != "#":
+        if event.digit != "#" and len(self._digits) < MAX_DIGITS:
             self._digits += event.digit
         self._last_sound_s = now_s
         self._wait_s = 0.0 if event.digit == "#" else self._endpointing.digits_s

@@ -433,3 +433,18 @@ async def test_a16_marks_that_never_come_back_hold_nothing_up(provider: str, aut
         assert len(line.marks) == 4
         nursery.cancel_scope.cancel()
         await hang_up(b, line)
+
+
+@providers
+async def test_c8_ten_thousand_keys_are_a_short_turn(provider: str, autojump_clock: MockClock) -> None:
+    """C 8: what the model is shown of them is bounded."""
+    async with bench(provider) as b, b.live(provider) as line, trio.open_nursery() as nursery:
+        nursery.start_soon(line.keep_talking)
+        await trio.sleep(1.5)
+        for _ in range(20):
+            await line.send(*[line.side.dtmf("7")] * 500)
+        await line.send(line.side.dtmf("#"))
+        assert await line.ask("", within_s=6.0) == f"Turn 1. You said {'7' * 64}."
+        assert b.rig.total("bad_frames_total") == 0
+        nursery.cancel_scope.cancel()
+        await hang_up(b, line)
