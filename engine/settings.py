@@ -8,13 +8,15 @@ own tools use, or from the file that ``NAME_FILE`` points to.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import cattrs
 import phonenumbers
@@ -25,6 +27,8 @@ from engine.errors import SettingsError
 T = TypeVar("T")
 DEFAULT_FILE = "offhook.toml"
 PREFIX = "OFFHOOK_"
+NOT_OURS = frozenset({"OFFHOOK_REQUIRE_SERVERS", "OFFHOOK_PROMETHEUS_URL", "OFFHOOK_DASHBOARDS"})
+"""Variables of the tests and of the Grafana provisioning, which may share an environment with the engine."""
 
 
 def _at_least(minimum: float, default: Any, *, at_most: float | None = None) -> Any:
@@ -178,7 +182,17 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     settings: Settings = _structure(raw, Settings)
     settings = _with_secrets(settings, environ)
     _check_references(settings)
+    _check_lines(settings.lines)
+    _check_addresses(settings)
     return settings
+
+
+def with_server(settings: Settings, *, host: str | None = None, port: int | None = None) -> Settings:
+    """The settings with what flags say of ``[server]`` over them; None leaves a key as it is. Raises SettingsError."""
+    was = settings.server
+    server = replace(was, host=was.host if host is None else host, port=was.port if port is None else port)
+    _check_ranges(server, "server")
+    return replace(settings, server=server)
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:
@@ -210,10 +224,11 @@ _TABLES: Mapping[str, type] = {
 
 def _overlay_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     for name, text in environ.items():
-        table = name.removeprefix(PREFIX).split("_", 1)[0].lower()
-        if not name.startswith(PREFIX) or table not in _TABLES:
+        if not name.startswith(PREFIX) or name in NOT_OURS:
             continue
-        key = name.removeprefix(f"{PREFIX}{table.upper()}_").lower()
+        table, _, key = name.removeprefix(PREFIX).lower().partition("_")
+        if table not in _TABLES or not key:
+            raise SettingsError(f"{name}: expected {PREFIX}TABLE_KEY with one of the tables {', '.join(_TABLES)}")
         types = get_type_hints(_TABLES[table])
         if key not in types:
             raise SettingsError(f"{name}: there is no setting {table}.{key}{_hint(key, types)}")
@@ -344,9 +359,41 @@ def _check_references(settings: Settings) -> None:
     for number, agent in settings.lines.items():
         if agent not in settings.agents:
             raise SettingsError(f"lines.{number}: there is no agent {agent!r}; there are: {known}")
-    url = settings.server.public_url
-    if url and not url.startswith(("https://", "http://")):
-        raise SettingsError(f"server.public_url: expected an address such as https://calls.example.com, got {url!r}")
+
+
+def _check_lines(lines: Mapping[str, str]) -> None:
+    spelt: dict[str, str] = {}
+    for number in lines:
+        digits = _digits(number)
+        if not digits.isdigit():
+            raise SettingsError(f"lines.{number}: expected a phone number, such as +15550100000")
+        if digits in spelt:
+            raise SettingsError(f"lines.{number}: expected each number once, it is {spelt[digits]} too")
+        spelt[digits] = number
+
+
+def _check_addresses(settings: Settings) -> None:
+    examples = {"server.public_url": "https://calls.example.com"} if settings.server.public_url else {}
+    examples |= {"twilio.api_url": TwilioSettings().api_url, "vonage.api_url": VonageSettings().api_url}
+    for key, example in examples.items():
+        table, _, name = key.partition(".")
+        url = getattr(getattr(settings, table), name)
+        if not _is_address(url):
+            raise SettingsError(f"{key}: expected an address such as {example}, got {url!r}")
+    for proxy in settings.server.trusted_proxies:
+        try:
+            ipaddress.ip_address(proxy)
+        except ValueError:
+            raise SettingsError(f"server.trusted_proxies: expected IP addresses, got {proxy!r}") from None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is none
+    except ValueError:
+        return False
+    return parts.scheme in ("https", "http") and bool(parts.hostname) and not parts.query and not parts.fragment
 
 
 def _digits(number: str) -> str:

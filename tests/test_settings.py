@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SettingsError
-from engine.settings import Settings, load_settings
+from engine.settings import Settings, load_settings, with_server
 
 
 def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
@@ -78,6 +78,22 @@ def test_a_dialled_number_finds_its_agent_however_it_is_spelt(tmp_path: Path, di
         ("[lines]\n'+1555' = 'x'", "lines.+1555: there is no agent 'x'; there are: desk"),
         ("[secrets]\na = 1", "secrets: keys come from the environment"),
         ("[server]\npublic_url = 'ftp://x'", "server.public_url: expected an address such as https://"),
+        ("[server]\npublic_url = 'https://'", "server.public_url: expected an address such as https://"),
+        ("[server]\npublic_url = 'https://x:port'", "server.public_url: expected an address such as https://"),
+        ("[server]\ntrusted_proxies = ['bogus']", "server.trusted_proxies: expected IP addresses, got 'bogus'"),
+        (
+            "[twilio]\napi_url = 'nope'",
+            "twilio.api_url: expected an address such as https://api.twilio.com, got 'nope'",
+        ),
+        (
+            "[vonage]\napi_url = 'a://b'",
+            "vonage.api_url: expected an address such as https://api.nexmo.com, got 'a://b'",
+        ),
+        ("[lines]\nhello = 'desk'", "lines.hello: expected a phone number, such as +15550100000"),
+        (
+            "[lines]\n'+1 (555) 010-0000' = 'desk'\n'15550100000' = 'desk'",
+            "lines.15550100000: expected each number once, it is +1 (555) 010-0000 too",
+        ),
         ("[server", "not valid TOML"),
     ],
 )
@@ -103,6 +119,9 @@ def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:
     [
         ("OFFHOOK_LIMITS_MAX_CALLS", "many", "OFFHOOK_LIMITS_MAX_CALLS: expected a whole number, got 'many'"),
         ("OFFHOOK_LIMITS_MAX_CALL", "1", "there is no setting limits.max_call; did you mean max_calls?"),
+        ("OFFHOOK_NOPE", "3", "OFFHOOK_NOPE: expected OFFHOOK_TABLE_KEY with one of the tables server, limits,"),
+        ("OFFHOOK_SERVER", "x", "OFFHOOK_SERVER: expected OFFHOOK_TABLE_KEY with one of the tables"),
+        ("OFFHOOK_SERVER_TRUSTED_PROXIES", "10.0.0.1,x", "server.trusted_proxies: expected IP addresses, got 'x'"),
         ("TWILIO_AUTH_TOKEN_FILE", "nowhere", "TWILIO_AUTH_TOKEN_FILE: the file it names cannot be read"),
     ],
 )
@@ -119,3 +138,16 @@ def test_secrets_come_from_the_environment_or_a_file_and_hide_from_repr(tmp_path
     assert settings.secrets.twilio_auth_token == "s3cret-a"
     assert settings.secrets.vonage_signature_secret == "s3cret-b"
     assert "s3cret" not in repr(settings)
+
+
+def test_variables_of_the_tests_and_of_grafana_are_left_alone() -> None:
+    assert load_settings(None, {"OFFHOOK_REQUIRE_SERVERS": "1", "OFFHOOK_DASHBOARDS": "/x"}) == load_settings(None, {})
+
+
+def test_flags_go_over_the_settings_and_are_checked_alike() -> None:
+    settings = load_settings(None, {"OFFHOOK_SERVER_HOST": "10.0.0.1"})
+    assert with_server(settings) == settings
+    assert with_server(settings, port=0).server.port == 0
+    assert with_server(settings, host="::1", port=1).server.host == "::1"
+    with pytest.raises(SettingsError, match=r"server\.port: expected at most 65535, got 80000"):
+        with_server(settings, port=80000)

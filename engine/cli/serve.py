@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -12,7 +11,7 @@ import trio
 
 from engine.assembly import Engine
 from engine.observe.logs import LogOutput, configure_logs
-from engine.settings import Settings, load_settings
+from engine.settings import Settings, load_settings, with_server
 
 log = structlog.get_logger()
 
@@ -33,13 +32,8 @@ def serve(
     insecure_dev
         Accept unsigned webhooks of every provider. Only on a loopback address.
     """
-    settings = load_settings(config)
-    server = replace(
-        settings.server,
-        host=settings.server.host if host is None else host,
-        port=settings.server.port if port is None else port,
-    )
-    return run(Engine(replace(settings, server=server), insecure_dev=insecure_dev))
+    settings = with_server(load_settings(config), host=host, port=port)
+    return run(Engine(settings, insecure_dev=insecure_dev))
 
 
 def run(engine: Engine) -> int:
