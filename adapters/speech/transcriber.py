@@ -27,6 +27,10 @@ LEAST_VOICED_FRAMES = 5
 MAX_OWED = 4
 """Segments whose words have not been found yet. Beyond this the machine is too slow: the oldest is given up."""
 MAX_EVENTS = 64
+LONGEST_GAP_S = 0.5
+"""A line that sends no audio for so long, beyond what makes a stop, suppresses silence: then it is silent."""
+_STALL_S = 0.05
+"""What our own loop may have kept waiting is read first."""
 _SILENT_SAMPLES = RATE_HZ
 """While nobody speaks this much is kept, for the onset that has not been recognised as one yet."""
 
@@ -101,12 +105,14 @@ class EmbeddedTranscriber:
         self._to_lane = Converter(line, PCM16_8K)
         self._recording = Recording(line)
         self._segmenter = Segmenter(hearing)
+        self._longest_gap_s = hearing.hangover_s + LONGEST_GAP_S
         self._longest_samples = int((hearing.longest_s + 1) * RATE_HZ)
         self._last_audio_at_s = trio.current_time()
         self._guess: Request | None = None
         """Made at a pause that may turn out not to be the end."""
         self._requests: deque[Request] = deque()
         self._something_to_do = trio.Event()
+        self._speaks = trio.Event()
         self._events, self._received = trio.open_memory_channel[TranscriberEvent](MAX_EVENTS)
 
     @property
@@ -160,6 +166,7 @@ class EmbeddedTranscriber:
     def _on_change(self, change: Change) -> None:
         match change:
             case Change.STARTED:
+                self._speaks.set()
                 self._emit(SpeechStarted(self._time_of(self._segmenter.started_at)))
             case Change.PAUSED:
                 self._guess = self._request()
@@ -216,6 +223,21 @@ class EmbeddedTranscriber:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
+    # --- a line that sends nothing while the caller is silent -----------------------------------------------
+
+    async def fill_gaps(self) -> None:
+        """End the speech of a caller whose line has stopped sending, by hearing the silence it did not send."""
+        while True:
+            self._speaks = trio.Event()
+            if not self._segmenter.is_speech:
+                await self._speaks.wait()
+            while self._segmenter.is_speech:
+                seen = self._last_audio_at_s
+                await trio.sleep_until(seen + self._longest_gap_s)
+                await trio.sleep(_STALL_S)
+                if self._last_audio_at_s == seen:
+                    self.send(self._line.silence(trio.current_time() - seen))
+
     # --- segments -> words ----------------------------------------------------------------------------------
 
     async def recognise(self) -> None:
@@ -256,6 +278,7 @@ async def open_transcriber(
             transcriber.attach(lane)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transcriber.recognise)
+                nursery.start_soon(transcriber.fill_gaps)
                 yield transcriber
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:

@@ -169,6 +169,54 @@ async def test_times_are_those_of_the_sound_and_not_of_the_event(autojump_clock:
     assert stopped.at_s - began == pytest.approx(40 * 0.032, abs=0.033)
 
 
+class JudgingLane(Lane):
+    """Everything pushed is judged at once: zeros are silence, all else is voice."""
+
+    def __init__(self, transcriber: EmbeddedTranscriber) -> None:
+        self._transcriber = transcriber
+        self._pcm = b""
+
+    def push(self, pcm: bytes) -> None:
+        self._pcm += pcm
+        while len(self._pcm) >= 2 * FRAME_SAMPLES:
+            frame, self._pcm = self._pcm[: 2 * FRAME_SAMPLES], self._pcm[2 * FRAME_SAMPLES :]
+            self._transcriber.judged(SPEECH if any(frame) else SILENCE, 3000)
+
+
+async def test_a_line_that_sends_nothing_in_silence_ends_the_speech(autojump_clock: MockClock) -> None:
+    """Some lines suppress silence. The stop keeps the time of the last voice."""
+    async with ear(Words()) as transcriber, trio.open_nursery() as nursery:
+        transcriber.attach(JudgingLane(transcriber))  # type: ignore[arg-type]  # the part that a transcriber uses
+        nursery.start_soon(transcriber.fill_gaps)
+        for _ in range(2):
+            for _ in range(30):
+                await trio.sleep(0.032)
+                transcriber.send(FRAME)
+            silent_since = trio.current_time()
+            with trio.fail_after(1):
+                events = [await transcriber.receive() for _ in range(3)]
+            assert [type(event) for event in events] == [SpeechStarted, SpeechStopped, Heard]
+            assert isinstance(events[1], SpeechStopped)
+            assert events[1].at_s == pytest.approx(silent_since, abs=0.04)
+            assert 0.7 < trio.current_time() - silent_since < 0.95
+            await trio.sleep(5)
+            assert drain(transcriber) == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_short_gap_in_the_audio_ends_nothing(autojump_clock: MockClock) -> None:
+    async with ear(Words()) as transcriber, trio.open_nursery() as nursery:
+        transcriber.attach(JudgingLane(transcriber))  # type: ignore[arg-type]  # the part that a transcriber uses
+        nursery.start_soon(transcriber.fill_gaps)
+        for _ in range(4):
+            for _ in range(15):
+                transcriber.send(FRAME)
+                await trio.sleep(0.032)
+            await trio.sleep(0.6)
+        assert [type(event) for event in drain(transcriber)] == [SpeechStarted]
+        nursery.cancel_scope.cancel()
+
+
 async def test_nobody_listens_any_more_and_nothing_grows() -> None:
     """Whoever comes back to such a transcriber is told."""
     async with ear(Words()) as transcriber:
