@@ -39,8 +39,8 @@ EARLY_EVENTS = 100
 APOLOGY_S = 6.0
 SILENT_GRACE_S = 3.0
 """A call that the caller gives up sooner is not counted as one that the agent was silent in."""
-HANG_UP_S = 2.0
-"""For the provider's REST API to hang up; closing the socket follows in any case."""
+HANG_UP_SHARE = 0.9
+"""Of the time for closing, what the provider's REST API has for a hang-up: its client closes within it, too."""
 APOLOGISES = frozenset({Cause.SPEECH_FAILED, Cause.LLM_FAILED, Cause.NO_PROGRESS, Cause.INTERNAL_ERROR})
 """Failures of ours that the caller is told about, with a clip that needs no vendor."""
 HANGS_UP = APOLOGISES | {Cause.AGENT_HANGUP, Cause.SILENCE, Cause.MAX_DURATION, Cause.DRAIN}
@@ -97,7 +97,7 @@ class Line:
     codec: Codec
 
 
-def verdict_of(error: BaseException) -> CallEnd:
+def verdict_of(error: BaseException) -> CallEnd:  # noqa: PLR0911 - a table
     """What an exception, or a group of them, means for the call it ended."""
     if isinstance(error, BaseExceptionGroup):
         verdicts = [verdict_of(inner) for inner in error.exceptions]
@@ -112,6 +112,8 @@ def verdict_of(error: BaseException) -> CallEnd:
             return CallEnd(Cause.SLOW_PEER, "the provider stopped reading")
         case ProtocolError():
             return CallEnd(Cause.PROTOCOL_ERROR, str(error))
+        case VendorError():
+            return CallEnd(Cause.SPEECH_FAILED, str(error))
         case _:
             return CallEnd(Cause.INTERNAL_ERROR, type(error).__name__)
 
@@ -131,9 +133,12 @@ class Call:
         self._conversation = Conversation()
         self._verdict: CallEnd | None = None
         self._talking = trio.CancelScope()
+        self._apologising = trio.CancelScope()
+        self._clips_s = 0.0
+        """What was played beside the talk."""
         self._talk: Talk | None = None
         self._started_at_s = self._ended_at_s = trio.current_time()
-        slot.on_request, slot.on_drain = self._end, self._drain
+        slot.on_request, slot.on_drain = self._requested, self._drain
 
     async def run(self) -> None:
         """Never raises but Cancelled, and is gone within ``limits.close_s`` of its end, and a little."""
@@ -146,10 +151,14 @@ class Call:
                         await self._live(holdings)
                     except Exception as exc:  # noqa: BLE001 - the edge of the call: only Cancelled may pass
                         self._failed(exc)
-                    finally:
-                        # From here on only closing is left: politely until the deadline, then at once.
-                        self._ended_at_s = trio.current_time()
-                        owning.deadline = self._ended_at_s + self._around.limits.close_s
+                    # From here on only closing is left, all of it side by side: politely until the deadline, then
+                    # at once.
+                    self._ended_at_s = trio.current_time()
+                    owning.deadline = self._ended_at_s + self._around.limits.close_s
+                    holdings.let_go()
+                    await self._hang_up()
+        except* Exception as group:  # noqa: BLE001 - the edge again: from tasks that were being cut
+            self._failed(group)
         finally:
             self._released()
 
@@ -167,22 +176,21 @@ class Call:
             )
         )
         if self._slot.requested is not None:
-            self._end(self._slot.requested)
+            self._requested(self._slot.requested)
         with self._talking:
             try:
                 await self._converse(holdings, link)
             except Exception as exc:  # noqa: BLE001 - becomes the verdict; what is left to say needs no vendor
                 self._failed(exc)
-        cause = self._end_so_far.cause
-        if cause in APOLOGISES:
-            await self._apologise(link)
-        if cause in HANGS_UP:
-            await self._hang_up(holdings)
+        if self._end_so_far.cause in APOLOGISES:
+            with self._apologising:
+                await self._apologise(link)
 
     async def _converse(self, holdings: Holdings, link: ProviderLink) -> None:
         early: deque[ProviderEvent] = deque(maxlen=EARLY_EVENTS)
         with trio.move_on_after(self._around.limits.open_s) as opening:
-            async with self._noticing_hang_up(link, early):
+            async with self._noticing_hang_up(link, early) as nursery:
+                nursery.start_soon(self._fill_the_wait, link)
                 transcriber, synthesizer, model = await holdings.open_all(self._vendors())
         if opening.cancelled_caught:
             self._end(CallEnd(Cause.SPEECH_FAILED, "a vendor did not open in time"))
@@ -240,11 +248,12 @@ class Call:
     @asynccontextmanager
     async def _noticing_hang_up(
         self, link: ProviderLink, early: deque[ProviderEvent] | None = None
-    ) -> AsyncIterator[None]:
-        """While the block waits for something else: a hang-up cancels it. What else came is kept in ``early``."""
+    ) -> AsyncIterator[trio.Nursery]:
+        """While the block waits for something else: a hang-up cancels it. What else came is kept in ``early``. Tasks in
+        the nursery end with the block."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_until_hang_up, link, early, nursery.cancel_scope)
-            yield
+            yield nursery
             nursery.cancel_scope.cancel()
 
     async def _read_until_hang_up(
@@ -263,11 +272,19 @@ class Call:
             self._end(verdict_of(exc))
         waiting.cancel()
 
+    async def _fill_the_wait(self, link: ProviderLink) -> None:
+        """Vendors that take long to open do not leave the caller in silence."""
+        clip = self._line.agent.clip(self._line.agent.phrases.filler, self._info.format)
+        await trio.sleep(self._around.limits.filler_s)
+        if clip is not None:
+            self._timeline.note(What.FILLER)
+            await self._play(link, clip)
+
     # --- its end --------------------------------------------------------------------------------------------
 
     @property
     def _end_so_far(self) -> CallEnd:
-        return self._verdict or self._slot.end
+        return self._verdict or self._slot.requested or self._slot.end
 
     def _end(self, verdict: CallEnd) -> None:
         """End the conversation, if it still goes on. The first verdict counts."""
@@ -276,6 +293,11 @@ class Call:
             self._talk.end(verdict)
         else:
             self._talking.cancel()
+
+    def _requested(self, verdict: CallEnd) -> None:
+        """Somebody outside wants the call to end: nothing is said any more."""
+        self._end(verdict)
+        self._apologising.cancel()
 
     def _drain(self) -> None:
         if self._talk is not None:
@@ -306,28 +328,30 @@ class Call:
         link.clear()
         with trio.move_on_after(APOLOGY_S):
             async with self._noticing_hang_up(link):
-                await link.play(clip)
+                await self._play(link, clip)
                 await trio.sleep(link.remaining_s())
 
-    async def _hang_up(self, holdings: Holdings) -> None:
-        """Tell the provider that the call is over; closing the socket follows in any case."""
-        provider = self._line.provider
-        if not provider.can_hang_up:
+    async def _play(self, link: ProviderLink, clip: bytes) -> None:
+        self._clips_s += self._info.format.duration_s(clip)
+        await link.play(clip)
+
+    async def _hang_up(self) -> None:
+        """Tell the provider that the call is over, where that is our decision; its socket closes in any case."""
+        provider, name = self._line.provider, self._info.provider
+        if self._end_so_far.cause not in HANGS_UP or not provider.can_hang_up:
             return
-        with trio.move_on_after(HANG_UP_S) as asking:
+        with trio.move_on_after(self._around.limits.close_s * HANG_UP_SHARE) as asking:
             try:
-                client = await holdings.open(
-                    self._ledger.own(
-                        ResourceKind.HTTP_CLIENT,
-                        self._info.provider,
-                        self._around.new_http_client(),
-                        is_closed=lambda client: client.is_closed,
-                    )
-                )
-                began_at_s = trio.current_time()
-                with self._meters.asked(VendorKind.TELEPHONY, self._info.provider, asking):
-                    await provider.hang_up(self._info.call_id, client)
-                self._meters.connected(VendorKind.TELEPHONY, self._info.provider, trio.current_time() - began_at_s)
+                async with self._ledger.own(
+                    ResourceKind.HTTP_CLIENT,
+                    name,
+                    self._around.new_http_client(),
+                    is_closed=lambda client: client.is_closed,
+                ) as client:
+                    began_at_s = trio.current_time()
+                    with self._meters.asked(VendorKind.TELEPHONY, name, asking):
+                        await provider.hang_up(self._info.call_id, client)
+                    self._meters.connected(VendorKind.TELEPHONY, name, trio.current_time() - began_at_s)
             except VendorError as exc:
                 self._log.warning("hang_up_failed", detail=str(exc))
         if asking.cancelled_caught:
@@ -340,6 +364,7 @@ class Call:
         now = trio.current_time()
         teardown_s, talk = now - self._ended_at_s, self._talk
         audio_in_s, audio_out_s = (talk.audio_in_s, talk.voice.audio_out_s) if talk else (0.0, 0.0)
+        audio_out_s += self._clips_s
         metrics, provider = self._around.metrics, self._info.provider
         metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
         metrics.call_teardown_seconds.labels(outcome=_outcome(end)).observe(teardown_s)

@@ -56,6 +56,7 @@ class Resumption:
 
     sentences: tuple[str, ...]
     turn: Turn | None
+    hangs_up: bool
 
 
 Say = Turn | Announcement | Resumption
@@ -229,7 +230,9 @@ class Talk:
                     self.last_sound_s = event.at_s
                 elif isinstance(event, Heard) and event.is_final:
                     self._words_at_s = self.last_activity_s
-                    if not event.text.strip():
+                    if event.text.strip():
+                        self.last_progress_s = self.last_activity_s
+                    else:
                         self._nothing_was_said()
             if trio.current_time() >= self.turns.due_at_s():
                 self._turn_is_over()
@@ -297,8 +300,8 @@ class Talk:
             match what:
                 case Announcement():
                     await self._announce(what)
-                case Resumption(sentences, turn):
-                    await self._utter(Utterance(turn), sentences=sentences)
+                case Resumption(sentences, turn, hangs_up):
+                    await self._utter(Utterance(turn, hangs_up=hangs_up), sentences=sentences)
                 case Turn():
                     await self._utter(Utterance(what))
 
@@ -315,7 +318,6 @@ class Talk:
         """Say these sentences, or what the model answers, to the last sound the caller hears of it."""
         self.utterance = utterance
         self.voice.be_patient(utterance)
-        hangs_up = False
         is_whole = False
         try:
             with utterance.scope:
@@ -323,7 +325,8 @@ class Talk:
                     for sentence in sentences:
                         await self._say(utterance, sentence)
                 else:
-                    hangs_up = await self._think(utterance)
+                    await self._think(utterance)
+                utterance.is_queued = True
                 await self.voice.until_heard()
                 is_whole = True
         finally:
@@ -332,19 +335,19 @@ class Talk:
             cause = Cause.SPEECH_FAILED if utterance.spoken else Cause.LLM_FAILED
             self.meters.turn(TurnOutcome.ERROR)
             self.end(CallEnd(cause, "no answer in time"))
-        elif hangs_up and is_whole:
+        elif utterance.hangs_up and is_whole:
             self.end(CallEnd(Cause.AGENT_HANGUP))
 
-    async def _think(self, utterance: Utterance) -> bool:
-        """The model's answer; one that holds nothing is asked for once more. True when it wants to hang up."""
+    async def _think(self, utterance: Utterance) -> None:
+        """The model's answer; one that holds nothing is asked for once more."""
         for _ in range(2):
-            hangs_up = await self._answer(utterance)
-            if hangs_up or utterance.spoken:
-                return hangs_up
+            await self._answer(utterance)
+            if utterance.hangs_up or utterance.spoken:
+                return
         raise ModelFailed(self._agent.model_vendor, "empty answer")
 
-    async def _answer(self, utterance: Utterance) -> bool:
-        """The model's reply, sentence by sentence. True when it wants to hang up."""
+    async def _answer(self, utterance: Utterance) -> None:
+        """The model's reply, sentence by sentence."""
         vendor = self._agent.model_vendor
         splitter = SentenceSplitter()
         asked_at_s = trio.current_time()
@@ -356,14 +359,12 @@ class Talk:
                         first_at_s = trio.current_time()
                         self.meters.stage(Stage.LLM_FIRST_TOKEN, vendor, first_at_s - asked_at_s)
                     if isinstance(part, HangUp):
-                        for sentence in splitter.flush():
-                            await self._say(utterance, sentence, first_at_s)
-                        return True
+                        utterance.hangs_up = True
+                        break
                     for sentence in splitter.feed(part):
                         await self._say(utterance, sentence, first_at_s)
         for sentence in splitter.flush():
             await self._say(utterance, sentence, first_at_s)
-        return False
 
     async def _say(self, utterance: Utterance, sentence: str, first_token_at_s: float | None = None) -> None:
         """``first_token_at_s``: when the model began to answer, if it is the model's."""
@@ -387,7 +388,9 @@ class Talk:
         self._count(utterance, heard, is_whole=is_whole)
         if utterance.was_interrupted and utterance.may_resume:
             rest = tuple(self.voice.unheard_of(utterance))
-            self._resumable = Resumption(rest, utterance.turn) if rest else (None if heard else utterance.turn)
+            self._resumable = (
+                Resumption(rest, utterance.turn, utterance.hangs_up) if rest else None if heard else utterance.turn
+            )
             self._nothing_was_said()  # the sound may be over already, before the answer had stopped
 
     def _count(self, utterance: Utterance, heard: str, *, is_whole: bool) -> None:

@@ -37,6 +37,10 @@ class Utterance:
     may_resume: bool = False
     """What interrupted it may turn out to be no words at all."""
     filler_said: bool = False
+    is_queued: bool = False
+    """All of it is with the provider, or waits for its turn there."""
+    hangs_up: bool = False
+    """The call ends once it has been heard."""
     base_s: float = 0.0
     """The link's ``heard_s`` at which its first sound begins."""
     behind_s: float = 0.0
@@ -62,7 +66,8 @@ class Voice:
         self._agent = agent
         self._meters = meters
         self._patience_s = patience_s
-        self._queued_until_s = -math.inf
+        self.queued_until_s = -math.inf
+        """When the line runs dry, or ran dry last."""
         self._marks: dict[str, trio.Event] = {}
         self._mark_numbers = itertools.count(1)
         self.audio_out_s = 0.0
@@ -156,7 +161,7 @@ class Voice:
             utterance.base_s = self._link.heard_s() + utterance.behind_s
             utterance.first_audio_at_s = trio.current_time()
             self._meters.first_audio()
-        elif (dry_s := trio.current_time() - self._queued_until_s) > DRY_S and not self.is_audible:
+        elif (dry_s := trio.current_time() - self.queued_until_s) > DRY_S and not self.is_audible:
             self._meters.on_dry(dry_s)
         # Waiting for the line to catch up is no lack of progress.
         utterance.scope.deadline = math.inf
@@ -164,5 +169,5 @@ class Voice:
         spoken.audio_s += seconds
         self.audio_out_s += seconds
         await self._link.play(audio)
-        self._queued_until_s = trio.current_time() + self.remaining_s
+        self.queued_until_s = trio.current_time() + self.remaining_s
         self.be_patient(utterance)

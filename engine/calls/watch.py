@@ -81,7 +81,10 @@ class _Rounds:
         if talk.voice.is_audible or talk.turns.is_caller_speaking:
             return None, 0.0
         if utterance is not None and utterance.turn is not None:
-            return DeadAir.TTS if utterance.spoken else DeadAir.LLM, utterance.turn.ended_at_s
+            if utterance.is_queued:  # all has been said; only the provider's mark is missing
+                return None, 0.0
+            since_s = max(utterance.turn.ended_at_s, talk.voice.queued_until_s)
+            return DeadAir.TTS if utterance.spoken else DeadAir.LLM, since_s
         if utterance is None and talk.turns.is_waiting_for_words:
             return DeadAir.STT, talk.last_sound_s
         return None, 0.0
@@ -101,9 +104,10 @@ class _Rounds:
             talk.say_of_own_accord(talk.phrases.goodbye, then=CallEnd(Cause.SILENCE))
 
     def progress(self, now: float) -> None:
-        """Something goes on, but no say of either side is ever finished."""
+        """Something goes on, but nothing is heard of the agent, and no words come of the caller."""
         talk = self._talk
         if talk.voice.is_audible:
+            talk.last_progress_s = now
             return
         if now - talk.last_progress_s >= self._limits.no_progress_s:
             talk.end(CallEnd(Cause.NO_PROGRESS, "no say of either side was finished"))

@@ -15,6 +15,8 @@ from typing import Any, Generic, Self, TypeVar
 import structlog
 import trio
 
+from engine.errors import VendorError
+
 T = TypeVar("T")
 log = structlog.get_logger()
 
@@ -75,12 +77,16 @@ class Holdings:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        self.let_go()
+        return await self._nurseries.__aexit__(kind, value, trace)
+
+    def let_go(self) -> None:
+        """Begin to close everything, without waiting for it; nothing can be opened any more. Leaving the block does."""
         self._release.set()
         for state in self._held:
             if not state.opened:
                 state.scope.cancel()
         self._let_watch_go()
-        return await self._nurseries.__aexit__(kind, value, trace)
 
     async def open(self, opening: AbstractAsyncContextManager[T]) -> T:
         """Open one. Raises what the opening raised."""
@@ -107,8 +113,11 @@ class Holdings:
                     state.opened = True
                     batch.one_opened()
                     await self._release.wait()
-        except Exception as exc:  # noqa: BLE001 - the edge of one resource: the call decides what its failure means
-            self._failed(state, batch, exc)
+                # A part that ends its own nursery leaves its block without an error, and is gone all the same.
+                if not self._release.is_set():
+                    self._on_lost(VendorError("vendor", "a part ended by itself"))
+        except* Exception as group:  # noqa: BLE001 - the edge of one resource: the call decides what its failure means
+            self._failed(state, batch, _only(group))
         finally:
             self._held.remove(state)
             self._let_watch_go()
@@ -131,3 +140,11 @@ class Holdings:
     def _let_watch_go(self) -> None:
         if self._release.is_set() and not self._held:
             self._all_closed.set()
+
+
+def _only(group: ExceptionGroup[Exception]) -> Exception:
+    """The exception itself, when the group holds one."""
+    if len(group.exceptions) != 1:
+        return group
+    inner = group.exceptions[0]
+    return _only(inner) if isinstance(inner, ExceptionGroup) else inner

@@ -20,8 +20,9 @@ TICK_S = 0.05
 class LagWatch:
     """Measures the lateness of a periodic timer, and looks at the loop's stack from outside while it is blocked.
 
-    ``observe`` is given each lateness in seconds. A block longer than ``warn_s`` is logged once as ``loop_blocked``
-    with the innermost frames at fault. ``worst_recent_s`` is the worst lateness of about the last second.
+    ``observe`` is given each lateness in seconds. A block longer than ``warn_s`` is logged once: as ``loop_blocked``
+    with the innermost frames at fault, or as ``loop_starved`` when the loop itself was idle. ``worst_recent_s`` is the
+    worst lateness of about the last second.
     """
 
     def __init__(self, observe: Callable[[float], None], *, warn_s: float = 0.1) -> None:
@@ -66,5 +67,9 @@ class LagWatch:
                 continue
             warned_tick = tick
             frame = sys._current_frames().get(loop_thread)
+            if frame is not None and frame.f_code.co_name == "get_events":
+                # The loop waits for events: what keeps it is a thread with the interpreter, or a busy machine.
+                log.info("loop_starved", late_ms=round(late * 1000))
+                continue
             where = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_stack(frame)[-4:]] if frame else []
             log.warning("loop_blocked", late_ms=round(late * 1000), where=where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -90,24 +89,27 @@ class Ledger:
         if abort is not None:
             entry.abort = lambda: abort(resource)
         how = How.CLEAN
+        failure: BaseException | None = None
         try:
             yield resource
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - raised again below, once the resource has closed
+            failure = exc
             how = How.CANCELLED if _is_cancellation(exc) else How.ERROR
+        closing_at = trio.current_time()
+        try:
+            # As `async with` would: told what ended the block, and free to swallow what was its own doing.
+            of_block = (None, None, None) if failure is None else (type(failure), failure, failure.__traceback__)
+            is_swallowed = await opening.__aexit__(*of_block)
+        except BaseException as exc:
+            if not _is_cancellation(exc):
+                how = How.ERROR
+            elif how is How.CLEAN:
+                how = How.FORCED
             raise
         finally:
-            closing_at = trio.current_time()
-            try:
-                # Whatever ended the block is handed to the resource, as `async with` would; it is not swallowed.
-                await opening.__aexit__(*sys.exc_info())
-            except BaseException as exc:
-                if not _is_cancellation(exc):
-                    how = How.ERROR
-                elif how is How.CLEAN:
-                    how = How.FORCED
-                raise
-            finally:
-                self._strike_off(entry, how, closing_at, closed=is_closed is None or is_closed(resource))
+            self._strike_off(entry, how, closing_at, closed=is_closed is None or is_closed(resource))
+        if failure is not None and not is_swallowed:
+            raise failure
 
     def abort_all(self) -> None:
         """Close everything left that has a way to be closed without waiting. Idempotent, never raises."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
 
+from adapters.providers.twilio import TwilioConfig, TwilioProvider
 from engine.errors import ModelFailed
 from engine.events import HangUp
 from engine.observe.timeline import What
@@ -212,8 +214,10 @@ async def test_vendors_that_do_not_open_are_apologised_for(agent: PuppetAgent, a
         start = trio.current_time()
         with trio.fail_after(13):
             await on.over(caller)
-        assert caller.heard_s == pytest.approx(len(agent.phrases.apology) * 0.06, abs=0.05)
+        filler_s = on.count(What.FILLER) * len(agent.phrases.filler) * 0.06
+        assert caller.heard_s == pytest.approx(filler_s + len(agent.phrases.apology) * 0.06, abs=0.05)
         assert trio.current_time() - start < 6.2 + caller.heard_s + 0.5
+        assert on.value("silent_calls_total", provider="twilio") == 0
         assert on.last(What.CALL_RELEASED)["left"] == 0
 
 
@@ -292,3 +296,111 @@ async def test_a_part_that_stays_open_is_counted_as_leaked(autojump_clock: MockC
         assert on.last(What.CALL_RELEASED)["left"] == 3
         assert on.value("resources_leaked_total", kind="speech_client") == 1
         assert on.value("resources_orphaned", kind="llm_connection") == 1
+
+
+async def test_a_long_answer_is_no_lack_of_progress(autojump_clock: MockClock) -> None:
+    story = "This is one of the many sentences of a story. " * 30
+    agent = PuppetAgent(lambda _: [story[:700], 5.0, story[700:]])
+    async with stage(agent, no_progress_s=45) as on, on.call() as caller:
+        caller.echo_after_s = 0.2
+        await trio.sleep(3)
+        agent.transcriber.hears("tell me a story")
+        await trio.sleep(len(story) * 0.06 + 12)
+        assert not caller.gone.is_set()
+        assert story.strip() in on.texts(What.SAID)
+        assert on.value("dead_air_events_total", pipeline="custom", cause="tts") <= 1
+
+
+async def test_marks_that_come_late_are_no_dead_air(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: ["This is a perfectly good answer of about four seconds, is it not?"])
+    async with stage(agent) as on, on.call() as caller:
+        caller.echo_after_s = 0.3
+        await trio.sleep(3)
+        for _ in range(10):
+            agent.transcriber.hears("and?")
+            await trio.sleep(6.3)
+        assert on.value("turns_total", pipeline="custom", outcome="completed") == 10
+        assert on.value("dead_air_events_total", pipeline="custom", cause="tts") == 0
+
+
+async def test_a_caller_with_much_to_say_is_let_finish(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with stage(agent, no_progress_s=45) as on, on.call() as caller:
+        await trio.sleep(3)
+        for _ in range(10):
+            agent.transcriber.onset()
+            await trio.sleep(9)
+            agent.transcriber.words("and then")
+            agent.transcriber.onset()
+            agent.transcriber.words("")
+        await trio.sleep(3)
+        assert not caller.gone.is_set()
+        assert on.count(What.HEARD) == 1
+
+
+async def test_a_cough_in_the_goodbye_does_not_lose_the_hang_up(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: ["Thank you for calling. Goodbye.", HangUp()])
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(2)
+        agent.transcriber.hears("bye")
+        await trio.sleep(1.0)
+        agent.transcriber.hears("")
+        with trio.fail_after(5):
+            await on.over(caller)
+        assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
+
+
+@pytest.mark.parametrize("is_webhook", [True, False])
+async def test_an_apology_ends_when_somebody_ends_the_call(is_webhook: bool, autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [ModelFailed("puppet", "500")])
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("hello")
+        await trio.sleep(1)
+        asked_at = trio.current_time()
+        if is_webhook:
+            on.supervisor.call_is_over("twilio", caller.call_id)
+        else:
+            await caller.hang_up()
+        await on.over(caller)
+        assert trio.current_time() - asked_at < 0.2
+        assert on.last(What.CALL_ENDED)["reason"] == "llm_error"
+
+
+async def test_a_part_that_ends_by_itself_is_a_failure_that_the_caller_is_told_about(
+    autojump_clock: MockClock,
+) -> None:
+    agent = PuppetAgent(dies_after_s=2.0)
+    async with stage(agent) as on, on.call() as caller:
+        await on.over(caller)
+        assert caller.heard_s >= GREETING_S + len(agent.phrases.apology) * 0.06 - 0.1
+        assert on.last(What.CALL_ENDED)["reason"] == "speech_error"
+        assert on.last(What.CALL_RELEASED)["left"] == 0
+
+
+async def test_slow_vendors_are_covered_by_a_filler(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(open_s=4)
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3.5)
+        assert caller.heard_s == pytest.approx(len(agent.phrases.filler) * 0.06, abs=0.05)
+        await trio.sleep(4)
+        assert on.texts(What.SAID) == [agent.phrases.greeting]
+
+
+async def test_a_provider_that_does_not_answer_the_hang_up_holds_nothing(autojump_clock: MockClock) -> None:
+    class Silent(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    agent = PuppetAgent(lambda _: ["Goodbye.", HangUp()], close_s=999)
+    provider = TwilioProvider(TwilioConfig(auth_token="secret", account_sid="AC1"))
+    client = lambda: httpx.AsyncClient(transport=Silent())  # noqa: E731 - a factory of one line
+    async with stage(agent, provider=provider, new_http_client=client) as on, on.call() as caller:
+        await trio.sleep(2)
+        agent.transcriber.hears("bye")
+        await on.over(caller)
+        ended, released = (on.at(what) for what in (What.SAID, What.CALL_RELEASED))
+        assert released - ended < 1.0
+        assert on.last(What.CALL_RELEASED)["released_ms"] == pytest.approx((released - ended) * 1000, abs=50)
+        assert on.last(What.CALL_RELEASED)["left"] == 0

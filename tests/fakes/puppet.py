@@ -150,6 +150,7 @@ class PuppetAgent:
         voice_stalls: bool = False,
         has_clips: bool = True,
         leaks: bool = False,
+        dies_after_s: float = math.inf,
     ) -> None:
         self.name = name
         self.phrases = Phrases(greeting)
@@ -164,6 +165,7 @@ class PuppetAgent:
         self._voice_stalls = voice_stalls
         self._has_clips = has_clips
         self._leaks = leaks
+        self._dies_after_s = dies_after_s
 
     def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
         def make() -> PuppetTranscriber:
@@ -194,8 +196,9 @@ class PuppetAgent:
         self.open_parts += 1
         part = make()
         try:
-            yield part
-            await trio.sleep(self._close_s)
+            with trio.move_on_after(self._dies_after_s):  # a part that ends its own block without an error
+                yield part
+                await trio.sleep(self._close_s)
         finally:
             part.is_closed = not self._leaks
             self.open_parts -= 1

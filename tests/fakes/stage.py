@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextvars
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,6 +45,8 @@ class Caller:
     """Seconds of audio played to the ear."""
     clears: list[float] = field(default_factory=list)
     """When the engine cleared the line."""
+    echo_after_s: float = 0.0
+    """How much later than due the marks come back."""
     gone: trio.Event = field(default_factory=trio.Event)
     """The engine has closed the socket."""
     _sequence: int = 0
@@ -118,7 +120,7 @@ class Caller:
                 raise AssertionError(f"Twilio knows no such message: {message}")
 
     async def _echo(self, name: str, at_s: float) -> None:
-        await trio.sleep_until(at_s)
+        await trio.sleep_until(at_s + self.echo_after_s)
         with suppress(trio.BrokenResourceError):
             await self.send("mark", mark={"name": name})
 
@@ -144,6 +146,10 @@ class Stage:
 
     def last(self, what: What) -> Mapping[str, object]:
         return next(moment.fields for moment in reversed(self.moments) if moment.what is what)
+
+    def at(self, what: What) -> float:
+        """When it happened last."""
+        return next(moment.at_s for moment in reversed(self.moments) if moment.what is what)
 
     def count(self, what: What) -> int:
         return sum(moment.what is what for moment in self.moments)
@@ -215,6 +221,8 @@ async def stage(
     max_calls: int = 10,
     metrics: Metrics | None = None,
     lines: Mapping[str, str] | None = None,
+    provider: TwilioProvider | None = None,
+    new_http_client: Callable[[], httpx.AsyncClient] = httpx.AsyncClient,
     **limits: Any,
 ) -> AsyncIterator[Stage]:
     """The first agent answers what ``lines`` (dialled number to name) does not send to another."""
@@ -229,7 +237,7 @@ async def stage(
     moments: list[Moment] = []
 
     around = Surroundings(
-        settings.limits, metrics, partial(open_link, ticker=ticker), httpx.AsyncClient, [moments.append]
+        settings.limits, metrics, partial(open_link, ticker=ticker), new_http_client, [moments.append]
     )
     supervisor = Supervisor(registry, {agent.name: agent for agent in agents}, settings, around)
     supervisor.is_started = True
@@ -237,7 +245,10 @@ async def stage(
         actors.start_soon(registry.run)
         actors.start_soon(ticker.run)
         async with trio.open_nursery() as calls:
-            yield Stage(supervisor, metrics, moments, calls)
+            on = Stage(supervisor, metrics, moments, calls)
+            if provider is not None:
+                on.provider = provider
+            yield on
             await registry.wait_empty()
             calls.cancel_scope.cancel()
         actors.cancel_scope.cancel()
