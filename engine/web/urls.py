@@ -33,7 +33,7 @@ class PublicUrl:
         if is_forwarded:
             # The nearest proxy's word is the last one.
             scheme = _last(request.headers.get("x-forwarded-proto", scheme)).lower()
-            host = _last(request.headers.get("x-forwarded-host", host))
+            host = _last(request.headers["x-forwarded-host"]) if "x-forwarded-host" in request.headers else host
         if scheme not in ("http", "https") or not _HOST.fullmatch(host):
             raise BadRequest("Host: not a host name")
         if not is_forwarded and not self._is_ours(host):
