@@ -39,6 +39,7 @@ _INVENTED = frozenset(
     }
 )
 """What the model says of noise, keypad tones and hum."""
+_OPEN_END = re.compile(r"(?:[\s,\u2026]|\.{2,})+$")
 _MARKS = re.compile(r"[^\w' ]+")
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +70,7 @@ class Recogniser:
         if samples.size < MIN_S * RATE_HZ or is_unwanted():
             return ""
         text = self._vocabulary.text(self._decode(samples, is_unwanted))
-        return "" if is_unwanted() or is_invented(text) else text
+        return "" if is_unwanted() or is_invented(text) else without_open_end(text)
 
     def _decode(self, samples: Floats, is_unwanted: Callable[[], bool]) -> list[int]:
         """Greedy: the likeliest token, one at a time."""
@@ -103,6 +104,12 @@ class Recogniser:
 def is_invented(text: str) -> bool:
     """Words that the model makes out of sound without speech."""
     return " ".join(_MARKS.sub(" ", text.lower()).split()) in _INVENTED
+
+
+def without_open_end(text: str) -> str:
+    """Without a comma or an ellipsis at the end. The model puts one wherever the audio is cut soon after the last word;
+    it says nothing of the caller, and turn taking would wait for the rest of the sentence."""
+    return _OPEN_END.sub("", text)
 
 
 def _samples(audio: bytes, line: AudioFormat) -> Floats:

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra offhook[local]")
 
 from adapters.models.spoken import plain
 from adapters.speech.embedded import Models, transcribe
-from adapters.speech.recogniser import MAX_S
+from adapters.speech.recogniser import MAX_S, without_open_end
 
 SENTENCES = [
     "What are your opening hours?",
@@ -46,6 +46,31 @@ def test_sentences_are_recognised_over_the_line(models: Models, say: Say, line: 
 def test_no_words_are_invented_for_a_sound_without_speech(models: Models, sound: bytes) -> None:
     assert models.recogniser.recognise(sound, PCM16_8K) == ""
     assert transcribe(models, sound, PCM16_8K) == ""
+
+
+@pytest.mark.parametrize("text", ["I need an appointment.", "A check-up.", "Next Tuesday", "Ten thirty"])
+def test_audio_cut_soon_after_the_last_word_gives_no_open_end(models: Models, say: Say, text: str) -> None:
+    """Turn taking would take it for an unfinished sentence, and wait."""
+    for rest_s in (0.0, 0.06, 0.13):
+        audio = MULAW_8K.silence(0.2) + say(text) + MULAW_8K.silence(rest_s)
+        heard = models.recogniser.recognise(audio, MULAW_8K)
+        assert heard.endswith((".", *"abcdefghijklmnopqrstuvwxyz"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("I need an appointment,", "I need an appointment"),
+        ("A checkup, ", "A checkup"),
+        ("Well...", "Well"),
+        ("Well\u2026,", "Well"),
+        ("Tuesday.", "Tuesday."),
+        ("At ten a.m.", "At ten a.m."),
+        ("Yes, please?", "Yes, please?"),
+    ],
+)
+def test_only_an_open_end_is_dropped(text: str, kept: str) -> None:
+    assert without_open_end(text) == kept
 
 
 def test_work_that_nobody_wants_stops(models: Models, say: Say) -> None:
