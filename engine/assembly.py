@@ -117,6 +117,10 @@ class Engine:
         for why in dict.fromkeys(self._closed_routes.values()):
             tell("routes_closed", why=why)
 
+    def cut(self) -> None:
+        """For whoever cancels ``run`` next: its calls end as drained, not as crashed."""
+        self.supervisor.cut()
+
     async def _serve_until_drained(self) -> None:
         self.supervisor.is_started = True
         is_ready, why = self.supervisor.ready

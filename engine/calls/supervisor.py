@@ -117,12 +117,16 @@ class Supervisor:
             slot.drain_it()
         with trio.move_on_after(self._settings.limits.goodbye_s + self._settings.limits.close_s):
             await self.registry.wait_empty()
-        for slot in self.registry.live_slots():
-            slot.end_it(CallEnd(Cause.DRAIN))
+        self.cut()
         with trio.move_on_after(CUT_S):
             await self.registry.wait_empty()
         log.info("drained", cut_short=len(late), left=len(self.registry.live_calls()))
         return len(late)
+
+    def cut(self) -> None:
+        """End every call now, as politely as can be done at once."""
+        for slot in self.registry.live_slots():
+            slot.end_it(CallEnd(Cause.DRAIN, "cut off"))
 
     async def _until_promises_are_kept(self) -> None:
         """A caller whose webhook was answered is let in; the provider connects within a second or two."""

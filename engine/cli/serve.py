@@ -80,6 +80,7 @@ async def _obey_signals(
         async for number in signals:
             log.info("signal", name=signal.Signals(number).name, is_first=is_first)
             if not is_first:
+                engine.cut()
                 everything.cancel()
                 return
             engine.stop()

@@ -19,6 +19,7 @@ from engine.observe.metrics import Metrics
 from engine.ports import Provider
 from engine.runtime.sockets import Socket
 from engine.web.answers import error
+from engine.web.asgi import Gone
 from engine.web.health import health_routes
 from engine.web.switchboard import Switchboard
 from engine.web.urls import PublicUrl
@@ -97,6 +98,8 @@ class _Edge:
 
         try:
             await self._app(scope, receive, noting)
+        except Gone:
+            raise  # the peer left in mid answer; the door knows what to do
         except Exception as exc:  # the edge of one request
             # The class alone: what an exception says may hold what the caller said.
             log.error("request_failed", path=self._label(scope), error=type(exc).__name__, exc_info=exc)

@@ -104,3 +104,14 @@ async def test_an_unexpected_error_is_500_without_a_trace_and_logged_once(autoju
 async def test_the_root_tells_what_this_is(autojump_clock: MockClock) -> None:
     async with front() as at:
         assert b"offhook" in (await at.ask("GET", "/")).body
+
+
+async def test_a_scraper_that_leaves_in_mid_answer_is_no_error() -> None:
+    async with front() as at:
+        with structlog.testing.capture_logs() as logs:
+            stream = at.connect()
+            await stream.send_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await stream.aclose()
+            while at.door.open_connections:  # noqa: ASYNC110 - the page is made in a thread
+                await trio.sleep(0.01)
+        assert [entry for entry in logs if entry["log_level"] in ("error", "critical")] == []
