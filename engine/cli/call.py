@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol
 from urllib.parse import urlsplit
 
+import httpx
 import trio
 from cyclopts import Parameter
 
 from engine.errors import OffhookError, SettingsError
-from engine.events import AudioFormat
+from engine.events import MULAW_8K, AudioFormat
 from engine.phone.call import PhoneCall
 from engine.phone.conversation import Line, Turn, Voice, hold_conversation
+from engine.phone.errors import WebhookRefused
 from engine.phone.phone import SIDES, Phone, open_phone
 from engine.phone.side import Callee
-from engine.phone.wav import write_wav
+from engine.phone.wav import BadWav, read_wav, write_wav
 from engine.settings import Settings
 
 OpenVoice = Callable[[], AbstractAsyncContextManager[Voice]]
 """Raises SettingsError when the embedded speech is not installed."""
 SECRETS = {"twilio": "TWILIO_AUTH_TOKEN", "vonage": "VONAGE_SIGNATURE_SECRET"}
 """Environment variables with the keys that sign webhooks."""
+PROBE_S = 5.0
+"""For the engine to show that it is there."""
 CALLERS_PITCH = 0.86
 """The caller borrows the embedded agent's voice, lowered, so that the two can be told apart."""
 
@@ -46,6 +50,12 @@ class Plan:
     secret: str
     public_url: str
     patience_s: float
+
+    def out_of(self, number: int) -> Path | None:
+        """The file of one call, counted from 1."""
+        if self.out is None or self.calls == 1:
+            return self.out
+        return self.out.with_stem(f"{self.out.stem}-{number}")
 
 
 @dataclass(slots=True)
@@ -74,11 +84,9 @@ def call_command(open_voice: OpenVoice) -> Callable[..., int]:
             Literal["twilio", "vonage"], Parameter(name="--as", help="The provider whose wire is spoken.")
         ] = "twilio",
         say: Annotated[
-            tuple[str, ...], Parameter(help="Say this after the greeting; may be given several times.", negative="")
+            tuple[str, ...], Parameter(help="Say this after the greeting; may be given several times.")
         ] = (),
-        wav: Annotated[
-            tuple[Path, ...], Parameter(help="Play this file, mono 16-bit PCM, after what is said.", negative="")
-        ] = (),
+        wav: Annotated[tuple[Path, ...], Parameter(help="Play this file, mono 16-bit PCM, after what is said.")] = (),
         dtmf: Annotated[str, Parameter(help="Press these keys at the end.")] = "",
         out: Annotated[
             Path | None, Parameter(help="Write what the caller heard to this WAV file; with --calls, one for each.")
@@ -90,13 +98,9 @@ def call_command(open_voice: OpenVoice) -> Callable[..., int]:
             str, Parameter(help="The engine's server.public_url, if it has one: webhooks are signed for it.")
         ] = "",
         patience_s: Annotated[float, Parameter(help="Seconds to wait for an answer.")] = 15.0,
-        json_output: Annotated[bool, Parameter(name="--json", help="End with one line of JSON.", negative="")] = False,
+        json_output: Annotated[bool, Parameter(name="--json", help="End with one line of JSON.")] = False,
     ) -> int:
-        """Place a call at a running engine, speak to it, and show what it answers.
-
-        Webhooks are signed when TWILIO_AUTH_TOKEN or VONAGE_SIGNATURE_SECRET is set. The exit code is 1 when a call
-        was refused, not answered, or not spoken to by the rules of its provider.
-        """
+        """See the help in ``engine.cli``."""
         lines = (*(Line(text=text) for text in say), *(Line(wav=path) for path in wav))
         plan = Plan(
             url=url.rstrip("/"),
@@ -120,8 +124,6 @@ def call_command(open_voice: OpenVoice) -> Callable[..., int]:
         except SettingsError as exc:
             print(exc, file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            return 130
         if json_output:
             print(json.dumps({"ok": all(r.ok for r in results), "calls": [asdict(result) for result in results]}))
         return 0 if all(result.ok for result in results) else 1
@@ -161,15 +163,44 @@ call = call_command(embedded_voice)
 
 
 def _problem_of(plan: Plan) -> str:
-    parts = urlsplit(plan.url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    """What can be known to be wrong before anybody is called; empty if nothing is."""
+    if not _is_address(plan.url):
         return f"{plan.url!r}: expected the address of an engine, such as http://127.0.0.1:8080"
     if not 1 <= plan.calls <= 1000:
         return "--calls: expected 1 to 1000"
+    if not 0 < plan.patience_s <= 3600:
+        return "--patience-s: expected more than 0, up to 3600"
     unknown = {key for line in plan.lines for key in line.keys} - set("0123456789*#ABCD")
     if unknown:
         return "--dtmf: expected keys out of 0-9, *, #, A-D"
-    return next((f"{line.wav}: no such file" for line in plan.lines if line.wav and not line.wav.is_file()), "")
+    try:
+        for line in plan.lines:
+            if line.wav is not None:
+                read_wav(line.wav, MULAW_8K)
+    except BadWav as exc:
+        return f"--wav: {exc}"
+    return _problem_of_file(plan.out_of(1))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is none
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _problem_of_file(out: Path | None) -> str:
+    if out is None:
+        return ""
+    if out.is_dir():
+        return f"--out: {out} is a directory"
+    if not out.parent.is_dir():
+        return f"--out: there is no directory {out.parent}"
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        return f"--out: {out} cannot be written"
+    return ""
 
 
 async def place_calls(plan: Plan, open_voice: OpenVoice, tell: Callable[[str], None]) -> list[Result]:
@@ -178,6 +209,12 @@ async def place_calls(plan: Plan, open_voice: OpenVoice, tell: Callable[[str], N
     Raises SettingsError when there is something to say and no voice to say it with.
     """
     results = [Result(number) for number in range(1, plan.calls + 1)]
+    nobody = await _probe(plan.url)  # before the voice, which takes seconds to load
+    if nobody:
+        tell(nobody)
+        for result in results:
+            result.problem = nobody
+        return results
     async with AsyncExitStack() as stack:
         voice = await _voice_if_any(stack, plan, open_voice, tell)
         phone = await stack.enter_async_context(open_phone())
@@ -185,6 +222,16 @@ async def place_calls(plan: Plan, open_voice: OpenVoice, tell: Callable[[str], N
             for result in results:
                 nursery.start_soon(_place_call, plan, phone, voice, result, tell)
     return results
+
+
+async def _probe(url: str) -> str:
+    """Why no call can come about there; empty if something answers HTTP."""
+    async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S) as client:
+        try:
+            await client.get(f"{url}/readyz")
+        except httpx.TransportError as exc:
+            return f"no engine answers at {url} ({type(exc).__name__})"
+    return ""
 
 
 async def _voice_if_any(
@@ -232,6 +279,8 @@ async def _place_call(
                 _note(call, result, plan)
         result.ok = not result.violations
         result.problem = "" if result.ok else "the engine broke the provider's rules"
+    except WebhookRefused as exc:
+        result.problem = str(exc) + _hint(exc, plan)
     except OffhookError as exc:
         result.problem = str(exc) or type(exc).__name__
     for violation, count in result.violations.items():
@@ -239,15 +288,25 @@ async def _place_call(
     say(f"{now()}  call    " + (f"failed: {result.problem}" if result.problem else f"over, ended by {result.end}"))
 
 
+def _hint(refused: WebhookRefused, plan: Plan) -> str:
+    """Which key to set where, if a key is what is missing."""
+    variable = SECRETS[plan.provider]
+    if variable in str(refused):  # it is the engine's that is not set
+        return f" (where the engine runs; and the same key in {variable} here, to sign what this command sends)"
+    if refused.status != 403:
+        return ""
+    if not plan.secret:
+        return f" ({variable} is not set here: set it to the key that the engine has)"
+    return f" (is {variable} here the key that the engine has, and --public-url its server.public_url?)"
+
+
 def _note(call: PhoneCall, result: Result, plan: Plan) -> None:
     result.end = call.end or "dropped"
     result.violations = dict(call.violations)
     result.gaps_ms = round(sum(gap.length_s for gap in call.gaps) * 1000, 1)
     result.seconds = round((call.ended_at_s or trio.current_time()) - call.answered_at_s, 2)
-    if plan.out is not None:
-        path = plan.out
-        if plan.calls > 1:
-            path = path.with_stem(f"{path.stem}-{result.number}")
+    path = plan.out_of(result.number)
+    if path is not None:
         write_wav(path, call.heard_audio, call.format)
 
 

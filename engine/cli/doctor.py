@@ -12,12 +12,13 @@ from pathlib import Path
 
 import trio
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from engine.assembly import configured_providers, load_speech
+from engine.assembly import check_agents, configured_providers, load_speech
 from engine.errors import SettingsError, SpeechFailed
 from engine.events import MULAW_8K
-from engine.settings import Settings, load_settings
+from engine.settings import AgentSettings, Settings, load_settings
 
 FILES_A_CALL = 4
 """Descriptors of one call with vendors over the network: provider, recogniser, synthesizer, model."""
@@ -63,6 +64,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _port(settings)
     yield _files(settings)
     yield from _providers(settings)
+    yield from trio.run(_agents, settings)
     if any(not agent.factory for agent in settings.agents.values()):
         yield _speech(settings)
 
@@ -100,6 +102,19 @@ def _providers(settings: Settings) -> Iterator[Finding]:
         yield Finding("public_url", Verdict.WARNING, "server.public_url is not set: only this machine can call")
 
 
+async def _agents(settings: Settings) -> list[Finding]:
+    """Inside trio, as when serving: a factory may want to know where it runs."""
+    wrong = dict(check_agents(settings))
+    return [
+        Finding(f"agent {name}", Verdict.FAILED if name in wrong else Verdict.OK, wrong.get(name) or _source(agent))
+        for name, agent in settings.agents.items()
+    ]
+
+
+def _source(agent: AgentSettings) -> str:
+    return f"made by {agent.factory}" if agent.factory else f"script {agent.script}"
+
+
 def _speech(settings: Settings) -> Finding:
     try:
         heard, seconds = trio.run(_hear_itself, settings)
@@ -126,5 +141,5 @@ def _show(findings: list[Finding]) -> None:
     styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
-        table.add_row(f"[{styles[finding.verdict]}]{finding.verdict}", finding.check, finding.detail)
+        table.add_row(f"[{styles[finding.verdict]}]{finding.verdict}", escape(finding.check), escape(finding.detail))
     Console().print(table)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import orjson
+
 from engine.errors import OffhookError
+
+SHOWN_CHARS = 300
+"""Of what a stranger's body says."""
 
 
 class CallFailed(OffhookError):
@@ -17,9 +22,30 @@ class CallRefused(CallFailed):
         self.sentence = sentence
 
 
+class WebhookRefused(CallFailed):
+    """A webhook was answered with ``status``, not 200. The message holds what the body's ``error.message`` says, if it
+    has one."""
+
+    def __init__(self, path: str, status: int, body: bytes) -> None:
+        why = _message_in(body)
+        super().__init__(f"{path} answered HTTP {status}" + (f": {why}" if why else ""))
+        self.status = status
+
+
 class LineLost(OffhookError):
     """The engine ended the call while more was expected of it. The message says how it ended."""
 
 
 class TooSlow(OffhookError):
     """Nothing of what was waited for was heard in time."""
+
+
+def _message_in(body: bytes) -> str:
+    try:
+        answer = orjson.loads(body)
+    except ValueError:
+        return ""
+    match answer:
+        case {"error": {"message": str(message)}}:
+            return "".join(filter(str.isprintable, message))[:SHOWN_CHARS]
+    return ""

@@ -17,7 +17,7 @@ import orjson
 
 from engine.errors import OffhookError
 from engine.events import MULAW_8K, AudioFormat
-from engine.phone.errors import CallFailed, CallRefused
+from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
 from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
 
 VOICE_PATH = "/voice"
@@ -49,7 +49,7 @@ class TwilioSide:
         form = self._form("ringing") | dict(self._callee.extra)
         response = await self._post(client, VOICE_PATH, form)
         if response.status_code != 200:
-            raise CallFailed(f"{VOICE_PATH} answered HTTP {response.status_code}")
+            raise WebhookRefused(VOICE_PATH, response.status_code, response.content)
         content_type = response.headers.get("content-type", "").split(";")[0].strip()
         if content_type not in ("text/xml", "application/xml"):
             raise CallFailed(f"{VOICE_PATH} answered {content_type or 'no content type'}, expected text/xml")

@@ -10,6 +10,7 @@ from engine.errors import OffhookError
 from engine.events import AudioFormat, Encoding
 
 MAX_S = 600
+MIN_HZ, MAX_HZ = 4000, 192_000
 
 
 class BadWav(OffhookError):
@@ -22,6 +23,8 @@ def read_wav(path: Path, format: AudioFormat) -> bytes:  # noqa: A002 - the fiel
         with wave.open(str(path), "rb") as file:
             if file.getsampwidth() != 2 or file.getnchannels() != 1:
                 raise BadWav(f"{path}: expected 16-bit mono PCM")
+            if not MIN_HZ <= file.getframerate() <= MAX_HZ:
+                raise BadWav(f"{path}: expected {MIN_HZ} to {MAX_HZ} Hz, got {file.getframerate()}")
             if file.getnframes() > MAX_S * file.getframerate():
                 raise BadWav(f"{path}: longer than {MAX_S} s")
             source = AudioFormat(Encoding.PCM16, file.getframerate())

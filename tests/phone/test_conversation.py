@@ -5,6 +5,7 @@ from __future__ import annotations
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,9 @@ def plan(url: str, *lines: Line, calls: int = 1, provider: str = "twilio", out: 
 
 
 @asynccontextmanager
-async def engine(answer: str, content_type: str, talk: Callable[[Socket], Awaitable[None]]) -> AsyncIterator[str]:
+async def engine(
+    answer: str, content_type: str, talk: Callable[[Socket], Awaitable[None]], status: int = 200
+) -> AsyncIterator[str]:
     """An engine that answers every webhook with ``answer`` (in which URL is its address) and then talks as told."""
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -61,7 +64,7 @@ async def engine(answer: str, content_type: str, talk: Callable[[Socket], Awaita
                 return
             port = stream.socket.getsockname()[1]
             body = answer.replace("URL", f"ws://127.0.0.1:{port}/media").encode()
-            reply = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+            reply = f"HTTP/1.1 {status} Told\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
             await stream.send_all(reply.encode() + b"Connection: close\r\n\r\n" + body)
 
     async with trio.open_nursery() as nursery:
@@ -166,7 +169,61 @@ async def test_a_refused_call_says_why_and_fails() -> None:
 async def test_nobody_there_is_a_failed_call() -> None:
     [result] = await place_calls(plan("http://127.0.0.1:1"), plain_voice, lambda _: None)
 
-    assert (result.ok, result.problem) == (False, "no answer to the webhook (ConnectError)")
+    assert (result.ok, result.problem) == (False, "no engine answers at http://127.0.0.1:1 (ConnectError)")
+
+
+async def test_nobody_there_is_found_out_before_the_voice_is_loaded() -> None:
+    told: list[str] = []
+    [result] = await place_calls(plan("http://127.0.0.1:1", Line(text="Hello")), no_voice, told.append)
+
+    assert told == [result.problem]
+
+
+@pytest.mark.parametrize(
+    ("provider", "secret", "status", "body", "problem"),
+    [
+        (
+            "twilio",
+            "",
+            503,
+            '{"error": {"code": "not_configured", "message": "set TWILIO_AUTH_TOKEN"}}',
+            (
+                "/voice answered HTTP 503: set TWILIO_AUTH_TOKEN (where the engine runs; and the same key in"
+                " TWILIO_AUTH_TOKEN here, to sign what this command sends)"
+            ),
+        ),
+        (
+            "vonage",
+            "",
+            403,
+            '{"error": {"message": "Not signed."}}',
+            (
+                "/vonage/answer answered HTTP 403: Not signed. (VONAGE_SIGNATURE_SECRET is not set here: set it to the"
+                " key that the engine has)"
+            ),
+        ),
+        (
+            "twilio",
+            "wrong",
+            403,
+            "[]",
+            (
+                "/voice answered HTTP 403 (is TWILIO_AUTH_TOKEN here the key that the engine has, and --public-url its"
+                " server.public_url?)"
+            ),
+        ),
+        ("vonage", "short", 500, '{"error": {"message": "a\\u001bb"}}', "/vonage/answer answered HTTP 500: ab"),
+        ("twilio", "", 404, '{"error": "no"}', "/voice answered HTTP 404"),
+    ],
+)
+async def test_a_webhook_that_is_refused_tells_why_and_which_key_to_set(
+    provider: str, secret: str, status: int, body: str, problem: str
+) -> None:
+    async with engine(body, "application/json", hear_everything, status=status) as url:
+        asked = replace(plan(url, provider=provider), secret=secret)
+        [result] = await place_calls(asked, plain_voice, lambda _: None)
+
+    assert (result.ok, result.problem) == (False, problem)
 
 
 async def test_an_engine_that_says_nothing_is_a_failed_call() -> None:
@@ -188,20 +245,35 @@ async def test_an_engine_that_hangs_up_early_is_a_failed_call() -> None:
 
 
 async def test_without_a_voice_a_file_can_be_played_but_nothing_said() -> None:
-    with pytest.raises(SettingsError):
-        await place_calls(plan("http://127.0.0.1:1", Line(text="Hello")), no_voice, lambda _: None)
-    [result] = await place_calls(plan("http://127.0.0.1:1"), no_voice, lambda _: None)
-    assert result.problem.startswith("no answer")
+    refusal = "<Response><Say>We are full.</Say><Hangup/></Response>"
+    async with engine(refusal, "text/xml", hear_everything) as url:
+        with pytest.raises(SettingsError):
+            await place_calls(plan(url, Line(text="Hello")), no_voice, lambda _: None)
+        [result] = await place_calls(plan(url), no_voice, lambda _: None)
+    assert result.problem == "refused: We are full."
 
 
-def test_arguments_that_make_no_sense_are_told_and_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_make_no_sense_are_told_before_any_call_and_exit_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     call = call_command(plain_voice)
+    no_wav = tmp_path / "no.wav"
+    no_wav.write_bytes(b"no wav")
 
-    assert call("localhost:8080") == 2
-    assert call("http://h", calls=0) == 2
-    assert call("http://h", dtmf="5x") == 2
-    assert call("http://h", wav=(Path("/nowhere.wav"),)) == 2
-    assert "expected the address of an engine" in capsys.readouterr().err
+    asked = (
+        (call("localhost:8080"), "expected the address of an engine"),
+        (call("http://h:99999"), "expected the address of an engine"),
+        (call("http://h", calls=0), "--calls: expected 1 to 1000"),
+        (call("http://h", patience_s=float("nan")), "--patience-s: expected more than 0"),
+        (call("http://h", dtmf="5x"), "--dtmf: expected keys"),
+        (call("http://h", wav=(Path("/nowhere.wav"),)), "--wav: /nowhere.wav: No such file or directory"),
+        (call("http://h", wav=(no_wav,)), "not a WAV file of PCM"),
+        (call("http://h", out=tmp_path / "no" / "x.wav"), f"--out: there is no directory {tmp_path / 'no'}"),
+        (call("http://h", out=tmp_path), "is a directory"),
+    )
+    assert {code for code, _ in asked} == {2}
+    for line, (_, says) in zip(capsys.readouterr().err.splitlines(), asked, strict=True):
+        assert says in line
 
 
 def test_a_wav_of_another_rate_is_converted_and_a_wrong_one_named(tmp_path: Path) -> None:
@@ -213,6 +285,12 @@ def test_a_wav_of_another_rate_is_converted_and_a_wrong_one_named(tmp_path: Path
         stereo.setsampwidth(2)
         stereo.setframerate(8000)
     with pytest.raises(BadWav, match="mono"):
+        read_wav(path, MULAW_8K)
+    with wave.open(str(path), "wb") as slow:
+        slow.setnchannels(1)
+        slow.setsampwidth(2)
+        slow.setframerate(1)
+    with pytest.raises(BadWav, match="expected 4000 to 192000 Hz, got 1"):
         read_wav(path, MULAW_8K)
     path.write_bytes(b"no wav")
     with pytest.raises(BadWav, match="not a WAV"):
