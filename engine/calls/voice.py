@@ -11,6 +11,7 @@ import trio
 from engine.calls.meters import CallMeters
 from engine.dialogue.heard import Spoken, heard_text, unheard
 from engine.dialogue.turns import Turn
+from engine.errors import SpeechFailed
 from engine.observe.labels import VendorKind
 from engine.ports import Agent, ProviderLink, Synthesizer
 
@@ -105,6 +106,9 @@ class Voice:
                     async for piece in audio:
                         self.spoken_s += self._link.format.duration_s(piece)
                         await self._play(utterance, spoken, piece)
+                # Else a vendor that answers every sentence with nothing leaves its callers in silence.
+                if not spoken.audio_s and any(map(str.isalnum, sentence)):
+                    raise SpeechFailed(self._agent.synthesizer_vendor, "no audio for a sentence")
         spoken.is_whole = True
 
     async def say_clip(self, text: str) -> bool:

@@ -159,3 +159,20 @@ async def test_e54_a_registry_that_keeps_crashing_makes_the_engine_drain(autojum
         nursery.cancel_scope.cancel()
     assert [event["cut_short"] for event in b.events("drained")] == [0]
     assert b.rig.total("calls_active") == 0
+
+
+async def test_b27_a_synthesizer_that_says_nothing_is_a_failure_that_is_apologised_for(
+    autojump_clock: MockClock,
+) -> None:
+    """B 27, C 5: each sentence ends before its first sound; the caller must not sit in silence."""
+    async with bench() as b:
+        install(b, "speech.receive", trio.EndOfChannel())
+        async with b.live("twilio") as line, trio.open_nursery() as nursery:
+            nursery.start_soon(line.keep_talking)
+            began_s = trio.current_time()
+            assert await b.ended(line) == "speech_failed"
+            assert b.released_at(line.call_id) - began_s < 8.0
+            assert bytes(line.heard).endswith(speech_of("sorry", line.format))
+            await line.over.wait()
+            nursery.cancel_scope.cancel()
+        restore(b)

@@ -429,7 +429,7 @@ async def test_a16_marks_that_never_come_back_hold_nothing_up(provider: str, aut
         nursery.start_soon(line.keep_talking)
         await trio.sleep(3.0)
         for turn in (1, 2, 3):
-            assert await line.ask("Hello there.", within_s=6.0) == f"Turn {turn}. You said Hello there."
+            assert await line.ask("Hello there.", within_s=4.6) == f"Turn {turn}. You said Hello there."
         assert len(line.marks) == 4
         nursery.cancel_scope.cancel()
         await hang_up(b, line)

@@ -208,7 +208,7 @@ async def test_h73_a_replayed_webhook_gets_the_same_answer_and_no_second_call(
     provider: str, autojump_clock: MockClock
 ) -> None:
     """H 73: before the token is used, while the call lives, after it, and after the token would have expired."""
-    async with bench(provider, max_calls=4, token_s=20.0) as b:
+    async with bench(provider, max_calls=4, token_s=6.0) as b:
         call_id = new_call_id(provider)
         sent = signed(b, provider, CALL_PATHS[provider], fields_of(provider, call_id))
         first = await b.http(sent)
@@ -227,7 +227,7 @@ async def test_h73_a_replayed_webhook_gets_the_same_answer_and_no_second_call(
             await line.send(*line.side.stop())
             await line.peer.send(b"\x88\x82\0\0\0\0\x03\xe8")
             assert await b.ended(line) == "caller_hangup"
-        await trio.sleep(25)
+        await trio.sleep(8)
         assert await b.http(sent) == first
         assert not b.rig.engine.registry.has_promises
         assert await knock(b, provider, call_id, token) == 1008
@@ -250,7 +250,7 @@ async def knock(b: Bench, provider: str, call_id: str, token: object) -> int | N
 async def test_h74_a_media_socket_without_its_token_opens_nothing(provider: str, autojump_clock: MockClock) -> None:
     """H 74: for every provider: none, guessed, changed, another call's, another provider's, used, expired."""
     other = PROVIDERS[1 - PROVIDERS.index(provider)]
-    async with bench(provider, token_s=10.0) as b:
+    async with bench(provider, token_s=3.0) as b:
         opened, call_id = b.opened(), new_call_id(provider)
         token = await b.token(provider, call_id)
         strange = await b.token(provider, new_call_id(provider))
@@ -270,7 +270,7 @@ async def test_h74_a_media_socket_without_its_token_opens_nothing(provider: str,
             await line.peer.send(b"\x88\x82\0\0\0\0\x03\xe8")
             assert await b.ended(line) == "caller_hangup"
         late = await b.token(provider, call_id)
-        await trio.sleep(10.1)
+        await trio.sleep(3.1)
         assert await knock(b, provider, call_id, late) == 1008
         assert b.rig.total("calls_started_total") == 2
 
