@@ -34,7 +34,7 @@ MUST_STAY_ZERO = {
     "log_records_dropped_total",
     "label_overflow_total",
 }
-"""Families that count what a sound engine never does; each has a test of its own that makes it happen."""
+"""Families that count what a sound engine never does."""
 
 
 @dataclass(eq=False)
