@@ -13,6 +13,7 @@ from typing import Literal
 
 import trio
 from rich.console import Console
+from rich.markup import escape
 
 from engine.assembly import Engine
 from engine.cli.call import CallersVoice
@@ -30,7 +31,7 @@ LINES = (
     "I would like to book a check-up for next Tuesday at ten thirty.",
     "My name is Anna Miller.",
     "Yes, please.",
-    "No, thank you. Goodbye.",
+    "No, that is all, thank you.",
 )
 WHOLE_DEMO_S = 240.0
 READY_S = 120.0
@@ -107,7 +108,7 @@ async def _demo(provider: Provider, lines: tuple[str, ...], keep: bool, console:
         if whole.cancelled_caught:
             proof.problems.append(f"the demo did not end within {WHOLE_DEMO_S:.0f} s")
         for problem in proof.problems:
-            show.line(f"[bold red]failed[/]: {problem}")
+            show.line(f"[bold red]failed[/]: {escape(problem)}")
         if json:
             print(json_text.dumps(_as_json(proof)), flush=True)
         if keep:
@@ -196,6 +197,7 @@ async def _prove(engine: Engine, show: _Show, proof: Proof, baseline: int) -> No
     with trio.move_on_after(5.0):
         while show.count(What.CALL_RELEASED) == 0 or _descriptors() > baseline:  # noqa: ASYNC110 - asked from outside
             await trio.sleep(0.02)
+    show.closed()
     released = show.last(What.CALL_RELEASED)
     open_now = sum(
         sample.value
@@ -254,14 +256,19 @@ class _Show:
         self.moments.append(moment)
         fields = moment.fields
         if moment.what is What.HEARD:
-            self.line(f"{self.clock()}  [green]caller[/]  {fields['text']}")
+            self.line(f"{self.clock()}  [green]caller[/]  {escape(str(fields['text']))}")
         elif moment.what is What.SAID:
             cut = "  [dim](interrupted)[/]" if fields["interrupted"] else ""
-            self.line(f"{self.clock()}  [cyan]agent [/]  {fields['text']}{cut}")
-        elif moment.what is What.RESOURCE_CLOSED:
-            self.line(
-                f"  [dim]closed {fields['kind']} ({fields['vendor']}): {fields['how']}, {fields['close_ms']} ms[/]"
-            )
+            self.line(f"{self.clock()}  [cyan]agent [/]  {escape(str(fields['text']))}{cut}")
+
+    def closed(self) -> None:
+        """What was closed, told after the call: it is closed while the caller still listens to the last words."""
+        for moment in self.moments:
+            if moment.what is What.RESOURCE_CLOSED:
+                fields = moment.fields
+                self.line(
+                    f"  [dim]closed {fields['kind']} ({fields['vendor']}): {fields['how']}, {fields['close_ms']} ms[/]"
+                )
 
     def begin(self) -> None:
         self._began_s = trio.current_time()
