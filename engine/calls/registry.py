@@ -28,6 +28,8 @@ ANSWER_WITHIN_S = 2.0
 REPLAY_S = 300.0
 """How long the answer to a signed webhook is remembered, so that the same request gets the same answer."""
 REPLAYS_KEPT = 4096
+ENDED_KEPT = 4096
+"""Ids of ended calls that are remembered: their providers' last news is expected."""
 
 
 _SENTENCES = {
@@ -149,6 +151,7 @@ class Registry:
         self._live: dict[tuple[str, str], Slot] = {}
         self._promises: dict[str, Promise] = {}
         self._replays: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._was_full = False
         self._empty = trio.Event()
         self.refusing = ""
@@ -193,6 +196,10 @@ class Registry:
 
     def find(self, provider: str, call_id: str) -> Slot | None:
         return self._live.get((provider, call_id))
+
+    def has_ended(self, provider: str, call_id: str) -> bool:
+        """It was live not long ago."""
+        return (provider, call_id) in self._ended
 
     @property
     def has_promises(self) -> bool:
@@ -294,6 +301,9 @@ class Registry:
         key = (slot.provider, slot.call_id)
         if self._live.get(key) is slot:
             del self._live[key]
+        self._ended[key] = None
+        if len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
         self._metrics.calls_active.labels(provider=slot.provider, direction="inbound").dec()
         self._metrics.calls_ended_total.labels(provider=slot.provider, reason=str(slot.end.reason)).inc()
         if not self._slots:

@@ -91,10 +91,12 @@ class Supervisor:
             await socket.aclose(1013, "try again later")
 
     def call_is_over(self, provider: str, call_id: str) -> None:
-        """The provider says so, by webhook: before, with or after the end of its media. Unknown ids are fine."""
+        """The provider says so, by webhook: before, with or after the end of its media. Unknown ids do no harm."""
         slot = self.registry.find(provider, call_id)
         if slot is not None:
             slot.end_it(CallEnd(Cause.CALLER_HANGUP, "the provider says that the call is over"))
+        elif not self.registry.has_ended(provider, call_id):
+            log.warning("call_not_live", provider=provider, call_id=call_id)
         self.registry.withdraw(provider, call_id)
 
     # --- drain ----------------------------------------------------------------------------------------------

@@ -116,8 +116,9 @@ class Door:
         http = HttpConnection(stream, self._limits, there, here)
         try:
             while (request := await http.read_head()) is not None:
-                if _wants_websocket(request) or self._is_media(request):
-                    await self._upgrade(stream, request, http.rest())
+                handler = self._media.get(_path(request))
+                if handler is not None:
+                    await self._upgrade(stream, request, http.rest(), handler)
                     return
                 if not await http.answer(request, self._app):
                     await drain(stream)
@@ -133,13 +134,7 @@ class Door:
             except Gone:
                 abort_stream(stream)
 
-    def _is_media(self, request: h11.Request) -> bool:
-        return _path(request) in self._media
-
-    async def _upgrade(self, stream: trio.abc.Stream, request: h11.Request, rest: bytes) -> None:
-        handler = self._media.get(_path(request))
-        if handler is None:
-            raise Refused(404)
+    async def _upgrade(self, stream: trio.abc.Stream, request: h11.Request, rest: bytes, handler: MediaHandler) -> None:
         _check_upgrade(request)
         if self.pending >= self._limits.pending:
             self._count(HandshakeFailure.TOO_MANY)

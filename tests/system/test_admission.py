@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
@@ -108,7 +109,11 @@ async def test_the_providers_word_that_the_call_is_over_ends_it(autojump_clock: 
             await rig.say(call, "Hello?")
         await rig.quiet()
         assert rig.value("calls_ended_total", provider="twilio", reason="caller_hangup") == 1
-        rig.engine.supervisor.call_is_over("twilio", call.call_id)
+        with structlog.testing.capture_logs() as logs:
+            rig.engine.supervisor.call_is_over("twilio", call.call_id)  # the usual late news
+            assert logs == []
+            rig.engine.supervisor.call_is_over("twilio", "CA" + "9" * 32)
+            assert [(entry["event"], entry["log_level"]) for entry in logs] == [("call_not_live", "warning")]
 
 
 def _start(call_id: str, token: str) -> str:

@@ -201,7 +201,7 @@ async def test_fault_2_a_socket_that_never_starts_is_closed_with_1008(autojump_c
 
 UPGRADES = [
     pytest.param(upgrade_request("/media/nobody"), 404, id="unknown path"),
-    pytest.param(upgrade_request("/voice"), 404, id="a path of HTTP"),
+    pytest.param(upgrade_request("/voice"), 405, id="a path of HTTP, answered as HTTP"),
     pytest.param(b"GET /media/twilio HTTP/1.1\r\nHost: x\r\n\r\n", 426, id="no upgrade"),
     pytest.param(UPGRADE.replace(b"Version: 13", b"Version: 8"), 426, id="old version"),
     pytest.param(UPGRADE.replace(b"dGhl", b""), 400, id="short key"),
