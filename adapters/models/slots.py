@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from datetime import date, time
 
 from adapters.models.dates import WEEKDAYS, read_when, say_date, say_time
+from adapters.models.names import answered_name, corrected_name, stated_name
 from adapters.models.script import Slot, SlotType
 from adapters.models.spoken import digits_of, is_keys, mentions_any, number_of, plain, yes_or_no
 
 LEAST_DIGITS = 6
 """Fewer are no telephone number."""
-LONGEST_NAME_WORDS = 5
-_LEAD_IN = re.compile(
-    r"^(?:(?:yes|yeah|okay|ok|sure|well|um|uh|hi|hello|of course)\b[\s,.]*)*"
-    r"(?:(?:my|the)\s+(?:full\s+)?name(?:\s+is|'s)|i\s+am|i'm|it\s+is|it's|this\s+is|that\s+is|that's)?\b\s*",
-    re.IGNORECASE,
-)
+_OWN_NUMBER = re.compile(r"\b(?:number|phone|telephone|mobile|reach me|call me)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +29,24 @@ class Value:
 def read_slot(slot: Slot, text: str, today: date, *, asked: bool = True) -> Value | None:
     """None if the text does not hold such a value.
 
-    ``asked``: the caller answers the question for this slot. Otherwise the value must show by itself what it is; names,
-    numbers and free text never do.
+    ``asked``: the caller answers the question for this slot. Otherwise the value must show by itself what it is ("my name
+    is"); plain numbers and free text never do.
     """
     if slot.type in (SlotType.DATE, SlotType.TIME):
         return _when(slot, text, today, asked=asked)
     if slot.type is SlotType.CHOICE:
         return _choice(slot, text, asked=asked)
+    if slot.type is SlotType.NAME:
+        return _name(text, asked=asked)
+    if slot.type is SlotType.PHONE:
+        return _phone(text, asked=asked)
     return _READERS[slot.type](text) if asked else None
+
+
+def read_correction(slot: Slot, text: str) -> Value | None:
+    """Of a value that was read back to the caller: ``No, Bob``."""
+    name = corrected_name(text) if slot.type is SlotType.NAME else None
+    return Value(name) if name else None
 
 
 def _when(slot: Slot, text: str, today: date, *, asked: bool) -> Value | None:
@@ -72,12 +78,9 @@ def _choice(slot: Slot, text: str, *, asked: bool) -> Value | None:
     return next(map(Value, names), None)
 
 
-def _name(text: str) -> Value | None:
-    name = _LEAD_IN.sub("", text.strip(), count=1)
-    words = re.findall(r"[^\W\d_][\w'\u2019-]*", name)
-    if not words or len(words) > LONGEST_NAME_WORDS or "?" in text:
-        return None
-    return Value(" ".join(word[0].upper() + word[1:] for word in words))
+def _name(text: str, *, asked: bool) -> Value | None:
+    name = answered_name(text) if asked else stated_name(text)
+    return Value(name) if name else None
 
 
 def _read_out(digits: str) -> str:
@@ -89,8 +92,11 @@ def _read_out(digits: str) -> str:
     return ", ".join(" ".join(group) for group in [*groups, digits])
 
 
-def _phone(text: str) -> Value | None:
-    digits = digits_of(plain(text))
+def _phone(text: str, *, asked: bool) -> Value | None:
+    said = plain(text)
+    if not (asked or is_keys(text) or _OWN_NUMBER.search(said)):
+        return None
+    digits = digits_of(said)
     return Value(_read_out(digits)) if len(digits) >= LEAST_DIGITS else None
 
 
@@ -110,8 +116,6 @@ def _text(text: str) -> Value | None:
 
 _READERS: Mapping[SlotType, Callable[[str], Value | None]] = {
     SlotType.TEXT: _text,
-    SlotType.NAME: _name,
     SlotType.NUMBER: _number,
-    SlotType.PHONE: _phone,
     SlotType.YES_NO: _yes_no,
 }
