@@ -67,8 +67,7 @@ async def test_a2_a_socket_that_never_starts_is_closed_with_1008(provider: str, 
         assert b.rig.value("calls_rejected_total", provider=provider, reason="bad_start") == 1
 
 
-@providers
-@pytest.mark.parametrize("answers_pings", [True, False])
+@pytest.mark.parametrize(("provider", "answers_pings"), [("twilio", True), ("vonage", False)])
 async def test_a3_a_line_without_media_is_pinged_and_then_given_up(
     provider: str, answers_pings: bool, autojump_clock: MockClock
 ) -> None:
@@ -86,26 +85,25 @@ async def test_a3_a_line_without_media_is_pinged_and_then_given_up(
 
 
 @providers
-@pytest.mark.parametrize("how", ["fin", "fin in mid frame", "reset", "reset in mid frame", "fin in mid header"])
-async def test_a4_a_connection_that_breaks_is_noticed_at_once(
-    provider: str, how: str, autojump_clock: MockClock
-) -> None:
+async def test_a4_a_connection_that_breaks_is_noticed_at_once(provider: str, autojump_clock: MockClock) -> None:
     """A 4: FIN without a close frame, RST, and both in the middle of a frame."""
-    async with bench(provider) as b, b.live(provider) as line:
-        await line.send_audio(line.format.silence(0.5), at_pace=True)
-        whole = wired(line.media(line.format.silence(0.02)))
-        if "mid" in how:
-            await line.peer.stream.send_all(whole[: 3 if "header" in how else 100])
-        await trio.sleep(0.2)
-        began_s = trio.current_time()
-        if how.startswith("reset"):
-            line.peer.reset()
-        else:
-            await line.peer.stream.send_eof()  # type: ignore[attr-defined]  # a TCP stream
-        assert await b.ended(line) == "provider_lost"
-        assert b.released_at(line.call_id) - began_s < 1.0
-        ended = next(e for e in b.events("call_ended") if e["call_id"] == line.call_id)
-        assert ended["seconds"] < 0.9
+    async with bench(provider) as b:
+        for how in ("fin", "fin in mid frame", "reset", "reset in mid frame", "fin in mid header"):
+            async with b.live(provider) as line:
+                await line.send_audio(line.format.silence(0.3), at_pace=True)
+                whole = wired(line.media(line.format.silence(0.02)))
+                if "mid" in how:
+                    await line.peer.stream.send_all(whole[: 3 if "header" in how else 100])
+                await trio.sleep(0.2)
+                began_s = trio.current_time()
+                if how.startswith("reset"):
+                    line.peer.reset()
+                else:
+                    await line.peer.stream.send_eof()  # type: ignore[attr-defined]  # a TCP stream
+                assert await b.ended(line) == "provider_lost", how
+                assert b.released_at(line.call_id) - began_s < 1.0, how
+                ended = next(e for e in b.events("call_ended") if e["call_id"] == line.call_id)
+                assert ended["seconds"] < 0.7, how
 
 
 @providers
