@@ -19,6 +19,7 @@ import trio
 from engine.calls.meters import CallBook, CallMeters
 from engine.calls.registry import Slot
 from engine.calls.talk import Talk
+from engine.calls.watch import watch
 from engine.dialogue.conversation import Conversation
 from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
 from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
@@ -208,7 +209,7 @@ class Call:
             self._timeline,
             self._conversation,
         )
-        self._end(await self._talk.run(early))
+        self._end(await self._talk.run(watch, early))
 
     def _vendors(self) -> list[AbstractAsyncContextManager[Any]]:
         agent, info, ledger = self._line.agent, self._info, self._ledger

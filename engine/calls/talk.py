@@ -8,14 +8,13 @@ They share this object and one loop, so a plain attribute is enough between them
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import trio
 
 from engine.calls.meters import CallMeters
 from engine.calls.voice import Utterance, Voice
-from engine.calls.watch import watch
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.sentences import SentenceSplitter
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker
@@ -128,8 +127,9 @@ class Talk:
             and not self.turns.is_waiting_for_words
         )
 
-    async def run(self, early: Iterable[ProviderEvent] = ()) -> CallEnd:
-        """Until the call is over; returns the verdict. ``early`` came on the line before the talk could begin.
+    async def run(self, watch: Callable[[Talk], Awaitable[None]], early: Iterable[ProviderEvent] = ()) -> CallEnd:
+        """Until the call is over; returns the verdict. ``watch`` keeps the time beside it; ``early`` came on the line
+        before the talk could begin.
 
         Raises what a vendor's failure raises (VendorError), in a group.
         """

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import trio
 
+from engine.calls.talk import Talk
 from engine.errors import CallEnd, Cause
 from engine.observe.labels import DeadAir, TurnOutcome
-
-if TYPE_CHECKING:
-    from engine.calls.talk import Talk
 
 STEP_S = 0.5
 """All watchdogs of a call share one task and look this often: cheaper than a deadline pushed by each frame."""
