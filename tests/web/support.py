@@ -88,6 +88,7 @@ class FakeProvider:
 
     name = "twilio"
     media_path = "/media/twilio"
+    can_hang_up = False
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
