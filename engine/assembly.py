@@ -52,10 +52,18 @@ class Engine:
     """A whole engine. ``run`` it in a task; ``stop`` drains it, cancelling the task ends it at once.
 
     Raises SettingsError when made of settings that cannot work. ``insecure_dev`` accepts unsigned webhooks, on a
-    loopback address only. ``watchers`` are told every moment of every call.
+    loopback address only. ``watchers`` are told every moment of every call. ``on_started`` is called once everything is
+    loaded, just before the first call is taken.
     """
 
-    def __init__(self, settings: Settings, *, insecure_dev: bool = False, watchers: Sequence[Watcher] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        insecure_dev: bool = False,
+        watchers: Sequence[Watcher] = (),
+        on_started: Callable[[], None] = lambda: None,
+    ) -> None:
         if insecure_dev and settings.server.host not in LOOPBACK:
             raise SettingsError(f"server.host: --insecure-dev needs a loopback address, got {settings.server.host!r}")
         self.settings = settings
@@ -69,6 +77,7 @@ class Engine:
         self._ticker = Ticker(on_crash=lambda exc: log.error("tick_crashed", exc_info=exc))
         self._lag = LagWatch(self.metrics.event_loop_lag_seconds.observe)
         self._stopping = trio.Event()
+        self._on_started = on_started
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
         around = Surroundings(
             settings.limits, self.metrics, partial(open_link, ticker=self._ticker), HttpClients(), list(watchers)
@@ -122,6 +131,7 @@ class Engine:
         self.supervisor.cut()
 
     async def _serve_until_drained(self) -> None:
+        self._on_started()
         self.supervisor.is_started = True
         is_ready, why = self.supervisor.ready
         log.info("engine_started", url=self.url, agents=list(self._agents), is_ready=is_ready, why=why)
