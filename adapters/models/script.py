@@ -87,6 +87,12 @@ class Lines:
     farewell: str
     """The intent of "no, that is all"."""
     patience: int = 2
+    ask: str = "How can I help you?"
+    """Said to a "yes" or "okay" when nothing was asked."""
+    handover: str = "I am sorry, I still did not get that."
+    """Said before the fallback takes over."""
+    no_keys: str = "Please say it, keys do not work here."
+    """Said before the question, when keys were pressed that mean nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,9 @@ class Script:
 
     def fixed_phrases(self) -> tuple[str, ...]:
         """Everything the agent says to all callers alike, for a cache of phrases: no text with a caller's words."""
-        texts = [*self.phrases.all(), self.lines.help, self.lines.unclear, self.lines.anything_else, self.lines.give_up]
+        lines = self.lines
+        texts = [*self.phrases.all(), lines.help, lines.unclear, lines.anything_else, lines.give_up]
+        texts += [lines.ask, lines.handover, lines.no_keys]
         for intent in self.intents.values():
             texts += [intent.answer, intent.opening, intent.confirm, intent.declined]
             for slot in intent.slots:
@@ -187,6 +195,8 @@ def _phrases(table: Table, facts: Mapping[str, str]) -> Phrases:
 
 def _lines(table: Table, facts: Mapping[str, str], intents: Mapping[str, Intent]) -> Lines:
     texts = {key: _said(table, key, facts) for key in ("help", "unclear", "anything_else", "give_up")}
+    given = {key: _said(table, key, facts, needed=False) for key in ("ask", "handover", "no_keys")}
+    texts |= {key: text for key, text in given.items() if text}
     names = {key: table.text(key) for key in ("fallback", "farewell")}
     for key, intent in names.items():
         if intent not in intents:

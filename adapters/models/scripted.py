@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 import trio
 
+from adapters.models.commands import answers_offer, asks_for_help, asks_to_repeat, declines, keeps, leaves
 from adapters.models.script import Intent, Script, Slot, SlotType
-from adapters.models.slots import read_slot
-from adapters.models.spoken import mentions_any, plain, yes_or_no
+from adapters.models.slots import Value, read_correction, read_slot
+from adapters.models.spoken import is_keys, plain, yes_or_no
+from adapters.models.tables import references
 from engine.events import HangUp, Message, ReplyPart, Role
 
-_REPEAT = ("repeat", "say that again", "say it again", "pardon", "come again", "what did you say", "once more")
-_WHAT = frozenset(["what", "sorry", "excuse me", "huh", "hm"])
-_START_OVER = ("never mind", "start over", "forget it", "start again")
-_HELP = ("help", "what can you do", "what can i say", "options", "menu")
-_SHORT_WORDS = 6
-"""A command is short; in a longer utterance its words mean something else."""
 SURE_WORDS = 2
 """While a name is asked for, an intent is heard only if so many of its keywords' words were said."""
+_TAKES_ALL = (SlotType.TEXT, SlotType.NUMBER, SlotType.PHONE)
+"""What is said to these may sound like a time or a day, and is none."""
+_TAKES_NO_KEYS = (SlotType.NAME, SlotType.DATE, SlotType.TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +90,22 @@ class ScriptedModel:
         if self._before and self._before[0] == before and text.startswith(self._before[1]):
             self._state = self._before[2]
             del self.completed[self._before[3] :]
-        self._before = (before, text, self._state, len(self.completed))
+        start = self._state
+        self._before = (before, text, start, len(self.completed))
         parts = self._turn(text)
         texts = " ".join(part for part in parts if isinstance(part, str))
-        self._state = replace(self._state, last_said=texts)
+        was_missed = self._state.intent is None and self._state.misses > start.misses
+        if not (was_missed and start.last_said):  # "repeat that" means what had been said before
+            self._state = replace(self._state, last_said=texts)
         return [texts, *(part for part in parts if isinstance(part, HangUp))]
 
     # --- one turn -------------------------------------------------------------------------------------------
 
     def _turn(self, text: str) -> list[ReplyPart]:
         state, said = self._state, plain(text)
-        is_short = len(said.split()) <= _SHORT_WORDS
-        if said in _WHAT or (is_short and mentions_any(said, _REPEAT)):
+        if asks_to_repeat(said):
             return [state.last_said or self._script.phrases.greeting]
-        if is_short and mentions_any(said, _HELP):
+        if asks_for_help(said) and self._script.matcher.by_keyword(text) is None:
             return [self._with_question(self._script.lines.help)]
         if state.intent is not None:
             return self._in_form(state.intent, text)
@@ -114,36 +115,42 @@ class ScriptedModel:
         name = self._script.matcher.best(text)
         if name is not None:
             return self._start(self._script.intents[name], text)
-        answer = yes_or_no(plain(text)) if self._state.offered_more else None
-        if answer is False:
+        answer = answers_offer(text, plain(text))
+        if answer is False and self._state.offered_more:
             return self._start(self._script.intents[self._script.lines.farewell], "")
         if answer is True:
-            self._state = State()
-            return [self._script.lines.help]
+            return [self._script.lines.ask]
         return self._not_understood(self._script.lines.unclear)
 
     def _in_form(self, intent: Intent, text: str) -> list[ReplyPart]:
-        said = plain(text)
-        if len(said.split()) <= _SHORT_WORDS and mentions_any(said, _START_OVER):
-            self._state = State(offered_more=True)
-            return [self._script.lines.anything_else]
-        slot = self._state.expected
+        said, slot = plain(text), self._state.expected
+        if leaves(said, free_text=slot is not None and slot.type is SlotType.TEXT):
+            other = None if keeps(said) else self._other_intent(text, SURE_WORDS)
+            return self._start(other, text) if other and (other.slots or other.hang_up) else self._leave(intent)
         if self._state.is_confirming or slot is None:
             return self._on_confirmation(intent, text)
         return self._on_answer(intent, slot, text)
 
     def _on_answer(self, intent: Intent, slot: Slot, text: str) -> list[ReplyPart]:
-        if slot.type is SlotType.NAME and (other := self._other_intent(text, SURE_WORDS)) is not None:
+        is_no = declines(plain(text))
+        if slot.type is SlotType.NAME and not is_no and (other := self._other_intent(text, SURE_WORDS)) is not None:
             return self._digress(other, text)
         before = self._state.values
         refusal = self._fill(intent, text, slot)
         if refusal:
             return [refusal]
-        if self._state.values != before:  # this slot, or a later one: then this is asked again
+        if self._state.values != before:  # this slot, or another one: then this is asked again
             return self._next(intent)
+        if is_no:
+            return self._leave(intent)
         if (other := self._other_intent(text, 1)) is not None:
             return self._digress(other, text)
-        return self._not_understood(self._filled(slot.reprompt))
+        return self._not_understood(self._asked_again(slot, text))
+
+    def _asked_again(self, slot: Slot, text: str) -> str:
+        if is_keys(text) and slot.type in _TAKES_NO_KEYS:
+            return f"{self._script.lines.no_keys} {self._filled(slot.prompt)}"
+        return self._filled(slot.reprompt)
 
     def _on_confirmation(self, intent: Intent, text: str) -> list[ReplyPart]:
         before = self._state.values
@@ -156,8 +163,7 @@ class ScriptedModel:
         if answer is True:
             return self._complete(intent)
         if answer is False:
-            self._state = State(offered_more=True)
-            return [self._filled(intent.declined)]
+            return self._leave(intent)
         if (other := self._other_intent(text, 1)) is not None:
             return self._digress(other, text)
         return self._not_understood(self._ask_to_confirm(intent))
@@ -167,12 +173,7 @@ class ScriptedModel:
     def _fill(self, intent: Intent, text: str, asked: Slot | None) -> str:
         """Take every value the caller gave; what to say if one of them cannot be had, else empty."""
         values, refusal = dict(self._state.values), ""
-        for slot in intent.slots:
-            is_asked = asked is not None and slot.name == asked.name
-            may_change = self._state.is_confirming or slot.name not in values
-            value = read_slot(slot, text, self._today(), asked=is_asked) if is_asked or may_change else None
-            if value is None:
-                continue
+        for slot, value in self._read(intent, text, asked):
             if value.is_refused:
                 values.pop(slot.name, None)
                 refusal = refusal or self._filled(slot.refused)
@@ -186,6 +187,19 @@ class ScriptedModel:
             is_confirming=self._state.is_confirming and not refusal,
         )
         return refusal
+
+    def _read(self, intent: Intent, text: str, asked: Slot | None) -> list[tuple[Slot, Value]]:
+        """What was asked for, and every other value that shows what it is: of slots already filled too."""
+        may_change = asked is None or asked.type not in _TAKES_ALL
+        found = []
+        for slot in intent.slots:
+            if slot is asked or may_change or slot.name not in self._state.values:
+                value = read_slot(slot, text, self._today(), asked=slot is asked)
+                found += [(slot, value)] if value else []
+        if self._state.is_confirming and not found:
+            corrections = ((slot, read_correction(slot, text)) for slot in intent.slots)
+            found += [(slot, value) for slot, value in corrections if value]
+        return found
 
     def _next(self, intent: Intent) -> list[ReplyPart]:
         slot = self._state.expected
@@ -214,13 +228,20 @@ class ScriptedModel:
             return self._start(other, text)
         return [self._with_question(self._filled(other.answer))]
 
-    def _start(self, intent: Intent, text: str) -> list[ReplyPart]:
-        self._state = State(intent)
+    def _start(self, intent: Intent, text: str, known: Mapping[str, str] | None = None) -> list[ReplyPart]:
+        self._state = State(intent, dict(known or {}))
         if not intent.slots:
             return self._complete(intent)
         refusal = self._fill(intent, text, None)
         rest: list[ReplyPart] = [refusal] if refusal else self._next(intent)
         return [intent.opening, *rest] if intent.opening else rest
+
+    def _leave(self, intent: Intent) -> list[ReplyPart]:
+        """The caller does not want it any more."""
+        can_say = references(intent.declined) <= self._script.facts.keys() | self._state.values.keys()
+        answer = self._filled(intent.declined) if intent.declined and can_say else self._script.lines.anything_else
+        self._state = State(offered_more=True)
+        return [answer]
 
     def _complete(self, intent: Intent) -> list[ReplyPart]:
         if intent.slots:
@@ -240,7 +261,14 @@ class ScriptedModel:
         fallback = self._script.intents[lines.fallback]
         if self._state.intent is fallback:
             return [lines.give_up, HangUp()]
-        return self._start(fallback, "")
+        return [lines.handover, *self._start(fallback, "", self._known_to(fallback))]
+
+    def _known_to(self, intent: Intent) -> dict[str, str]:
+        """What the caller has said already is not asked again."""
+        now = self._state.intent
+        same = {(slot.name, slot.type) for slot in now.slots} if now else set()
+        values = self._state.values
+        return {s.name: values[s.name] for s in intent.slots if (s.name, s.type) in same and s.name in values}
 
     # --- texts ----------------------------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ class Value:
 def read_slot(slot: Slot, text: str, today: date, *, asked: bool = True) -> Value | None:
     """None if the text does not hold such a value.
 
-    ``asked``: the caller answers the question for this slot. Otherwise the value must show by itself what it is ("my name
-    is"); plain numbers and free text never do.
+    ``asked``: the caller answers the question for this slot. Otherwise the value must show by itself what it is ("my
+    name is"); plain numbers and free text never do.
     """
     if slot.type in (SlotType.DATE, SlotType.TIME):
         return _when(slot, text, today, asked=asked)

@@ -114,6 +114,7 @@ _NO = ("no", "nope", "nah", "not", "wrong", "do not", "never mind", "incorrect",
 _YES = (
     "yes", "yeah", "yep", "yup", "sure", "correct", "right", "okay", "ok", "of course", "go ahead", "please do",
     "exactly", "fine", "perfect", "great", "absolutely", "definitely", "sounds good", "that works", "i do", "it is",
+    "that is it",
 )  # fmt: skip
 
 

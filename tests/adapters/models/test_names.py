@@ -34,9 +34,10 @@ def test_a_name_is_found_in_the_answer(said: str, name: str) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "Yes please cancel it", "Tuesday", "no idea", "My number is 555 1234", "5551234", "Yes.", "Okay, great.", "No.",
-        "I don't know", "I\u2019m not sure", "Goodbye", "What?", "Is it free?", "half past ten", "my name is", "A cleaning.",
-        "never mind, I want to keep it", "Just a moment", "eleven", "R2D2", "...", "", "_", "one two three four five six",
+        "Yes please cancel it", "Tuesday", "no idea", "My number is 555 1234", "5551234", "Yes.", "Okay, great.",
+        "No.", "I don't know", "I\u2019m not sure", "Goodbye", "What?", "Is it free?", "half past ten", "my name is",
+        "A cleaning.", "never mind, I want to keep it", "Just a moment", "eleven", "R2D2", "...", "", "_",
+        "one two three four five six",
     ],
 )  # fmt: skip
 def test_what_is_no_name_is_refused(said: str) -> None:

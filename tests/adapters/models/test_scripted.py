@@ -11,6 +11,10 @@ from adapters.models.scripted import ScriptedModel
 from engine.events import HangUp, Message, Role
 
 CLOSED = "We are closed at the weekend. Which other day would suit you?"
+MORE = "Is there anything else I can do for you?"
+NOT_BOOKED = f"All right, I have not booked anything. {MORE}"
+NOT_CANCELLED = f"All right, nothing is cancelled. {MORE}"
+WHICH_NAME = "What name shall I put it under?"
 HOURS = "We are open Monday to Friday, from nine in the morning until five in the afternoon."
 
 
@@ -117,6 +121,101 @@ def test_a_day_that_cannot_be_had_is_refused_with_a_reason(caller: Caller) -> No
     assert caller.say("At eight in the evening").startswith("We see patients from nine")
 
 
+def test_another_time_is_taken_while_the_day_is_asked_for_again(caller: Caller) -> None:
+    caller.say("A check-up appointment please")
+    assert caller.say("Tomorrow at three in the afternoon") == CLOSED
+    assert caller.say("Friday at ten instead") == WHICH_NAME
+    assert "on Friday, November 27th at 10 AM, for John" in caller.say("John")
+
+
+def test_a_day_given_at_the_name_prompt_corrects_the_day(caller: Caller) -> None:
+    caller.say("Book a check-up on Monday at ten")
+    assert caller.say("Make it Tuesday at eleven, please") == WHICH_NAME
+    assert "on Tuesday, November 24th at 11 AM, for Bob" in caller.say("Bob")
+
+
+@pytest.mark.parametrize("said", ["Yes please cancel it", "I really don't know", "Hm, no idea", "Ten"])
+def test_what_is_no_name_is_asked_again(caller: Caller, said: str) -> None:
+    caller.say("I want to cancel my appointment")
+    caller.say("Monday")
+    assert caller.say(said) == "Sorry, I did not get the name. Just your name, please."
+    assert "the appointment of Peter Jones on Monday" in caller.say("Peter Jones")
+
+
+@pytest.mark.parametrize("said", ["No, it's Bob", "The name is Bob.", "It's Bob.", "No, Bob."])
+def test_a_name_read_back_wrong_is_corrected(caller: Caller, said: str) -> None:
+    caller.say("Book a check-up on Monday at ten")
+    caller.say("Rob")
+    assert caller.say(said).endswith("at 10 AM, for Bob. Shall I book it?")
+    assert caller.say("That's it.").startswith("It is booked")
+
+
+def test_a_name_given_early_is_not_asked_for(caller: Caller) -> None:
+    caller.say("I want to cancel my appointment")
+    assert caller.say("My name is Peter Jones") == "On which day is the appointment?"
+    assert caller.say("Monday").startswith("Shall I cancel the appointment of Peter Jones on Monday")
+
+
+def test_a_number_given_early_is_not_asked_for(caller: Caller) -> None:
+    """Said or pressed."""
+    for number in ("My number is 555 1234", "5551234"):
+        caller.say("I want to speak to a human")
+        assert caller.say(number) == "What is your name, please?"
+        assert caller.say("John") == "And what is it about?"
+        assert "5 5 5, 1 2 3 4" in caller.say("My invoice")
+
+
+def test_keys_that_mean_nothing_get_a_kind_word(caller: Caller) -> None:
+    caller.say("Book a check-up on Monday at ten")
+    assert caller.say("42#") == f"Please say it, keys do not work here. {WHICH_NAME}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Never mind, I want to keep it", "Never mind, I want to keep my appointment", "Keep it", "I've changed my mind.",
+     "No.", "No, thank you", "I don't want to say"],
+)  # fmt: skip
+def test_a_caller_who_wants_out_is_let_out(caller: Caller, said: str) -> None:
+    for answers in ([], ["Monday"]):
+        caller.say("I want to cancel my appointment")
+        for answer in answers:
+            caller.say(answer)
+        assert caller.say(said) == NOT_CANCELLED
+    assert not caller.model.completed
+
+
+def test_a_caller_who_wants_out_may_want_something_else(caller: Caller) -> None:
+    caller.say("book an appointment")
+    assert caller.say("Never mind, I want to cancel my appointment") == "On which day is the appointment?"
+    caller.say("Can I speak to a person?")
+    assert caller.say("I don't want to leave a message").startswith("All right, no message.")
+
+
+@pytest.mark.parametrize("said", ["Okay.", "Yes", "Yes, please.", "Sure."])
+def test_a_yes_to_nothing_is_asked_what_it_wants(caller: Caller, said: str) -> None:
+    assert caller.say(said) == "How can I help you?"
+    caller.say("What are your opening hours?")
+    assert caller.say(said) == "How can I help you?"
+    assert caller.say("book an appointment").startswith("What is it for")
+
+
+def test_a_no_inside_a_question_ends_no_call(caller: Caller) -> None:
+    caller.say("What are your opening hours?")
+    assert caller.say("Is there no bus?").startswith("Sorry")
+    assert not caller.was_hung_up
+
+
+def test_repeat_after_not_understanding_says_what_was_said_before(caller: Caller) -> None:
+    answer = caller.say("What are your opening hours?")
+    caller.say("Can I bring my dog?")
+    assert caller.say("Repeat that please") == answer
+    assert caller.say("I didn't hear you") == answer
+
+
+def test_help_with_an_errand_is_the_errand(caller: Caller) -> None:
+    assert caller.say("Can you help me cancel?") == "On which day is the appointment?"
+
+
 def test_keys_choose_and_dial(caller: Caller) -> None:
     """Key presses come as a message of digits."""
     caller.say("book an appointment")
@@ -130,7 +229,15 @@ def test_keys_choose_and_dial(caller: Caller) -> None:
 def test_a_caller_who_is_not_understood_can_leave_a_message(caller: Caller) -> None:
     caller.say("Flumph.")
     caller.say("Brrm.")
-    assert caller.say("Grmpf.").startswith("Nobody is free right now")
+    answer = caller.say("Grmpf.")
+    assert answer.startswith(
+        "I am sorry, I still did not get that. Nobody is free right now, so let me take a message."
+    )
+    caller.say("Ann")
+    caller.say("555 1234")
+    assert caller.say("My invoice.").startswith("Thank you. Somebody will call you back")
+    assert caller.say("That's it.").endswith("Goodbye.")
+    assert caller.was_hung_up
 
 
 def test_a_caller_who_cannot_even_leave_a_message_is_let_go(caller: Caller) -> None:
@@ -141,6 +248,27 @@ def test_a_caller_who_cannot_even_leave_a_message_is_let_go(caller: Caller) -> N
         assert not caller.was_hung_up
         caller.say("Brrm.")
     assert caller.was_hung_up
+
+
+def test_a_caller_who_is_not_understood_is_not_asked_twice_for_the_name(caller: Caller) -> None:
+    caller.say("I want to cancel my appointment")
+    caller.say("My name is Peter Jones")
+    for said in ("I don't remember", "I don't know"):
+        caller.say(said)
+    assert caller.say("I really don't know").endswith(
+        "let me take a message. On which number can we call you back? You can also press the keys."
+    )
+
+
+@pytest.mark.parametrize("said", ["Brrm.", "...", "", "42", "Is it?", "you", "Mmh mmh mmh mmh mmh mmh"])
+def test_whoever_is_never_understood_is_let_go_in_the_end(caller: Caller, said: str) -> None:
+    turns = 0
+    while not caller.was_hung_up and turns < 20:
+        answer = caller.say(said)
+        turns += 1
+    assert caller.was_hung_up
+    assert turns <= 8
+    assert answer.endswith("Goodbye.")
 
 
 def test_repeat_says_the_last_answer_again(caller: Caller) -> None:
@@ -156,7 +284,7 @@ def test_help_goes_on_with_the_question(caller: Caller) -> None:
 
 def test_never_mind_leaves_the_form(caller: Caller) -> None:
     caller.say("book an appointment")
-    assert caller.say("Never mind.") == "Is there anything else I can do for you?"
+    assert caller.say("Never mind.") == NOT_BOOKED
     assert caller.say("No.") == "Thank you for calling Riverside Practice. Goodbye."
     assert caller.was_hung_up
 
