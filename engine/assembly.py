@@ -36,6 +36,7 @@ from engine.web.limits import DoorLimits, pending_for
 from engine.web.urls import LOOPBACK, PublicUrl
 
 if TYPE_CHECKING:
+    from adapters.models.script import Script
     from adapters.speech.embedded import EmbeddedSpeech
     from adapters.speech.voice_activity import VoiceActivity
 
@@ -159,11 +160,7 @@ class Engine:
 
     async def _make_agents(self, actors: trio.Nursery) -> None:
         """Every agent of the settings; the embedded speech is loaded if one of them needs it."""
-        scripts = {
-            name: catalog.agent_script(agent.script)
-            for name, agent in self.settings.agents.items()
-            if not agent.factory
-        }
+        scripts = {name: _script(name, agent) for name, agent in self.settings.agents.items() if not agent.factory}
         for name, agent in self.settings.agents.items():
             if agent.factory:
                 self._agents[name] = _agent_from_factory(name, agent)
@@ -255,10 +252,18 @@ def check_agents(settings: Settings) -> list[tuple[str, str]]:
             if agent.factory:
                 _agent_from_factory(name, agent)
             else:
-                catalog.agent_script(agent.script)
+                _script(name, agent)
         except SettingsError as exc:
             wrong.append((name, str(exc)))
     return wrong
+
+
+def _script(name: str, settings: AgentSettings) -> Script:
+    """Raises SettingsError naming the agent whose script cannot be used."""
+    try:
+        return catalog.agent_script(settings.script)
+    except SettingsError as exc:
+        raise SettingsError(f"agents.{name}.script: {exc}") from None
 
 
 def _agent_from_factory(name: str, settings: AgentSettings) -> Agent:

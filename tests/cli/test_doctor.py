@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.assembly import check_agents
 from engine.cli.doctor import Finding, Verdict, _show, examine
 from engine.settings import AgentSettings, Server, Settings
 
@@ -53,3 +54,10 @@ def test_a_factory_that_makes_an_agent_is_fine() -> None:
 def test_what_is_shown_is_text_and_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     _show([Finding("speech", Verdict.FAILED, "install offhook[local]")])
     assert "install offhook[local]" in capsys.readouterr().out
+
+
+def test_a_script_that_cannot_be_read_is_found_under_its_agents_name() -> None:
+    settings = Settings(agents={"good": AgentSettings(), "bad": AgentSettings(script="nowhere")})
+    [(name, why)] = check_agents(settings)
+    assert name == "bad"
+    assert why.startswith("agents.bad.script: script 'nowhere': expected")

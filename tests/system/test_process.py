@@ -156,7 +156,7 @@ async def test_each_log_line_is_json_and_tells_of_every_resource_and_no_number(t
     ("arguments", "settings", "says"),
     [
         (["serve"], "[server]\nport = 'x'", "server.port"),
-        (["serve"], "[agents.desk]\nscript = 'nowhere'", "nowhere"),
+        (["serve"], "[agents.desk]\nscript = 'nowhere'", "agents.desk.script: script 'nowhere'"),
         (["serve"], "[agents.desk]\nfactory = 'no.such:thing'", "agents.desk.factory"),
         (["serve", "--insecure-dev", "--host", "0.0.0.0"], "", "--insecure-dev needs a loopback address"),
         (["serve", "--host", "198.51.100.7"], "", "server.port: cannot listen on 198.51.100.7"),
