@@ -211,6 +211,8 @@ class PhoneCall:
 
     def timing(self, said: Said) -> Timing:
         """Figures about one say of the caller, from what has been played so far."""
+        if math.isnan(said.last_sound_s):  # cut off before it was said
+            return Timing(None, None)
         now = trio.current_time()
         first_s = self.ear.next_sound_s(said.last_sound_s)
         response_s = first_s - said.last_sound_s if first_s is not None and first_s <= now else None
