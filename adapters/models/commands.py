@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from adapters.models.spoken import mentions_any, yes_or_no
+import re
+
+from adapters.models.spoken import is_keys, mentions_any, yes_or_no
 
 _SHORT_WORDS = 6
 """A command is short; in a longer utterance its words mean something else."""
@@ -18,6 +20,13 @@ _KEEP = ("keep it", "keep my appointment", "keep the appointment", "leave it as 
 _DECLINE = (
     "do not want to", "do not want it", "do not want an", "do not want any", "would rather not", "rather not say",
 )  # fmt: skip
+_NOTHING_ELSE = re.compile(
+    r"(?:(?:well|um|uh|oh|okay|ok|thanks|thank you|i think)\b ?)*"
+    r"(?:no|nope|nah|not (?:really|now|today|at the moment)|i do not think so|i am (?:fine|good)|never mind)\b"
+)
+_GREETING = re.compile(
+    r"(?:(?:hello|hi|hey|good (?:morning|afternoon|evening)|thank you|thanks|there|and|okay|ok)\b ?)+"
+)
 _NO_WORDS = frozenset(["no", "nope", "nah", "not", "thank", "thanks", "you", "really", "now"])
 
 
@@ -51,10 +60,17 @@ def answers_offer(text: str, said: str) -> bool | None:
     """Yes or no to "anything else?": nothing more is in it, so that a long sentence with "no" ends no call."""
     if "?" in text or not said:
         return None
-    answer = yes_or_no(said)
-    if answer is False:
-        return False if _is_short(said) or said.startswith(("no ", "nope ")) else None
-    return answer if len(said.split()) <= _BARE_YES_WORDS else None
+    if is_keys(said):
+        return yes_or_no(said)
+    if _NOTHING_ELSE.match(said):
+        return False
+    is_bare = len(said.split()) <= _BARE_YES_WORDS and yes_or_no(said)
+    return True if is_bare else None
+
+
+def after_greeting(said: str) -> str:
+    """What is left when "hello" or "thanks" was only the beginning; empty if nothing is."""
+    return _GREETING.sub("", said, count=1) if _GREETING.match(said) else said
 
 
 def _is_short(said: str) -> bool:

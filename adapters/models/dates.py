@@ -25,6 +25,11 @@ _ORDINALS = {word: value for value, word in enumerate(_ORDINAL_WORDS, 1)} | {"th
 
 _MONTH = "|".join(MONTHS)
 _WEEKDAY = "|".join(WEEKDAYS)
+_NOT_THEN = re.compile(
+    r"(?<!why )\b(?:not|cannot|instead of|rather than)(?: (?:want|like|do|come|make))?(?: it| that)?(?: on| for)? "
+    rf"(?:next )?(?:{_WEEKDAY}|tomorrow|today)\b"
+)
+"""A day that is named to be ruled out: "I can't do Monday, Tuesday is better"."""
 _OFFICE_HOURS = range(1, 7)
 """Without a.m. or p.m., one to six is meant in the afternoon."""
 
@@ -40,7 +45,7 @@ def read_when(text: str, today: date, *, bare_hour: bool = False) -> When:
 
     ``bare_hour``: a lone number is an hour, because an hour was asked for.
     """
-    said = _numbered(plain(text))
+    said = _NOT_THEN.sub(" ", _numbered(plain(text)))
     day, rest = _take_day(said, today)
     return When(day, _read_time(rest, bare_hour=bare_hour))
 

@@ -17,7 +17,7 @@ _FILLERS = frozenset(
         "a", "an", "the", "i", "you", "we", "me", "my", "your", "is", "are", "am", "be", "do", "does", "to", "of",
         "for", "on", "in", "at", "it", "and", "or", "would", "like", "please", "can", "could", "have", "with",
         "what",
-        "that", "this", "so", "uh", "um", "hello", "hi", "well", "just", "want", "need"
+        "not", "was", "that", "this", "so", "uh", "um", "hello", "hi", "well", "just", "want", "need"
     }
 )  # fmt: skip
 

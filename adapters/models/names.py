@@ -57,7 +57,11 @@ def answered_name(text: str) -> str | None:
         return None
     if named := stated_name(text):
         return named
-    return _whole(_LEAD_IN.sub("", text, count=1), LONGEST_NAME_WORDS)
+    rest = _LEAD_IN.sub("", text, count=1)
+    first, comma, _ = rest.partition(",")
+    if name := _whole(rest, LONGEST_NAME_WORDS):
+        return name
+    return _whole(first, LONGEST_NAME_WORDS) if comma and " " in first.strip() else None
 
 
 def stated_name(text: str) -> str | None:

@@ -9,7 +9,15 @@ from datetime import date, datetime
 
 import trio
 
-from adapters.models.commands import answers_offer, asks_for_help, asks_to_repeat, declines, keeps, leaves
+from adapters.models.commands import (
+    after_greeting,
+    answers_offer,
+    asks_for_help,
+    asks_to_repeat,
+    declines,
+    keeps,
+    leaves,
+)
 from adapters.models.script import Intent, Script, Slot, SlotType
 from adapters.models.slots import Value, read_correction, read_slot
 from adapters.models.spoken import is_keys, plain, yes_or_no
@@ -112,7 +120,9 @@ class ScriptedModel:
         return self._open_question(text)
 
     def _open_question(self, text: str) -> list[ReplyPart]:
-        name = self._script.matcher.best(text)
+        matcher = self._script.matcher
+        errand = matcher.by_keyword(after_greeting(plain(text)))
+        name = errand[0] if errand else matcher.best(text)
         if name is not None:
             return self._start(self._script.intents[name], text)
         answer = answers_offer(text, plain(text))

@@ -100,3 +100,17 @@ def test_what_the_agent_says_back_means_what_was_meant(day: date, at: time) -> N
     when = read_when(f"{say_date(day)} at {say_time(at)}", TODAY)
     assert when.at == at
     assert when.day == day or day.weekday() == TODAY.weekday()
+
+
+@pytest.mark.parametrize(
+    ("said", "day"),
+    [
+        ("I can't do Monday, Tuesday is better", date(2026, 11, 24)),
+        ("not Tuesday, Wednesday", date(2026, 11, 25)),
+        ("I don't want it on Monday", None),
+        ("Friday instead of tomorrow", date(2026, 11, 27)),
+        ("why not Monday", date(2026, 11, 23)),
+    ],
+)
+def test_a_day_that_is_ruled_out_is_not_taken(said: str, day: date | None) -> None:
+    assert read_when(said, date(2026, 11, 20)).day == day

@@ -22,6 +22,7 @@ from adapters.models.names import answered_name, corrected_name, stated_name
         ("John F. Kennedy", "John F Kennedy"),
         ("My name is Peter Jones and I want to cancel.", "Peter Jones"),
         ("Peter Jones speaking.", "Peter Jones"),
+        ("Peter Jones, Tuesday at ten", "Peter Jones"),
         ("Please put it under Doris Day.", "Doris Day"),
         ("José Núñez", "José Núñez"),
         ("April Noah Jones-Nolan", "April Noah Jones-Nolan"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters.models.script import Script, load_script
 from adapters.models.scripted import ScriptedModel
@@ -66,6 +68,9 @@ def caller(desk: Script) -> Caller:
         ("Can I reschedule my booking?", "What is your name"),
         ("Can I speak to a person?", "Nobody is free right now"),
         ("Thank you.", "You are welcome"),
+        ("Good morning!", "Hello!"),
+        ("Good morning, my name is Ann, I would like to book a check-up", "Which day would suit you?"),
+        ("Thank you, and where are you?", "We are at"),
         ("Flumph.", "Sorry, I did not get that."),
     ],
 )
@@ -199,9 +204,10 @@ def test_a_yes_to_nothing_is_asked_what_it_wants(caller: Caller, said: str) -> N
     assert caller.say("book an appointment").startswith("What is it for")
 
 
-def test_a_no_inside_a_question_ends_no_call(caller: Caller) -> None:
+@pytest.mark.parametrize("said", ["Is there no bus?", "I don't know.", "I am not well", "It was not me"])
+def test_a_no_inside_a_sentence_ends_no_call(caller: Caller, said: str) -> None:
     caller.say("What are your opening hours?")
-    assert caller.say("Is there no bus?").startswith("Sorry")
+    assert caller.say(said).startswith("Sorry")
     assert not caller.was_hung_up
 
 
@@ -289,7 +295,19 @@ def test_never_mind_leaves_the_form(caller: Caller) -> None:
     assert caller.was_hung_up
 
 
-@pytest.mark.parametrize("said", ["No.", "No, thank you.", "No thanks, that's all.", "Nope."])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "No.",
+        "No, thank you.",
+        "No thanks, that's all.",
+        "Nope.",
+        "I don't think so.",
+        "That's it.",
+        "Okay, no.",
+        "2",
+    ],
+)
 def test_nothing_else_is_goodbye(caller: Caller, said: str) -> None:
     caller.say("What are your opening hours?")
     caller.say(said)
@@ -335,3 +353,21 @@ async def test_a_reply_ends_its_channel(desk: Script) -> None:
 def test_no_words_at_all_are_answered_too(caller: Caller) -> None:
     assert caller.model.reply([]) == [caller.model._script.lines.unclear]
     assert caller.say("...").startswith("Sorry")
+
+
+_SAID = (
+    "book an appointment", "cancel my appointment", "move my appointment", "speak to a person", "never mind", "no",
+    "yes", "okay", "a check-up", "tomorrow at ten", "Friday", "at three", "John Smith", "No, it's Bob", "555 1234",
+    "5551234", "1", "my name is Ann", "my number is 555 1234", "what?", "help", "keep it", "goodbye", "hm", "",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(_SAID) | st.text(max_size=30), max_size=14))
+def test_every_turn_of_every_call_is_answered(desk: Script, turns: list[str]) -> None:
+    """And nothing is done that was not asked for in full."""
+    caller = Caller(desk)
+    for said in turns:
+        assert caller.say(said).strip()
+    for done in caller.model.completed:
+        assert done.values.keys() == {slot.name for slot in desk.intents[done.intent].slots}
