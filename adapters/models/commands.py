@@ -46,11 +46,6 @@ def leaves(said: str, *, free_text: bool = False) -> bool:
     return mentions_any(said, (*_LEAVE, *_KEEP))
 
 
-def keeps(said: str) -> bool:
-    """Wants things to stay as they are."""
-    return mentions_any(said, _KEEP)
-
-
 def declines(said: str) -> bool:
     """A plain no to a question that has no yes and no: the caller does not want to say."""
     return mentions_any(said, _DECLINE) or (said.startswith("n") and set(said.split()) <= _NO_WORDS)

@@ -15,7 +15,6 @@ from adapters.models.commands import (
     asks_for_help,
     asks_to_repeat,
     declines,
-    keeps,
     leaves,
 )
 from adapters.models.script import Intent, Script, Slot, SlotType
@@ -135,7 +134,7 @@ class ScriptedModel:
     def _in_form(self, intent: Intent, text: str) -> list[ReplyPart]:
         said, slot = plain(text), self._state.expected
         if leaves(said, free_text=slot is not None and slot.type is SlotType.TEXT):
-            other = None if keeps(said) else self._other_intent(text, SURE_WORDS)
+            other = self._other_intent(text, SURE_WORDS)
             return self._start(other, text) if other and (other.slots or other.hang_up) else self._leave(intent)
         if self._state.is_confirming or slot is None:
             return self._on_confirmation(intent, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -353,6 +354,57 @@ async def test_a_reply_ends_its_channel(desk: Script) -> None:
 def test_no_words_at_all_are_answered_too(caller: Caller) -> None:
     assert caller.model.reply([]) == [caller.model._script.lines.unclear]
     assert caller.say("...").startswith("Sorry")
+
+
+TABLE = """
+[phrases]
+greeting = "Hello."
+[lines]
+help = "Ask."
+unclear = "Sorry?"
+anything_else = "Anything else?"
+give_up = "Goodbye."
+fallback = "table"
+farewell = "table"
+[[intents]]
+name = "table"
+keywords = ["table"]
+answer = "A table at {time}."
+confirm = "At {time}?"
+declined = "No table at {time}, then."
+  [[intents.slots]]
+  name = "time"
+  type = "time"
+  prompt = "When?"
+  reprompt = "When, please?"
+  [[intents.slots]]
+  name = "wish"
+  type = "text"
+  prompt = "Any wishes?"
+  reprompt = "Any?"
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Caller:
+    file = tmp_path / "table.toml"
+    file.write_text(TABLE)
+    return Caller(load_script(file))
+
+
+def test_free_text_is_taken_as_it_is(table: Caller) -> None:
+    """It may hold a time, and words that elsewhere are a way out."""
+    assert table.say("A table at six") == "Any wishes?"
+    assert table.say("Keep it warm at eight pm") == "At 6 PM?"
+    table.say("yes")
+    assert table.model.completed[0].values["wish"] == "Keep it warm at eight pm"
+
+
+def test_words_of_a_slot_that_has_no_value_are_not_said(table: Caller) -> None:
+    table.say("A table")
+    assert table.say("Never mind") == "Anything else?"
+    table.say("A table at six")
+    assert table.say("Never mind") == "No table at 6 PM, then."
 
 
 _SAID = (
