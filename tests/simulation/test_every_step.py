@@ -171,6 +171,7 @@ def quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["drop", "cut", "throw"])
 def test_nothing_is_left_whatever_happens_at_any_step(kind: str, quiet: None) -> None:
     metrics = Metrics()

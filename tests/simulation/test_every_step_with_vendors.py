@@ -133,6 +133,7 @@ def play(metrics: Metrics, k: int | None, kind: str) -> tuple[Scene, AtStep]:
 # httpx leaves a cancelled response's generators to the collector; what they held is closed, as the vendors' end shows.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["drop", "cut"])
 def test_both_ends_of_every_socket_are_gone_whatever_the_step(kind: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))

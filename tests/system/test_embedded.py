@@ -10,6 +10,7 @@ import pytest
 
 from tests.system.test_process import CLEAN, OFFHOOK, SECRET, serving
 
+pytestmark = pytest.mark.heavy
 pytest.importorskip("onnxruntime", reason="the embedded speech is an extra: pip install 'offhook[local]'")
 
 

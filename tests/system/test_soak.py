@@ -41,6 +41,7 @@ async def at_rest(rig: Rig, baseline: tuple[int, int]) -> None:
     assert set(rig.balance().values()) == {0}, rig.balance()
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(400)
 async def test_a_thousand_calls_one_after_the_other_leave_nothing(autojump_clock: MockClock) -> None:
     async with running_engine(behaviour=BRISK, finished_turn_s=0.1) as rig:
