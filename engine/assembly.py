@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-ACTORS = ("registry", "ticker", "speech")
+ACTORS = ("registry", "ticker", "speech", "lag", "housekeeping")
 SWITCH_INTERVAL_S = 0.0005
 """How long a worker thread may keep the interpreter from the event loop; Python's own 5 ms would be heard."""
 LISTEN_BACKLOG = 1024
@@ -100,8 +100,9 @@ class Engine:
         async with trio.open_nursery() as actors:
             self._keep(actors, "registry", self.registry.run)
             self._keep(actors, "ticker", self._ticker.run)
-            actors.start_soon(self._lag.run)
-            actors.start_soon(self._housekeeping)
+            # Without these two the engine is blind, but its calls go on.
+            self._keep(actors, "lag", self._lag.run, is_vital=False)
+            self._keep(actors, "housekeeping", self._housekeeping, is_vital=False)
             async with trio.open_nursery() as connections:
                 await connections.start(self._door().serve, listeners)
                 task_status.started(self.url)
@@ -188,11 +189,15 @@ class Engine:
         }
         return [formats[provider.name] for provider in self._providers]
 
-    def _keep(self, actors: trio.Nursery, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    def _keep(
+        self, actors: trio.Nursery, name: str, run: Callable[[], Awaitable[None]], *, is_vital: bool = True
+    ) -> None:
+        """Run an actor, again if it crashes; given up, a vital one takes the engine into its drain."""
         restarts = self.metrics.actor_restarts_total.labels(actor=name)
+        on_give_up = self._give_up if is_vital else lambda _: None
 
         async def keep() -> None:
-            await keep_running(name, run, on_restart=lambda _: restarts.inc(), on_give_up=self._give_up)
+            await keep_running(name, run, on_restart=lambda _: restarts.inc(), on_give_up=on_give_up)
 
         actors.start_soon(keep)
 

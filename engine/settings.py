@@ -23,6 +23,7 @@ import phonenumbers
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
 from engine.errors import SettingsError
+from engine.machine import usable_cores
 
 T = TypeVar("T")
 DEFAULT_FILE = "offhook.toml"
@@ -162,11 +163,6 @@ class Settings:
         """The agent that answers a dialled number, however it is spelt (B8)."""
         wanted = _digits(dialled)
         return next((agent for number, agent in self.lines.items() if _digits(number) == wanted), self.first_agent)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"engine", "engine.events", "engine.errors"}
+BASE = {"engine", "engine.events", "engine.errors", "engine.machine"}
 PURE = {"engine.audio", "engine.dialogue"}
 PORTS = {"engine.ports", "engine.settings"}
 MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "engine.events": set(),
     "engine.errors": set(),
+    "engine.machine": set(),
     "engine.audio": BASE,
     "engine.dialogue": BASE,
     "engine.ports": BASE | PURE,

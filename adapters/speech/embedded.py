@@ -6,7 +6,6 @@ served. Voice activity is apart from that: one actor for all calls (see :mod:`ad
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from adapters.speech.transcriber import Request, open_transcriber
 from engine.audio.convert import convert
 from engine.errors import SpeechFailed
 from engine.events import PCM16_8K, AudioFormat, CallInfo
+from engine.machine import usable_cores
 from engine.ports import Synthesizer, Transcriber
 
 if TYPE_CHECKING:
@@ -193,8 +193,3 @@ def _stretches(model: SpeechModel, pcm: bytes, hearing: Hearing) -> Iterable[tup
         if segmenter.feed(probability, level_of(frame)) is Change.STOPPED:
             yield max(ended_at, segmenter.started_at - _LEAD_SAMPLES), segmenter.position
             ended_at = segmenter.voiced_until
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -114,10 +114,6 @@ class Talk:
         return self._agent.phrases
 
     @property
-    def has_spoken(self) -> bool:
-        return self.voice.audio_out_s > 0
-
-    @property
     def is_idle(self) -> bool:
         """The agent says nothing, thinks of nothing and has nothing waiting; the caller is silent."""
         return (

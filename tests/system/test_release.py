@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import structlog
 import trio
 from trio.testing import MockClock
@@ -57,3 +58,19 @@ async def test_vendors_that_never_answer_the_close_hold_nothing_for_more_than_a_
             while (descriptors(), tasks()) != baseline:  # noqa: ASYNC110 - seen from outside
                 await trio.sleep(0.01)
         assert set(rig.balance().values()) == {0}, rig.balance()
+
+
+async def test_an_engine_that_cannot_watch_itself_keeps_its_calls(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_engine() as rig, rig.call() as call:
+        await call.wait_for_reply()
+
+        def crash() -> None:
+            raise RuntimeError("a bug in a figure")
+
+        monkeypatch.setattr(rig.engine.metrics.playout_buffered, "show", crash)
+        await trio.sleep(5)
+        assert rig.value("actor_restarts_total", actor="housekeeping") == 3
+        assert "Turn 1" in await rig.say(call, "Still there?")
+        assert not rig.engine.has_given_up
