@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from adapters.models.script import Script, load_script
 from adapters.models.scripted import open_model
+from engine.dialogue.recollection import recollect
 from engine.errors import SettingsError
-from engine.events import AudioFormat, CallInfo
+from engine.events import AudioFormat, CallInfo, Message, Recollection, SessionInfo
 from engine.ports import Agent, LanguageModel, Owner, Phrases, Synthesizer, Transcriber
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ class EmbeddedAgent:
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._speech.open_synthesizer(call)
 
-    def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
         return open_model(self._script)
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        return recollect(messages, before)
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         return self._speech.clip(text, format)

@@ -135,3 +135,12 @@ class SpeechFailed(VendorError):
 
 class ModelFailed(VendorError):
     """The language model failed for good."""
+
+
+class StoreDown(OffhookError):
+    """The store did not do what it was asked, in time or at all; asked again later it may. ``why`` is a metric label:
+    ``refused``, ``timeout``, ``locked``, ``full`` or ``error``."""
+
+    def __init__(self, why: str, detail: str = "") -> None:
+        super().__init__(f"the store is not available ({detail or why})")
+        self.why = why

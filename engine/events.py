@@ -1,13 +1,14 @@
-"""Frozen values that cross a port: what providers, recognisers and models say to the engine.
+"""Frozen values that cross a port: what providers, recognisers and models say to the engine, and are shown by it.
 
 Times named ``*_at_s`` are on the engine's clock, ``trio.current_time()``: monotonic seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import overload
 
 FRAME_S = 0.02
 """Length of one telephony frame."""
@@ -150,7 +151,7 @@ class Heard:
 TranscriberEvent = SpeechStarted | SpeechStopped | Heard
 
 
-# --- model -> engine ----------------------------------------------------------------------------------------
+# --- sessions and models --------------------------------------------------------------------------------------
 
 
 class Role(StrEnum):
@@ -159,9 +160,18 @@ class Role(StrEnum):
     SYSTEM = "system"
 
 
+class Modality(StrEnum):
+    """How a turn of a session came in."""
+
+    VOICE = "voice"
+    SMS = "sms"
+    TEXT = "text"
+    """Over the HTTP API."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One entry of a conversation's history."""
+    """One entry of a conversation as a model is shown it."""
 
     role: Role
     text: str
@@ -169,10 +179,118 @@ class Message:
     """The caller cut it off: ``text`` is what was heard of it."""
 
 
+class MemoryKind(StrEnum):
+    FACT = "fact"
+    PREFERENCE = "preference"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryItem:
+    """Something worth knowing the next time."""
+
+    kind: MemoryKind
+    content: str
+    confidence: float = 1.0
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is known of a session besides its messages."""
+
+    summary: str = ""
+    entities: Mapping[str, str] = field(default_factory=dict)
+    """Names, days, numbers, ... by what they are."""
+    items: tuple[MemoryItem, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
+    """By agent: where it is in its work, in words of its own. Shown to it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """Whose model is wanted, and for what."""
+
+    session_id: str
+    """Made once and the same from the first turn to the last; every request to a vendor logs it (D1)."""
+    agent: str
+    modality: Modality
+    caller: str = ""
+    """The caller's number in E.164, or empty. Never in a log."""
+    dialled: str = ""
+    call_id: str = ""
+    """The provider's id of the call; empty for a text."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Sequence[Message]):
+    """What a model is shown for one turn: the messages, oldest first, and what is known besides them.
+
+    The messages alone are enough for a model that takes text: a first one of the role ``system`` holds the memory in
+    words. Whoever can use more finds it as values.
+    """
+
+    messages: tuple[Message, ...]
+    session_id: str = ""
+    turn_id: str = ""
+    agent: str = ""
+    modality: Modality = Modality.VOICE
+    memory: Memory = Memory()
+    is_returning: bool = False
+    """The session holds turns from before this call."""
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Message, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:
+        return self.messages[index]
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+
+# --- model -> engine ----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """The agent wants to end the call once everything said before this has been heard."""
+    """The agent wants to end the call once everything said before this has been heard. Ends nothing in a text."""
 
 
-ReplyPart = str | HangUp
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the agent wants to know the next time; added to the session's memory with this turn."""
+
+    entities: Mapping[str, str] = field(default_factory=dict)
+    """Put over those of the same name; an empty value forgets one."""
+    items: tuple[MemoryItem, ...] = ()
+    state: str | None = None
+    """Replaces the agent's own entry in ``Memory.states``; empty clears it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Another agent is to go on with the session, from this very turn: its model answers the same context (E4)."""
+
+    agent: str
+
+
+ReplyPart = str | HangUp | Noted | HandOver
 """A piece of text, of any size, or an action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """What an agent made of a stretch of conversation."""
+
+    summary: str
+    entities: Mapping[str, str] = field(default_factory=dict)
+    items: tuple[MemoryItem, ...] = ()
+    topics: tuple[str, ...] = ()
+    """What it was about, a word or two each."""

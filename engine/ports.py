@@ -16,7 +16,18 @@ from typing import Protocol, TypeVar
 import httpx
 import trio
 
-from engine.events import AudioFormat, CallInfo, Message, ProviderEvent, ReplyPart, StreamStarted, TranscriberEvent
+from engine.events import (
+    AudioFormat,
+    CallInfo,
+    Context,
+    Message,
+    ProviderEvent,
+    Recollection,
+    ReplyPart,
+    SessionInfo,
+    StreamStarted,
+    TranscriberEvent,
+)
 
 T = TypeVar("T")
 
@@ -64,6 +75,8 @@ class WebhookKind(StrEnum):
     """A call comes in; the answer is a document that connects it to our media socket."""
     STATUS = "status"
     """News of a call; answered with an empty document."""
+    TEXT = "text"
+    """An SMS comes in; answered with a text, at once or over REST."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,8 @@ class IncomingCall:
     dialled: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What else the provider told that an agent may want (city, caller name, ...): strings of a stranger."""
+    attestation: str = ""
+    """How far the provider vouches for ``caller``: STIR/SHAKEN's ``A`` (in full), ``B``, ``C``, or empty: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,16 @@ class CallStatus:
     status: str
     """The provider's own word, or ``unknown`` for one that its documentation does not list."""
     is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingText:
+    text_id: str
+    """The provider's id of the message; the same again when it asks twice."""
+    sender: str
+    recipient: str
+    """Our number that it was sent to."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +194,28 @@ class Provider(Protocol):
 
     def acknowledge(self) -> Answer:
         """The empty answer to a status webhook."""
+        ...
+
+    @property
+    def can_send_text(self) -> bool:
+        """It has what its REST API asks for to send an SMS."""
+        ...
+
+    @property
+    def answers_texts(self) -> bool:
+        """``answer_text`` may carry the answer itself; else it goes over ``send_text``."""
+        ...
+
+    def read_text(self, request: WebhookRequest) -> IncomingText:
+        """Raises BadRequest."""
+        ...
+
+    def answer_text(self, text: str) -> Answer:
+        """The document that answers an SMS webhook with this text; with an empty one, with nothing."""
+        ...
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        """Send an SMS over the provider's REST API. Raises VendorError. The caller sets the deadline."""
         ...
 
     def new_codec(self) -> Codec: ...
@@ -259,7 +306,7 @@ class LanguageModel(Protocol):
         """Asked after its block was left: nothing it held is open any more."""
         ...
 
-    def open_reply(self, context: Sequence[Message]) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ReplyPart]]:
+    def open_reply(self, context: Context) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ReplyPart]]:
         """The answer to the last message of the context. The channel raises ModelFailed."""
         ...
 
@@ -269,6 +316,8 @@ class Phrases:
     """What an agent says of its own accord, besides what its model answers."""
 
     greeting: str
+    returning: str = "Welcome back. How can I help you?"
+    """The greeting of a caller whose session has heard the opening, or anything else, before (C4)."""
     still_there: str = "Are you still there?"
     filler: str = "One moment, please."
     apology: str = "I am sorry, something went wrong on our side. Please call again later."
@@ -279,6 +328,7 @@ class Phrases:
     def all(self) -> tuple[str, ...]:
         return (
             self.greeting,
+            self.returning,
             self.still_there,
             self.filler,
             self.apology,
@@ -307,8 +357,196 @@ class Agent(Protocol):
 
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]: ...
 
-    def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]: ...
+    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+        """For a call, or for one written turn."""
+        ...
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        """What is to be known of a conversation once these messages are out of sight: ``before`` is what was known
+        without them. Made in the background. Raises VendorError. The caller sets the deadline."""
+        ...
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         """A fixed phrase as ready audio, if it was made beforehand: for when the vendor cannot speak."""
+        ...
+
+
+# --- stores -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """The head of one session as a store holds it."""
+
+    session_id: str
+    key: str
+    """What it is looked up by: opaque, and unique in the store."""
+    subject: str
+    """Whose it is: an opaque fingerprint of a number, or empty."""
+    version: int
+    """1 when made, and one more with every change. 0 in what was never stored."""
+    started_at: float
+    last_at: float
+    expires_at: float
+    """Unix seconds, all three. From ``expires_at`` on the session is not there any more, whatever else happens."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    message_id: str
+    """Unique in its session; the same message written twice is there once."""
+    at: float
+    body: bytes
+    text: str = ""
+    """The words, for a full text index; empty when the body is sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    at: float
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    row: SessionRow
+    messages: tuple[MessageRow, ...]
+    """In the order in which they were written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Messages added to a session, and its head replaced.
+
+    ``head.version`` is the version that the head was made from. The session is looked up by ``head.session_id``:
+
+    * there, same version: written, with the version one higher -> ``Written``
+    * there, other version: nothing is written -> ``Conflict``
+    * not there, ``head.version`` above 0: it has been erased or has expired; nothing is written -> ``Gone``
+    * not there, ``head.version`` 0: made anew, unless ``head.key`` is taken (-> ``Conflict`` with whoever has it, and
+      nothing is written) or its subject was erased at or after ``head.started_at`` (-> ``Gone``).
+
+    What has expired counts as not there, and gives its key free. Afterwards the last ``retention`` messages and the
+    last ``traces_kept`` traces are there, the older ones are not.
+    """
+
+    head: SessionRow
+    messages: tuple[MessageRow, ...] = ()
+    traces: tuple[TraceRow, ...] = ()
+    retention: int = 50
+    traces_kept: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """A message's body and text are exchanged, if its body is still ``was``; its place and time stay. The session's
+    version rises by one. -> ``Written``, or ``Gone`` when there is no such message with this body."""
+
+    session_id: str
+    message: MessageRow
+    was: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """A session gives up its key for another one, so that a new session can take it. -> ``Written`` or ``Gone``."""
+
+    session_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A session with all that belongs to it, gone without a trace. -> ``Written`` if it was there, else ``Gone``."""
+
+    session_id: str
+
+
+Write = Append | Replace | Rekey | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    current: SessionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    pass
+
+
+Outcome = Written | Conflict | Gone
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    at: float
+    body: bytes
+
+
+class RecordStore(Protocol):
+    """Where sessions are kept: opaque bodies under opaque names. Shared by all sessions of the engine.
+
+    Nothing here blocks the event loop. Every operation raises StoreDown, and nothing else, when it cannot be done; then
+    all of it was done or nothing. The caller sets the deadline: a cancelled operation may or may not have happened, and
+    leaves nothing behind that would harm the next.
+    """
+
+    backend: str
+    """``memory``, ``sqlite``, ``postgresql`` or ``redis``: a metric label."""
+    has_full_text: bool
+    """``search`` finds by an index."""
+
+    async def find(self, key: str, *, last: int) -> Found | None:
+        """The session with this key and its last messages."""
+        ...
+
+    async def get(self, session_id: str, *, last: int) -> Found | None: ...
+
+    async def of_subject(self, subject: str) -> list[SessionRow]:
+        """All sessions of one subject, oldest first."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> list[Outcome]:
+        """In this order, in one transaction: what was written survives a crash of this process once this returns."""
+        ...
+
+    async def traces(self, session_id: str) -> list[TraceRow]: ...
+
+    async def search(self, words: str, *, session_id: str = "", limit: int = 50) -> list[tuple[str, MessageRow]]:
+        """Session ids and messages that hold all the words, newest first; in one session if one is named. Of sealed
+        messages it knows nothing. Empty where there is no index."""
+        ...
+
+    async def scan(self, after: str = "", *, limit: int = 100) -> list[SessionRow]:
+        """Sessions in the order of their ids, from the first one after ``after``: for work through all of them."""
+        ...
+
+    async def erase(self, subject: str, at: float) -> int:
+        """Every session of the subject, leaving no byte where the store can help it. What is left is a tombstone: no
+        session of this subject that started at or before ``at`` is ever made again. Returns how many there were."""
+        ...
+
+    async def purge(self, now: float) -> int:
+        """Let go of the bytes of what has expired. Returns how many sessions."""
+        ...
+
+    async def meta(self, name: str, default: bytes) -> bytes:
+        """A small value of the store's own; ``default`` is kept if there is none yet. Of several askers one wins."""
+        ...
+
+    async def set_meta(self, name: str, value: bytes, *, was: bytes) -> bool:
+        """Exchange it if it is still ``was``."""
+        ...
+
+    async def add_audit(self, row: AuditRow) -> None: ...
+
+    async def audit(self, *, limit: int = 100) -> list[AuditRow]:
+        """Newest first."""
         ...

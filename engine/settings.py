@@ -94,6 +94,9 @@ class AgentSettings:
 
     script: str = "appointment_desk"
     """A script that ships with Offhook, or the path of a TOML file."""
+    scope: str = field(default="call", metadata={"choices": ("call", "caller")})
+    """How far it remembers: ``call``, one call or stream, forgotten at its end; ``caller``, all calls and texts of one
+    number."""
     factory: str = ""
     """``package.module:function`` of an agent that is not embedded; called with the agent's name and ``options``."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -127,6 +130,78 @@ class SpeechSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What is remembered, and what of it a model is shown."""
+
+    default_region: str = "US"
+    """What a number without a country code is read in."""
+    retention: int = _at_least(2, 50)
+    """Messages kept of a session; older ones are gone, the summary and the facts stay."""
+    window: int = _at_least(1, 10)
+    """Messages that a model is shown."""
+    max_chars: int = _at_least(20, 200)
+    """Of each message, what a model is shown. The store keeps all of it."""
+    context_format: str = field(default="messages", metadata={"choices": ("messages", "text", "summary")})
+    """``messages``: one by one; ``text``: as one text; ``summary``: a summary and the last words."""
+    ttl_days: float = _at_least(0.0001, 30.0)
+    """After its last turn, how long a session is kept."""
+    keep_calls: bool = False
+    """Keep what agents of the scope ``call`` heard as history; without it nothing of a call outlives it."""
+    idle_s: float = _at_least(1, 900.0)
+    """Without a turn, before a session leaves the memory of the process."""
+    trusted_attestations: tuple[str, ...] = ("A",)
+    """What the provider must say of a caller's number before stored memory is spoken to who calls under it."""
+    trusted_lines: tuple[str, ...] = ()
+    """Dialled numbers whose carrier vouches for the caller's; calls to them need no attestation."""
+    texts_per_minute_per_caller: int = _at_least(1, 20)
+    text_answer_s: float = _at_least(0.2, 5.0)
+    """How long an SMS webhook waits for the answer; a later one goes out over the provider's REST API."""
+    turn_s: float = _at_least(1, 30.0)
+    """For a model's whole answer to a text."""
+    trace: bool = True
+    """Keep what each model was shown and what came back, for ``offhook trace`` and ``validate``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where sessions are kept."""
+
+    kind: str = field(default="sqlite", metadata={"choices": ("memory", "sqlite", "postgresql", "redis")})
+    path: str = "offhook.db"
+    """SQLite's file."""
+    url: str = ""
+    """PostgreSQL's address without its password, such as ``postgresql://offhook@localhost/offhook``; DATABASE_URL in
+    the environment may give all of it."""
+    table: str = "sessions"
+    """SQLite's and PostgreSQL's table of sessions; the names of the others begin with it. Redis' keys, too."""
+    host: str = "127.0.0.1"
+    port: int = _at_least(1, 6379, at_most=65535)
+    database: int = _at_least(0, 0)
+    """Redis' number of it. Its password comes from REDIS_PASSWORD."""
+    operation_s: float = _at_least(0.1, 5.0)
+    """For one operation."""
+    load_s: float = _at_least(0.01, 0.3)
+    """For reading a session at the start of a call, which then goes on without its memory."""
+    journal: str = "offhook.journal"
+    """The file that keeps turns while the store is down; empty: they are lost then."""
+    journal_max_bytes: int = _at_least(4096, 16 * 1024 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Events of sessions, sent to an address of yours."""
+
+    url: str = ""
+    """Empty: none are sent."""
+    events: tuple[str, ...] = ()
+    """Which ones; empty: all."""
+    queue: int = _at_least(1, 1000)
+    retries: int = _at_least(0, 5)
+    allow_private: bool = False
+    """Also to addresses inside private networks, and without TLS."""
+
+
+@dataclass(frozen=True, slots=True)
 class Secrets:
     """Keys, from the environment only; hidden from repr."""
 
@@ -134,6 +209,16 @@ class Secrets:
     vonage_signature_secret: str = field(default="", repr=False)
     vonage_private_key: str = field(default="", repr=False)
     """PEM; for hanging up over Vonage's REST API."""
+    encryption_keys: str = field(default="", repr=False)
+    """Keys of the store, each ``id:base64 of 32 bytes``, separated by commas or spaces. The first one seals, all open;
+    ``offhook store new-key`` makes one."""
+    api_keys: str = field(default="", repr=False)
+    """Keys of the HTTP API, each ``name:scope+scope:key``, separated by commas or spaces. Scopes: ``turn``, ``history``,
+    ``admin``, ``privacy``, ``metrics``."""
+    webhook_secret: str = field(default="", repr=False)
+    """Signs the events that are sent."""
+    database_url: str = field(default="", repr=False)
+    redis_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +229,9 @@ class Settings:
     speech: SpeechSettings = SpeechSettings()
     twilio: TwilioSettings = TwilioSettings()
     vonage: VonageSettings = VonageSettings()
+    sessions: SessionSettings = SessionSettings()
+    store: StoreSettings = StoreSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     agents: Mapping[str, AgentSettings] = field(default_factory=lambda: {"desk": AgentSettings()})
     lines: Mapping[str, str] = field(default_factory=dict)
     """Dialled number to agent."""
@@ -215,6 +303,9 @@ _TABLES: Mapping[str, type] = {
     "speech": SpeechSettings,
     "twilio": TwilioSettings,
     "vonage": VonageSettings,
+    "sessions": SessionSettings,
+    "store": StoreSettings,
+    "webhooks": WebhookSettings,
 }
 
 
@@ -242,6 +333,10 @@ def _from_text(name: str, text: str, kind: Any) -> Any:
             return float(text)
     except ValueError:
         raise SettingsError(f"{name}: expected {_name_of(kind)}, got {text!r}") from None
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise SettingsError(f"{name}: expected true or false, got {text!r}")
+        return text.lower() == "true"
     if get_origin(kind) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text

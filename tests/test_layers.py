@@ -24,17 +24,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.settings": BASE,
     "engine.observe": BASE | {"engine.ports"},
     "engine.runtime": BASE | {"engine.ports", "engine.observe"},
-    "engine.calls": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
+    "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
+    "engine.calls": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions"},
     "engine.phone": BASE | PURE | {"engine.runtime"},
-    "engine.web": BASE | PORTS | {"engine.observe", "engine.runtime", "engine.calls"},
+    "engine.web": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions", "engine.calls"},
     "engine.assembly": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "calls", "web")}
+    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "calls", "web")}
     | {"adapters"},
-    "engine.cli": BASE | PURE | PORTS | {f"engine.{name}" for name in ("observe", "runtime", "phone", "assembly")},
+    "engine.cli": BASE
+    | PURE
+    | PORTS
+    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "phone", "assembly")},
     "engine.__main__": {"engine.cli"},
-    "adapters": BASE | {"engine.audio", "engine.ports", "engine.observe", "engine.runtime"},
+    "adapters": BASE | PURE | {"engine.ports", "engine.observe", "engine.runtime"},
 }
 """Package or module to what it may import of ours, besides itself."""
 

@@ -21,7 +21,7 @@ from adapters.models.script import Intent, Script, Slot, SlotType
 from adapters.models.slots import Value, read_correction, read_slot
 from adapters.models.spoken import is_keys, plain, yes_or_no
 from adapters.models.tables import references
-from engine.events import HangUp, Message, ReplyPart, Role
+from engine.events import Context, HangUp, Message, ReplyPart, Role
 
 SURE_WORDS = 2
 """While a name is asked for, an intent is heard only if so many of its keywords' words were said."""
@@ -76,7 +76,7 @@ class ScriptedModel:
         """The last turn: the context before it, its words, and the state and the completed at its start."""
 
     @asynccontextmanager
-    async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+    async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
         """The answer is there at once: a text, and a HangUp after a goodbye."""
         parts = self.reply(context)
         send, receive = trio.open_memory_channel[ReplyPart](len(parts))

@@ -22,7 +22,7 @@ from engine.calls.talk import Talk
 from engine.calls.watch import watch
 from engine.dialogue.conversation import Conversation
 from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
-from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
+from engine.events import AudioFormat, CallInfo, Modality, ProviderEvent, SessionInfo, Stopped
 from engine.observe.labels import VendorKind
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
@@ -213,6 +213,7 @@ class Call:
 
     def _vendors(self) -> list[AbstractAsyncContextManager[Any]]:
         agent, info, ledger = self._line.agent, self._info, self._ledger
+        session = SessionInfo(info.stream_id, agent.name, Modality.VOICE, info.caller, info.dialled, info.call_id)
         open_s = self._around.limits.open_s
 
         def own(role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
@@ -222,7 +223,7 @@ class Call:
         return [
             own(VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
             own(VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-            own(VendorKind.LLM, agent.model_vendor, agent.open_model(info, ledger)),
+            own(VendorKind.LLM, agent.model_vendor, agent.open_model(session, ledger)),
         ]
 
     @asynccontextmanager

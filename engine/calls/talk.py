@@ -22,6 +22,7 @@ from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError
 from engine.events import (
     FRAME_S,
     CallInfo,
+    Context,
     Dtmf,
     HangUp,
     Heard,
@@ -349,7 +350,7 @@ class Talk:
         asked_at_s = trio.current_time()
         first_at_s: float | None = None
         with self.meters.asked(VendorKind.LLM, vendor, utterance.scope):
-            async with self._model.open_reply(self._conversation.context()) as parts:
+            async with self._model.open_reply(Context(tuple(self._conversation.context()))) as parts:
                 async for part in parts:
                     if first_at_s is None:
                         first_at_s = trio.current_time()
@@ -357,6 +358,8 @@ class Talk:
                     if isinstance(part, HangUp):
                         utterance.hangs_up = True
                         break
+                    if not isinstance(part, str):
+                        continue
                     for sentence in splitter.feed(part):
                         await self._say(utterance, sentence, first_at_s)
         for sentence in splitter.flush():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from engine.errors import EndReason
+from engine.events import Modality
 from engine.observe import labels as of
 from engine.ports import ResourceKind
 
@@ -32,6 +33,7 @@ class Configured(Enum):
     """Vendors and providers: whoever is at the far end of a resource."""
     PIPELINES = "pipelines"
     ACTORS = "actors"
+    STORES = "stores"
     ROUTES = "routes"
     METHODS = "methods"
     GUARDED = "guarded"
@@ -81,6 +83,9 @@ SETUP_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 8)
 CALL_S = (5, 15, 30, 60, 120, 180, 300, 600, 900, 1200, 1800, 3600)
 CONNECT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 6)
 HTTP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3, 5)
+STORE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
+MESSAGES = (1, 2, 4, 6, 8, 10, 15, 20, 30, 50, 100)
+TOKENS = (50, 100, 200, 400, 600, 800, 1200, 1600, 2400, 4000, 8000)
 TASKS = (2, 4, 6, 8, 12, 16, 24, 32, 64)
 
 _provider = Configured.PROVIDERS
@@ -251,6 +256,55 @@ FAMILIES: tuple[Family, ...] = (
         kind=_words(of.SpeechKind),
     ),
     _counter("tts_characters_total", "Characters synthesised.", vendor=Configured.VENDORS),
+    # sessions
+    _gauge("sessions_active", "Sessions in the memory of the process.", scope=of.SCOPES),
+    _counter("session_turns_total", "Turns that entered a session's history.", modality=_words(Modality)),
+    _counter(
+        "modality_switches_total",
+        "Sessions that went on over another modality.",
+        origin=_words(Modality),
+        target=_words(Modality),
+    ),
+    _counter(
+        "context_bridges_total",
+        "Turns that were shown what came over another modality, by their own.",
+        modality=_words(Modality),
+    ),
+    _counter("session_handovers_total", "Sessions handed from one agent to another."),
+    _counter("untrusted_callers_total", "Calls that got no stored memory, for want of trust in their number."),
+    _counter(
+        "texts_total",
+        "Written turns, by what became of them.",
+        modality=_words(Modality),
+        outcome=_words(of.TextOutcome),
+    ),
+    Family("context_messages", FamilyType.HISTOGRAM, "Messages given to the model on a turn.", buckets=MESSAGES),
+    Family("context_tokens", FamilyType.HISTOGRAM, "Estimated tokens given to the model on a turn.", buckets=TOKENS),
+    _counter("context_truncations_total", "Context shortened, by how.", how=_words(of.Shortening)),
+    _counter("context_violations_total", "Context validator failures.", rule=_words(of.ContextRule)),
+    _counter("summaries_total", "Summaries made in the background, by result.", status=_words(of.VendorStatus)),
+    # the store
+    _seconds(
+        "store_operation_duration_seconds",
+        "Store call time.",
+        STORE_S,
+        backend=Configured.STORES,
+        op=_words(of.StoreOp),
+    ),
+    _counter(
+        "store_errors_total",
+        "Store calls failed.",
+        backend=Configured.STORES,
+        op=_words(of.StoreOp),
+        error=_words(of.StoreFault),
+    ),
+    _gauge("store_backlog", "Writes that wait in the journal for the store to come back."),
+    _counter("store_lost_total", "Writes that neither the store nor the journal could take."),
+    _counter("store_unreadable_total", "Records that could not be decrypted or understood."),
+    # events sent out
+    _counter("webhooks_total", "Outgoing webhooks.", event=_words(of.WebhookEvent), status=_words(of.WebhookStatus)),
+    _gauge("webhook_queue_depth", "Webhooks waiting."),
+    _counter("api_refusals_total", "HTTP API requests refused, by why.", why=_words(of.ApiRefusal)),
     # the node
     _seconds("event_loop_lag_seconds", "Lateness of a periodic timer.", LAG_S),
     _gauge("worker_threads_in_use", "Worker threads in use."),

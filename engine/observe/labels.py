@@ -115,6 +115,86 @@ class VendorStatus(StrEnum):
     """Nobody waited for it any more: the caller interrupted or hung up."""
 
 
+class StoreOp(StrEnum):
+    LOAD = "load"
+    WRITE = "write"
+    SEARCH = "search"
+    ERASE = "erase"
+    SCAN = "scan"
+    OTHER = "other"
+
+
+class StoreFault(StrEnum):
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    LOCKED = "locked"
+    FULL = "full"
+    ERROR = "error"
+
+
+class Shortening(StrEnum):
+    """How a context was made to fit."""
+
+    DROPPED = "dropped"
+    """Older messages were left out."""
+    CUT = "cut"
+    """A message was longer than a model is shown."""
+    SUMMARISED = "summarised"
+    """Older messages were left out, and a summary stands for them."""
+
+
+class ContextRule(StrEnum):
+    """What a context must be before a model is shown it."""
+
+    EMPTY = "empty"
+    """There is nothing to answer."""
+    LAST_NOT_CALLER = "last_not_caller"
+    SECOND_OPENING = "second_opening"
+    OUT_OF_ORDER = "out_of_order"
+    MISSING = "missing"
+    """A message of the window is not in it."""
+    TOO_LONG = "too_long"
+    MALFORMED = "malformed"
+    """An empty message, or a role that is none."""
+    OTHER_SESSION = "other_session"
+
+
+class TextOutcome(StrEnum):
+    ANSWERED = "answered"
+    """In the answer to the webhook, or at once over HTTP."""
+    ANSWERED_LATER = "answered_later"
+    """Over the provider's REST API."""
+    RATE_LIMIT = "rate_limit"
+    STORE_DOWN = "store_down"
+    FAILED = "failed"
+
+
+class ApiRefusal(StrEnum):
+    NO_KEY = "no_key"
+    WRONG_KEY = "wrong_key"
+    SCOPE = "scope"
+    """The key is good for other things."""
+    RATE_LIMIT = "rate_limit"
+
+
+class WebhookEvent(StrEnum):
+    SESSION_STARTED = "session.started"
+    MODALITY_SWITCHED = "session.modality_switched"
+    CONTEXT_BRIDGED = "session.context_bridged"
+    HANDED_OVER = "session.handed_over"
+    SESSION_ENDED = "session.ended"
+    CALL_ENDED = "call.ended"
+
+
+class WebhookStatus(StrEnum):
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    FAILED = "failed"
+    """Given up."""
+    DROPPED = "dropped"
+    """The queue was full, or the caller has been erased."""
+
+
 class SpeechKind(StrEnum):
     STT = "stt"
     TTS = "tts"
@@ -173,9 +253,13 @@ PROVIDERS = ("twilio", "vonage")
 PIPELINES = ("embedded", "custom")
 VENDORS = ("moonshine", "hibari", "script", "custom")
 ACTORS = ("registry",)
+SCOPES = ("call", "caller")
+STORES = ("memory", "sqlite", "postgresql", "redis")
 ROUTES = (
     "/",
     "/voice",
+    "/sms",
+    "/vonage/sms",
     "/twilio/status",
     "/vonage/answer",
     "/vonage/event",
@@ -183,12 +267,27 @@ ROUTES = (
     "/media/vonage",
     "/turn",
     "/session/reset",
+    "/admin/session/{phone}",
+    "/admin/customer/{phone}/analytics",
+    "/admin/audit",
+    "/privacy/export/{phone}",
+    "/privacy/delete/{phone}",
+    "/api/search",
+    "/api/sessions/{session_id}",
+    "/api/sessions/{session_id}/messages",
+    "/api/sessions/{session_id}/messages/{message_id}",
+    "/api/sessions/{session_id}/branch",
+    "/api/sessions/{session_id}/handover",
+    "/api/sessions/{session_id}/export",
+    "/api/sessions/{session_id}/trace",
+    "/api/sessions/{session_id}/validation",
+    "/openapi.json",
     "/api/health",
     "/healthz",
     "/readyz",
     "/metrics",
 )
-METHODS = ("GET", "POST")
+METHODS = ("GET", "POST", "PATCH", "DELETE")
 CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 

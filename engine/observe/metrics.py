@@ -111,6 +111,7 @@ class Metrics:
             Configured.OWNERS: _open((*vendors, *providers)),
             Configured.PIPELINES: _open(pipelines),
             Configured.ACTORS: _open(actors),
+            Configured.STORES: _open(of.STORES),
             Configured.ROUTES: _open(routes),
             Configured.METHODS: _open(of.METHODS),
             Configured.GUARDED: tuple(family.name for family in FAMILIES if _is_guarded(family)),

@@ -18,14 +18,18 @@ import orjson
 import trio
 from trio.testing import memory_stream_pair
 
+from engine.dialogue.recollection import recollect
 from engine.errors import ModelFailed, SlowPeer, SpeechFailed
 from engine.events import (
     AudioFormat,
     CallInfo,
+    Context,
     HangUp,
     Heard,
     Message,
+    Recollection,
     ReplyPart,
+    SessionInfo,
     SpeechStarted,
     SpeechStopped,
     TranscriberEvent,
@@ -103,12 +107,15 @@ class VendorAgent:
             yield HttpSynthesizer(client, f"{self._url}/speech", call.format)
 
     @asynccontextmanager
-    async def open_model(self, call: CallInfo, owner: Owner) -> AsyncIterator[LanguageModel]:
+    async def open_model(self, session: SessionInfo, owner: Owner) -> AsyncIterator[LanguageModel]:
         try:
             async with open_socket(f"{self._socket_url}/model", limits=_LIMITS, stream=self._new_stream()) as socket:
                 yield SocketModel(socket)
         except HandshakeFailed as exc:
             raise ModelFailed(VENDOR, str(exc)) from exc
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        return recollect(messages, before)
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         return None
@@ -227,7 +234,7 @@ class SocketModel:
         return self._socket.closed
 
     @asynccontextmanager
-    async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+    async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
         self._number += 1
         messages = [(str(message.role), message.text) for message in context]
         await self._send({"id": self._number, "messages": messages})
@@ -350,8 +357,11 @@ class MemoryAgent:
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._part(MemorySynthesizer(call.format, self._behaviour))
 
-    def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
         return self._part(MemoryModel(self._behaviour))
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        return recollect(messages, before)
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         return None
@@ -415,7 +425,7 @@ class MemoryModel(_MemoryPart):
         self._behaviour = behaviour
 
     @asynccontextmanager
-    async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+    async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
         self.contexts.append(tuple(context))
         await trio.sleep(self._behaviour.first_token_s)
         pieces = answer_to([(str(message.role), message.text) for message in context])

@@ -12,13 +12,17 @@ from typing import TypeVar
 
 import trio
 
+from engine.dialogue.recollection import recollect
 from engine.errors import ModelFailed, SpeechFailed
 from engine.events import (
     AudioFormat,
     CallInfo,
+    Context,
     Heard,
     Message,
+    Recollection,
     ReplyPart,
+    SessionInfo,
     SpeechStarted,
     SpeechStopped,
     TranscriberEvent,
@@ -103,7 +107,7 @@ class PuppetModel(Part):
         self._answers = answers
 
     @asynccontextmanager
-    async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+    async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
         self.contexts.append(context)
         send, receive = trio.open_memory_channel[ReplyPart](0)
         async with trio.open_nursery() as nursery:
@@ -127,7 +131,7 @@ class PuppetModel(Part):
                         return
 
 
-def echo(context: Sequence[Message]) -> Sequence[ReplyPart]:
+def echo(context: Context) -> Sequence[ReplyPart]:
     return [f"You said {context[-1].text}."]
 
 
@@ -177,12 +181,15 @@ class PuppetAgent:
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._part(lambda: PuppetSynthesizer(call.format, fails=self._voice_fails, stalls=self._voice_stalls))
 
-    def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
         def make() -> PuppetModel:
             self.model = PuppetModel(self._answers)
             return self.model
 
         return self._part(make)
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        return recollect(messages, before)
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the port's word
         is_fixed = self._has_clips and text in self.phrases.all()

@@ -15,10 +15,13 @@ from engine.events import (
     PCM16_16K,
     AudioFormat,
     CallInfo,
+    Context,
     HangUp,
     Heard,
     Message,
+    Modality,
     Role,
+    SessionInfo,
     SpeechStarted,
     SpeechStopped,
 )
@@ -40,6 +43,14 @@ class NoLedger:
 
 def call(form: AudioFormat = MULAW_8K) -> CallInfo:
     return CallInfo("twilio", "CA1", "MZ1", form, "desk")
+
+
+def session() -> SessionInfo:
+    return SessionInfo("s_1", "desk", Modality.VOICE)
+
+
+def said(text: str) -> Context:
+    return Context((Message(Role.CALLER, text),))
 
 
 @asynccontextmanager
@@ -107,13 +118,13 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
         async with (
             agent.open_transcriber(call(), owner) as transcriber,
             agent.open_synthesizer(call(), owner) as synthesizer,
-            agent.open_model(call(), owner) as model,
+            agent.open_model(session(), owner) as model,
         ):
             audio = speak("Hello you", MULAW_8K) + MULAW_8K.silence(0.5)
             for at in range(0, len(audio), 160):
                 transcriber.send(audio[at : at + 160])
             events = [await transcriber.receive() for _ in range(3)]
-            async with model.open_reply([Message(Role.CALLER, "say goodbye")]) as parts:
+            async with model.open_reply(said("say goodbye")) as parts:
                 reply = [part async for part in parts]
             async with synthesizer.open_speech("At your service.") as pieces:
                 said = b"".join([piece async for piece in pieces])
@@ -128,13 +139,13 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
 
 
 async def test_a_cancelled_reply_leaves_nothing_of_itself_to_the_next() -> None:
-    async with an_agent("tcp") as (agent, _), agent.open_model(call(), NoLedger()) as model:
-        async with model.open_reply([Message(Role.CALLER, "one")]) as parts:
+    async with an_agent("tcp") as (agent, _), agent.open_model(session(), NoLedger()) as model:
+        async with model.open_reply(said("one")) as parts:
             assert await parts.receive() == "Turn 1. "
-        async with model.open_reply([Message(Role.CALLER, "never answered")]) as parts:
+        async with model.open_reply(said("never answered")) as parts:
             with trio.move_on_after(0.02):
                 await parts.receive()
-        async with model.open_reply([Message(Role.CALLER, "two")]) as parts:
+        async with model.open_reply(said("two")) as parts:
             assert "".join([str(part) async for part in parts]) == "Turn 1. You said two. "
 
 
@@ -145,7 +156,7 @@ async def test_vendors_that_refuse_or_never_answer_the_close(autojump_clock: obj
             async with agent.open_transcriber(call(), NoLedger()):
                 pass
         with pytest.raises(ModelFailed):
-            async with agent.open_model(call(), NoLedger()):
+            async with agent.open_model(session(), NoLedger()):
                 pass
         vendors.refuses.clear()
         started_s = trio.current_time()

@@ -8,7 +8,16 @@ from typing import Any
 
 import trio
 
-from engine.events import AudioFormat, CallInfo, Message, ReplyPart, TranscriberEvent
+from engine.events import (
+    AudioFormat,
+    CallInfo,
+    Context,
+    Message,
+    Recollection,
+    ReplyPart,
+    SessionInfo,
+    TranscriberEvent,
+)
 from engine.ports import Agent, LanguageModel, Owner, Synthesizer, Transcriber
 from tests.fakes.puppet import speech_of
 from tests.faults.bench import VICTIM_NUMBER, Bench
@@ -81,12 +90,19 @@ class BreakingAgent:
         opening = self._inner.open_synthesizer(call, owner)
         return self._broken(call, "synthesizer", opening, lambda part: _Synthesizer(self, part))
 
-    def open_model(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
-        opening = self._inner.open_model(call, owner)
-        return self._broken(call, "model", opening, lambda part: _Model(self, part))
+    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+        opening = self._inner.open_model(session, owner)
+        return self._broken(session, "model", opening, lambda part: _Model(self, part))
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        return await self._inner.recollect(messages, before, session)
 
     def _broken(
-        self, call: CallInfo, kind: str, opening: AbstractAsyncContextManager[Any], wrap: Callable[[Any], Any]
+        self,
+        call: CallInfo | SessionInfo,
+        kind: str,
+        opening: AbstractAsyncContextManager[Any],
+        wrap: Callable[[Any], Any],
     ) -> AbstractAsyncContextManager[Any]:
         if call.caller != VICTIM_NUMBER:
             return opening
@@ -145,7 +161,7 @@ class _Model:
         return self._inner.is_closed
 
     @asynccontextmanager
-    async def open_reply(self, context: Sequence[Message]) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+    async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
         await self._agent.check_or_hang("model.open_reply")
         async with self._inner.open_reply(context) as reply:
             yield _Channel(self._agent, "reply.receive", reply)

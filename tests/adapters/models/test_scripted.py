@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapters.models.script import Script, load_script
 from adapters.models.scripted import ScriptedModel
-from engine.events import HangUp, Message, Role
+from engine.events import Context, HangUp, Message, Role
 
 CLOSED = "We are closed at the weekend. Which other day would suit you?"
 MORE = "Is there anything else I can do for you?"
@@ -347,7 +347,7 @@ def test_two_calls_of_one_script_share_nothing(desk: Script) -> None:
 
 async def test_a_reply_ends_its_channel(desk: Script) -> None:
     model = ScriptedModel(desk)
-    async with model.open_reply([Message(Role.CALLER, "goodbye")]) as parts:
+    async with model.open_reply(Context((Message(Role.CALLER, "goodbye"),))) as parts:
         assert [part async for part in parts] == ["Thank you for calling Riverside Practice. Goodbye.", HangUp()]
 
 

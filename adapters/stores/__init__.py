@@ -1,0 +1,1 @@
+"""Where sessions are kept: memory, SQL (SQLite and PostgreSQL), Redis."""

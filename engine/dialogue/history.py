@@ -1,0 +1,73 @@
+"""What a session remembers word for word: one entry for each say of either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.events import Memory, Message, Modality, Noted, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message of a history. ``at`` in Unix seconds."""
+
+    entry_id: str
+    turn_id: str
+    """Shared by the two sides of one turn."""
+    at: float
+    role: Role
+    text: str
+    agent: str
+    """Who handled it (E4)."""
+    modality: Modality
+    call_id: str = ""
+    interrupted: bool = False
+    """The caller cut it off: ``text`` is what was heard of it."""
+    is_opening: bool = False
+    """The agent's greeting at the beginning of a session."""
+    response_ms: int | None = None
+    """Of an agent's: from the caller's last sound, or the text's arrival, to the answer."""
+    original: str | None = None
+    """What ``text`` was before it was edited first."""
+    edited_at: float | None = None
+
+    def as_message(self) -> Message:
+        return Message(self.role, self.text, self.interrupted)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """One turn of a session as it enters the history: never split, so that turns never interleave."""
+
+    turn_id: str
+    entries: tuple[Entry, ...]
+    noted: tuple[tuple[str, Noted], ...] = ()
+    """By agent, what it wants remembered."""
+    trace: tuple[TraceEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """A moment in the life of a session: made, reused, a vendor asked, ... ``at`` in Unix seconds."""
+
+    at: float
+    what: str
+    fields: dict[str, object] = field(default_factory=dict)
+    """Plain JSON values."""
+
+
+def remember(memory: Memory, agent: str, noted: Iterable[Noted]) -> Memory:
+    """The memory with what the agent noted."""
+    entities, states, items = dict(memory.entities), dict(memory.states), list(memory.items)
+    for note in noted:
+        entities |= note.entities
+        items += [item for item in note.items if item not in items]
+        if note.state is not None:
+            states[agent] = note.state
+    return Memory(
+        memory.summary,
+        {key: value for key, value in entities.items() if value},
+        tuple(items),
+        {key: value for key, value in states.items() if value},
+    )

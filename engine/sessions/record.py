@@ -1,0 +1,151 @@
+"""What a session is, besides its messages (C3), and how two versions of it become one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from engine.dialogue.history import Entry, TraceEvent
+from engine.events import Memory, Modality
+
+MAX_ITEMS = 50
+MAX_ENTITIES = 100
+MAX_TOPICS = 50
+
+
+class Scope(StrEnum):
+    """How far a session reaches; chosen per agent."""
+
+    CALL = "call"
+    """One call or stream (A1)."""
+    CALLER = "caller"
+    """Everything with one number (C1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """One session. Times in Unix seconds."""
+
+    session_id: str
+    key: str
+    """What it is found by, such as ``caller:+15550100000`` or ``stream:default``."""
+    scope: Scope
+    started_at: float
+    last_at: float
+    agent: str
+    """Who handled the last turn."""
+    modality: Modality
+    """Of the last turn."""
+    number: str = ""
+    """The caller's, in E.164: whom it belongs to. Empty if that is not known."""
+    message_count: int = 0
+    """All there ever were, also those no longer retained."""
+    turns: int = 0
+    """Of the caller."""
+    calls: int = 0
+    texts: int = 0
+    responses: int = 0
+    response_s: float = 0.0
+    """Of all ``responses`` together."""
+    switches: int = 0
+    """How often the modality changed."""
+    bridges: int = 0
+    """How often a turn was shown what came over another modality."""
+    handovers: int = 0
+    was_opened: bool = False
+    """Its opening has been said."""
+    memory: Memory = Memory()
+    summary_at: float = 0.0
+    """When ``memory.summary`` was made."""
+    topics: Mapping[str, int] = field(default_factory=dict)
+    """What it was about, and how often."""
+    parent: str = ""
+    """The session and message that it branched from, as ``session_id/entry_id``."""
+    ended_at: float | None = None
+    end_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A session as it was found."""
+
+    record: SessionRecord
+    version: int
+    entries: tuple[Entry, ...]
+    """The last of them, in order."""
+    unreadable: int = 0
+    """Messages that could not be decrypted or understood; they are left where they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """One addition to a session."""
+
+    record: SessionRecord
+    version: int
+    """What ``record`` was made from; 0 if it has never been stored."""
+    entries: tuple[Entry, ...] = ()
+    traces: tuple[TraceEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    record: SessionRecord
+    """As it is stored: not the one given, if somebody else had changed it in between."""
+    version: int
+    was_merged: bool = False
+    """Somebody else has written to the session: its history is to be read again."""
+
+
+def new_session_id() -> str:
+    return f"s_{uuid.uuid4().hex}"
+
+
+def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
+    """Two writers on one session: nothing that either learnt is lost; of two values for one thing the newer counts.
+    The identity is theirs, which is the stored one."""
+    older, newer = (ours, theirs) if theirs.last_at >= ours.last_at else (theirs, ours)
+    with_summary = theirs if theirs.summary_at >= ours.summary_at else ours
+    items = dict.fromkeys((*older.memory.items, *newer.memory.items))
+    memory = Memory(
+        summary=with_summary.memory.summary,
+        entities=_last(dict(older.memory.entities) | dict(newer.memory.entities), MAX_ENTITIES),
+        items=tuple(items)[-MAX_ITEMS:],
+        states=dict(older.memory.states) | dict(newer.memory.states),
+    )
+    counts = {
+        name: max(getattr(theirs, name), getattr(ours, name))
+        for name in (
+            "message_count",
+            "turns",
+            "calls",
+            "texts",
+            "responses",
+            "response_s",
+            "switches",
+            "bridges",
+            "handovers",
+        )
+    }
+    topics = {
+        word: max(theirs.topics.get(word, 0), ours.topics.get(word, 0)) for word in {*theirs.topics, *ours.topics}
+    }
+    return replace(
+        newer,
+        session_id=theirs.session_id,
+        key=theirs.key,
+        number=theirs.number,
+        started_at=min(theirs.started_at, ours.started_at),
+        was_opened=theirs.was_opened or ours.was_opened,
+        memory=memory,
+        summary_at=with_summary.summary_at,
+        topics=topics,
+        parent=theirs.parent,
+        **counts,
+    )
+
+
+def _last(values: dict[str, str], count: int) -> dict[str, str]:
+    return dict(list(values.items())[-count:])
