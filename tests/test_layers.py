@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.dialogue": BASE,
     "engine.ports": BASE | PURE,
     "engine.settings": BASE,
-    "engine.observe": BASE | {"engine.ports"},
+    "engine.observe": BASE | PURE | {"engine.ports"},
     "engine.runtime": BASE | {"engine.ports", "engine.observe"},
     "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
     "engine.calls": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions"},

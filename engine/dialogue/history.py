@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from engine.events import Memory, Message, Modality, Noted, Role
 
@@ -36,6 +37,49 @@ class Entry:
         return Message(self.role, self.text, self.interrupted)
 
 
+class TraceWhat(StrEnum):
+    """What a moment in the life of a session tells; its ``fields`` in brackets. All have ``session_id``."""
+
+    CREATED = "session_created"
+    """[scope, modality, agent]"""
+    REUSED = "session_reused"
+    """A further call, or the first text after a while, goes on with it. [modality, agent, call_id, messages]"""
+    MODEL_OPENED = "model_opened"
+    """[agent, vendor, call_id]"""
+    MODEL_ASKED = "model_asked"
+    """[turn_id, agent, vendor, modality, call_id, shown: [[role, text], ...] as the model is shown it, violations: [...]]"""
+    MODEL_ANSWERED = "model_answered"
+    """[turn_id, agent, vendor, text, status: ok, error or cancelled, ms]"""
+    OPENING_SAID = "opening_said"
+    """[agent, text, call_id]"""
+    MODALITY_SWITCHED = "modality_switched"
+    """[origin, target]"""
+    CONTEXT_BRIDGED = "context_bridged"
+    """[turn_id, modality]"""
+    HANDED_OVER = "handed_over"
+    """[origin, target]"""
+    SUMMARISED = "summarised"
+    """[messages]"""
+    EDITED = "edited"
+    """[entry_id]"""
+    BRANCHED = "branched"
+    """[from: session_id/entry_id]"""
+    CALL_LEFT = "call_left"
+    """[call_id]"""
+    ENDED = "session_ended"
+    """[reason]"""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """A moment in the life of a session. ``at`` in Unix seconds."""
+
+    at: float
+    what: TraceWhat
+    fields: dict[str, object] = field(default_factory=dict)
+    """Plain JSON values."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
     """One turn of a session as it enters the history: never split, so that turns never interleave."""
@@ -45,16 +89,6 @@ class TurnRecord:
     noted: tuple[tuple[str, Noted], ...] = ()
     """By agent, what it wants remembered."""
     trace: tuple[TraceEvent, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TraceEvent:
-    """A moment in the life of a session: made, reused, a vendor asked, ... ``at`` in Unix seconds."""
-
-    at: float
-    what: str
-    fields: dict[str, object] = field(default_factory=dict)
-    """Plain JSON values."""
 
 
 def remember(memory: Memory, agent: str, noted: Iterable[Noted]) -> Memory:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from engine.dialogue.context import Shortening
+from engine.dialogue.validator import Rule
 from engine.errors import EndReason
 from engine.events import Modality
 from engine.observe import labels as of
@@ -280,8 +282,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("context_messages", FamilyType.HISTOGRAM, "Messages given to the model on a turn.", buckets=MESSAGES),
     Family("context_tokens", FamilyType.HISTOGRAM, "Estimated tokens given to the model on a turn.", buckets=TOKENS),
-    _counter("context_truncations_total", "Context shortened, by how.", how=_words(of.Shortening)),
-    _counter("context_violations_total", "Context validator failures.", rule=_words(of.ContextRule)),
+    _counter("context_truncations_total", "Context shortened, by how.", how=_words(Shortening)),
+    _counter("context_violations_total", "Context validator failures.", rule=_words(Rule)),
     _counter("summaries_total", "Summaries made in the background, by result.", status=_words(of.VendorStatus)),
     # the store
     _seconds(

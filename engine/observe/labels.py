@@ -132,33 +132,6 @@ class StoreFault(StrEnum):
     ERROR = "error"
 
 
-class Shortening(StrEnum):
-    """How a context was made to fit."""
-
-    DROPPED = "dropped"
-    """Older messages were left out."""
-    CUT = "cut"
-    """A message was longer than a model is shown."""
-    SUMMARISED = "summarised"
-    """Older messages were left out, and a summary stands for them."""
-
-
-class ContextRule(StrEnum):
-    """What a context must be before a model is shown it."""
-
-    EMPTY = "empty"
-    """There is nothing to answer."""
-    LAST_NOT_CALLER = "last_not_caller"
-    SECOND_OPENING = "second_opening"
-    OUT_OF_ORDER = "out_of_order"
-    MISSING = "missing"
-    """A message of the window is not in it."""
-    TOO_LONG = "too_long"
-    MALFORMED = "malformed"
-    """An empty message, or a role that is none."""
-    OTHER_SESSION = "other_session"
-
-
 class TextOutcome(StrEnum):
     ANSWERED = "answered"
     """In the answer to the webhook, or at once over HTTP."""
