@@ -144,3 +144,15 @@ class StoreDown(OffhookError):
     def __init__(self, why: str, detail: str = "") -> None:
         super().__init__(f"the store is not available ({detail or why})")
         self.why = why
+
+
+class Busy(OffhookError):
+    """Too much waits for one session already; asked again a little later it may be taken."""
+
+
+class RateLimited(OffhookError):
+    """Somebody asks more often than the settings allow. ``wait_s``: until the next one is taken."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("asked too often")
+        self.wait_s = wait_s
