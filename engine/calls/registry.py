@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -342,28 +342,3 @@ class Registry:
             self._release(slot)
         in_order = sorted(self._slots, key=lambda slot: slot.order)
         self._live = {(slot.provider, slot.call_id): slot for slot in in_order}
-
-
-class RateLimiter:
-    """At most so many calls a minute from one number. Remembers the last numbers only; withheld ones are not one
-    number, so they are not limited together."""
-
-    def __init__(self, per_minute: int, *, numbers_kept: int = 10_000) -> None:
-        self._per_minute = per_minute
-        self._kept = numbers_kept
-        self._calls: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def allows(self, number: str) -> bool:
-        if not any(character.isdigit() for character in number):
-            return True
-        now = trio.current_time()
-        times = self._calls.setdefault(number, deque())
-        self._calls.move_to_end(number)
-        if len(self._calls) > self._kept:
-            self._calls.popitem(last=False)
-        while times and times[0] <= now - 60.0:
-            times.popleft()
-        if len(times) >= self._per_minute:
-            return False
-        times.append(now)
-        return True

@@ -8,11 +8,12 @@ import structlog
 import trio
 
 from engine.calls.call import Call, Line, Surroundings
-from engine.calls.registry import NotAdmitted, RateLimiter, Refusal, Registry, Slot
+from engine.calls.registry import NotAdmitted, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
 from engine.ports import Agent, Codec, IncomingCall, Provider
 from engine.runtime.mailbox import MailboxClosed, MailboxFull
+from engine.runtime.rates import RateLimiter, number_key
 from engine.runtime.sockets import Socket
 from engine.settings import Settings
 
@@ -150,7 +151,7 @@ class Supervisor:
     async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
         if not self.is_started and not self.draining:
             return Refusal("not_ready")
-        if not self._limiter.allows(call.caller):
+        if not self._limiter.allows(number_key(call.caller)):
             return Refusal("rate_limit")
         try:
             return await self.registry.reserve(provider, call, replay_key)

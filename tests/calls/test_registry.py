@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import integers
 from trio.testing import MockClock
 
-from engine.calls.registry import Claim, NotAdmitted, RateLimiter, Refusal, Registry, Release, Reserve, Slot
+from engine.calls.registry import Claim, NotAdmitted, Refusal, Registry, Release, Reserve, Slot
 from engine.errors import CallEnd, Cause
 from engine.observe.metrics import Metrics
 from engine.ports import IncomingCall
@@ -264,23 +264,3 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = hypothesis_settings(max_examples=8, stateful_step_count=25, deadline=None)
-
-
-async def test_one_number_is_limited_and_others_are_not(autojump_clock: MockClock) -> None:
-    limiter = RateLimiter(3)
-    assert [limiter.allows("+1555") for _ in range(5)] == [True, True, True, False, False]
-    assert limiter.allows("+1556")
-    await trio.sleep(61)
-    assert limiter.allows("+1555")
-
-
-async def test_withheld_numbers_are_not_one_number() -> None:
-    limiter = RateLimiter(1)
-    assert all(limiter.allows("anonymous") for _ in range(10))
-
-
-async def test_the_limiter_forgets_the_oldest_numbers() -> None:
-    limiter = RateLimiter(1, numbers_kept=10)
-    for number in range(1000):
-        assert limiter.allows(f"+1{number}")
-    assert len(limiter._calls) <= 10
