@@ -206,8 +206,9 @@ class Provider(Protocol):
         """``answer_text`` may carry the answer itself; else it goes over ``send_text``."""
         ...
 
-    def read_text(self, request: WebhookRequest) -> IncomingText:
-        """Raises BadRequest."""
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        """None for what is genuine and has nothing to answer: a receipt, or a part of a longer text whose other parts
+        are still to come; it is answered with ``answer_text("")``. Raises BadRequest."""
         ...
 
     def answer_text(self, text: str) -> Answer:
