@@ -1,8 +1,9 @@
-"""Twilio: voice webhooks, TwiML, media streams, REST."""
+"""Twilio: webhooks of calls and texts, TwiML, media streams, REST."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,10 +12,11 @@ from xml.etree import ElementTree as ET
 import httpx
 
 from adapters.providers.fields import clipped, is_id, printable, read_number, read_object
+from adapters.providers.texts import pieces, received
 from adapters.providers.twilio_codec import TwilioCodec
 from adapters.providers.twilio_signature import read_form, verify_signature
 from engine.errors import BadRequest, BadSignature, VendorError
-from engine.ports import Answer, CallStatus, IncomingCall, WebhookKind, WebhookRequest
+from engine.ports import Answer, CallStatus, IncomingCall, IncomingText, WebhookKind, WebhookRequest
 
 _STATUSES: Final = {
     "queued": False,
@@ -44,6 +46,10 @@ _TOLD: Final = (
 )
 """The parameters of a voice webhook that an agent may want."""
 
+_VOUCHED = re.compile(r"TN-Validation-Passed-([ABC])(?:-Diverted|-Passthrough)?")
+"""``StirVerstat`` of a number that a carrier has signed for, and the signature was genuine; and how far it vouches. All
+other values, such as ``TN-Validation-Failed-A``, vouch for nothing."""
+
 _GONE: Final = frozenset({20404, 21220})
 """Twilio's error codes for a call that it does not know, or that is over already."""
 
@@ -53,7 +59,7 @@ class TwilioConfig:
     auth_token: str = field(default="", repr=False)
     """Checks webhooks and authorises REST. Empty: no webhook signed with it is genuine."""
     account_sid: str = ""
-    """For REST; empty: calls are ended by closing the socket alone."""
+    """For REST; empty: calls are ended by closing the socket alone, and texts only answered, never sent."""
     api_base: str = "https://api.twilio.com"
     shared_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secrets of webhook signing keys, by key id."""
@@ -67,6 +73,7 @@ class TwilioProvider:
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
 
     def __init__(self, config: TwilioConfig, *, insecure: bool = False) -> None:
@@ -86,11 +93,13 @@ class TwilioProvider:
 
     def read_call(self, request: WebhookRequest) -> IncomingCall:
         form = _read_fields(request)
+        vouched = _VOUCHED.fullmatch(form.get("StirVerstat", ""))
         return IncomingCall(
             call_id=_id(form, "CallSid"),
             caller=_number(form, "From"),
             dialled=_number(form, "To"),
             parameters={name: clipped(form[name]) for name in _TOLD if form.get(name)},
+            attestation=vouched[1] if vouched else "",
         )
 
     def read_status(self, request: WebhookRequest) -> CallStatus | None:
@@ -118,6 +127,44 @@ class TwilioProvider:
     def acknowledge(self) -> Answer:
         return _twiml(ET.Element("Response"))
 
+    @property
+    def can_send_text(self) -> bool:
+        return self.can_hang_up
+
+    @property
+    def answers_texts(self) -> bool:
+        return True
+
+    def read_text(self, request: WebhookRequest) -> IncomingText:
+        """Of a message that is only a picture the text is empty."""
+        form = _read_fields(request)
+        text = form.get("Body", "")
+        if text == _AMBIGUOUS:
+            raise BadRequest("Body")
+        return IncomingText(
+            _id(form, "MessageSid"), sender=_number(form, "From"), recipient=_number(form, "To"), text=received(text)
+        )
+
+    def answer_text(self, text: str) -> Answer:
+        """A long text as several messages."""
+        response = ET.Element("Response")
+        for piece in pieces(text):
+            ET.SubElement(response, "Message").text = piece
+        return _twiml(response)
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        """A long text as several messages, one after the other. Raises VendorError, perhaps when some of them have gone
+        out. The caller sets the deadline."""
+        if not self.can_send_text:
+            raise VendorError(self.name, "no account to send texts with")
+        if not sender or not recipient:
+            raise VendorError(self.name, "text to or from an unusable number")
+        for piece in pieces(text):
+            message = {"From": sender, "To": recipient, "Body": piece}
+            response = await self._post(client, "text", "Messages.json", message)
+            if not response.is_success:
+                raise VendorError(self.name, f"text answered {response.status_code}")
+
     def new_codec(self) -> TwilioCodec:
         return TwilioCodec()
 
@@ -128,19 +175,25 @@ class TwilioProvider:
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """Without account and token it does nothing. Raises VendorError."""
-        config = self._config
         if not self.can_hang_up:
             return
         if not is_id(call_id):
             raise VendorError(self.name, "hang-up of an unusable call id")
-        url = f"{config.api_base}/2010-04-01/Accounts/{config.account_sid}/Calls/{call_id}.json"
-        credentials = httpx.BasicAuth(config.account_sid, config.auth_token)
-        try:
-            response = await client.post(url, data={"Status": "completed"}, auth=credentials)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise VendorError(self.name, f"hang-up failed ({type(exc).__name__})") from None
+        response = await self._post(client, "hang-up", f"Calls/{call_id}.json", {"Status": "completed"})
         if not response.is_success and not _is_gone(response):
             raise VendorError(self.name, f"hang-up answered {response.status_code}")
+
+    async def _post(
+        self, client: httpx.AsyncClient, what: str, resource: str, form: Mapping[str, str]
+    ) -> httpx.Response:
+        """Raises VendorError when there is no answer."""
+        config = self._config
+        url = f"{config.api_base}/2010-04-01/Accounts/{config.account_sid}/{resource}"
+        credentials = httpx.BasicAuth(config.account_sid, config.auth_token)
+        try:
+            return await client.post(url, data=form, auth=credentials)
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise VendorError(self.name, f"{what} failed ({type(exc).__name__})") from None
 
 
 def _is_gone(response: httpx.Response) -> bool:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -17,11 +17,14 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from adapters.providers.fields import clipped, is_id, printable, read_number, read_object
+from adapters.providers.fields import clipped, is_id, printable
+from adapters.providers.texts import pieces
 from adapters.providers.vonage_codec import FORMATS, VonageCodec
-from adapters.providers.vonage_signature import verify_token
-from engine.errors import BadRequest, SettingsError, VendorError
-from engine.ports import Answer, CallStatus, IncomingCall, WebhookKind, WebhookRequest
+from adapters.providers.vonage_fields import id_in, number_in, read_fields, read_json
+from adapters.providers.vonage_signature import verify_sig, verify_token
+from adapters.providers.vonage_texts import TextParts, read_message
+from engine.errors import BadRequest, BadSignature, SettingsError, VendorError
+from engine.ports import Answer, CallStatus, IncomingCall, IncomingText, WebhookKind, WebhookRequest
 
 MAX_HEADERS_BYTES: Final = 512
 """What Vonage takes of headers for a websocket."""
@@ -47,7 +50,9 @@ _TOLD: Final = ("from_user", "endpoint_type", "conversation_uuid", "region_url",
 """The parameters of an answer webhook that an agent may want."""
 
 _TOKEN_S: Final = 300
-_MAX_FIELDS: Final = 200
+_SMS_PATH: Final = "/vonage/sms"
+_SENDER = re.compile(r"[0-9]{3,15}")
+"""A number of ours, or a short code."""
 _PHONE_NUMBER = re.compile(r"[1-9][0-9]{6,14}")
 """How Vonage writes a number: digits with the country code, no plus."""
 
@@ -58,7 +63,8 @@ class VonageConfig:
     """Checks webhooks. Empty: none is genuine."""
     application_id: str = ""
     private_key: str = field(default="", repr=False)
-    """PEM of the application's RSA key, for REST. Either one empty: calls are ended by closing the socket alone."""
+    """PEM of the application's RSA key, for REST. Either one empty: calls are ended by closing the socket alone, and no
+    text can be sent."""
     api_base: str = "https://api.nexmo.com"
     rate_hz: int = 16000
     """Sample rate of the websocket: 8000, 16000 or 24000."""
@@ -77,6 +83,7 @@ class VonageProvider:
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/vonage/answer": (WebhookKind.CALL, frozenset({"GET", "POST"})),
         "/vonage/event": (WebhookKind.STATUS, frozenset({"POST"})),
+        _SMS_PATH: (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
 
     def __init__(self, config: VonageConfig, *, insecure: bool = False, now: Callable[[], float] = time.time) -> None:
@@ -85,36 +92,41 @@ class VonageProvider:
         self._config = config
         self._insecure = insecure
         self._now = now
+        self._parts = TextParts()
         # Read once: reading the key takes as long as signing many tokens with it.
         self._key = _read_key(config.private_key) if config.private_key else None
 
     def verify(self, request: WebhookRequest) -> str:
-        """Raises BadSignature. The replay key comes from the token's ``jti``."""
+        """Raises BadSignature. The replay key comes from the token's ``jti``, or from the ``sig`` of a text of the SMS
+        API, which covers every field."""
         if self._insecure:
             seen = "\n".join((request.method, request.url, request.body.hex()))
+        elif "authorization" not in request.headers and urlsplit(request.url).path.endswith(_SMS_PATH):
+            seen = verify_sig(_fields_to_verify(request), self._config.signature_secret, self._now())
         else:
             seen = verify_token(request, self._config.signature_secret, self._now())
         return hashlib.sha256(f"vonage {seen}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def read_call(self, request: WebhookRequest) -> IncomingCall:
-        fields = _read_query(request) if request.method == "GET" else _read_body(request)
+        """Vonage tells no attestation."""
+        fields = read_fields(request) if request.method == "GET" else read_json(request)
         return IncomingCall(
-            call_id=_id(fields, "uuid"),
-            caller=_number(fields, "from"),
-            dialled=_number(fields, "to"),
+            call_id=id_in(fields, "uuid"),
+            caller=number_in(fields, "from"),
+            dialled=number_in(fields, "to"),
             parameters={name: clipped(text) for name in _TOLD if isinstance(text := fields.get(name), str) and text},
         )
 
     def read_status(self, request: WebhookRequest) -> CallStatus | None:
         """None for news without a status, such as that of a recording."""
-        fields = _read_body(request)
+        fields = read_json(request)
         status = fields.get("status")
         if status is None:
             return None
         if not isinstance(status, str):
             raise BadRequest("status")
         is_known = status in _STATUSES
-        return CallStatus(_id(fields, "uuid"), status if is_known else "unknown", is_known and _STATUSES[status])
+        return CallStatus(id_in(fields, "uuid"), status if is_known else "unknown", is_known and _STATUSES[status])
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
         """Raises ValueError when call id and token are more than Vonage's ``MAX_HEADERS_BYTES``."""
@@ -143,6 +155,39 @@ class VonageProvider:
     def acknowledge(self) -> Answer:
         return Answer(b"", "application/json", 204)
 
+    @property
+    def can_send_text(self) -> bool:
+        return self.can_hang_up
+
+    @property
+    def answers_texts(self) -> bool:
+        """Never: Vonage reads nothing in the answer to a text."""
+        return False
+
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        fields = read_fields(request)
+        if "message_uuid" in fields:
+            return read_message(fields)
+        return self._parts.read(fields, self._now())
+
+    def answer_text(self, text: str) -> Answer:
+        """Without the text: it goes over ``send_text``."""
+        return Answer(b"", "text/plain", 200)
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        """Over the Messages API; a long text as several messages, one after the other. Raises VendorError, perhaps when
+        some of them have gone out. The caller sets the deadline."""
+        if not self.can_send_text:
+            raise VendorError(self.name, "no application to send texts with")
+        ours, theirs = sender.removeprefix("+"), recipient.removeprefix("+")
+        if not _SENDER.fullmatch(ours) or not _PHONE_NUMBER.fullmatch(theirs):
+            raise VendorError(self.name, "text to or from an unusable number")
+        for piece in pieces(text):
+            message = {"to": theirs, "from": ours, "text": piece, "channel": "sms", "message_type": "text"}
+            status = await self._ask(client, "text", "POST", "/v1/messages", message)
+            if not httpx.codes.is_success(status):
+                raise VendorError(self.name, f"text answered {status}")
+
     def new_codec(self) -> VonageCodec:
         return VonageCodec(FORMATS[self._config.rate_hz])
 
@@ -153,20 +198,29 @@ class VonageProvider:
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """Without application and key it does nothing. Raises VendorError."""
-        if self._key is None or not self.can_hang_up:
+        if not self.can_hang_up:
             return
         if not is_id(call_id):
             raise VendorError(self.name, "hang-up of an unusable call id")
-        url = f"{self._config.api_base}/v1/calls/{call_id}"
-        headers = {"authorization": f"Bearer {self._application_token(self._key)}"}
-        try:
-            response = await client.put(url, json={"action": "hangup"}, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise VendorError(self.name, f"hang-up failed ({type(exc).__name__})") from None
-        if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
-            raise VendorError(self.name, f"hang-up answered {response.status_code}")
+        status = await self._ask(client, "hang-up", "PUT", f"/v1/calls/{call_id}", {"action": "hangup"})
+        if not httpx.codes.is_success(status) and status != httpx.codes.NOT_FOUND:
+            raise VendorError(self.name, f"hang-up answered {status}")
 
-    def _application_token(self, key: RSAPrivateKey) -> str:
+    async def _ask(
+        self, client: httpx.AsyncClient, what: str, method: str, path: str, content: Mapping[str, str]
+    ) -> int:
+        """The status of the answer. Raises VendorError when there is none."""
+        url = f"{self._config.api_base}{path}"
+        headers = {"authorization": f"Bearer {self._application_token()}"}
+        try:
+            response = await client.request(method, url, json=content, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise VendorError(self.name, f"{what} failed ({type(exc).__name__})") from None
+        return response.status_code
+
+    def _application_token(self) -> str:
+        if self._key is None:
+            raise VendorError(self.name, "no private key")
         issued_at = int(self._now())
         claims = {
             "application_id": self._config.application_id,
@@ -174,7 +228,15 @@ class VonageProvider:
             "exp": issued_at + _TOKEN_S,
             "jti": str(uuid.uuid4()),
         }
-        return jwt.encode(claims, key, algorithm="RS256")
+        return jwt.encode(claims, self._key, algorithm="RS256")
+
+
+def _fields_to_verify(request: WebhookRequest) -> dict[str, Any]:
+    """Raises BadSignature."""
+    try:
+        return read_fields(request)
+    except BadRequest:
+        raise BadSignature("malformed") from None
 
 
 _NO_MARKUP: Final = str.maketrans("<>", "  ")
@@ -192,37 +254,3 @@ def _read_key(pem: str) -> RSAPrivateKey:
 
 def _ncco(action: dict[str, Any]) -> Answer:
     return Answer(orjson.dumps([action]), "application/json")
-
-
-def _read_body(request: WebhookRequest) -> dict[str, Any]:
-    fields = read_object(request.body)
-    if fields is None:
-        raise BadRequest("body")
-    return fields
-
-
-def _read_query(request: WebhookRequest) -> dict[str, Any]:
-    """A parameter that is given twice with two values cannot be read: its value becomes None."""
-    try:
-        pairs = parse_qsl(urlsplit(request.url).query, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
-    except ValueError:
-        raise BadRequest("query") from None
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if fields.setdefault(name, value) != value:
-            fields[name] = None
-    return fields
-
-
-def _id(fields: Mapping[str, Any], name: str) -> str:
-    value: object = fields.get(name)
-    if not is_id(value):
-        raise BadRequest(name)
-    return value
-
-
-def _number(fields: Mapping[str, Any], name: str) -> str:
-    value = read_number(fields.get(name, ""))
-    if value is None:
-        raise BadRequest(name)
-    return value

@@ -14,7 +14,7 @@ from trio.testing import memory_stream_pair
 
 from engine.errors import BadRequest, BadSignature
 from engine.observe.metrics import Metrics
-from engine.ports import Answer, CallStatus, Codec, IncomingCall, Provider, WebhookKind, WebhookRequest
+from engine.ports import Answer, CallStatus, Codec, IncomingCall, IncomingText, Provider, WebhookKind, WebhookRequest
 from engine.runtime.sockets import DEFAULT_LIMITS, Socket, SocketLimits
 from engine.web.app import build_app, media_handlers
 from engine.web.door import Door
@@ -84,7 +84,7 @@ class FakeSwitchboard:
 
 
 class FakeProvider:
-    """Signs with a header that repeats the URL; calls carry their id in a JSON body."""
+    """Signs with a header that repeats the URL; calls and texts carry their id in a JSON body."""
 
     name = "twilio"
     media_path = "/media/twilio"
@@ -92,7 +92,14 @@ class FakeProvider:
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
+
+    def __init__(self, *, answers_texts: bool = True, can_send_text: bool = True) -> None:
+        self.answers_texts = answers_texts
+        self.can_send_text = can_send_text
+        self.sent: list[tuple[str, str, str]] = []
+        """Texts that went over REST: from, to, text."""
 
     def verify(self, request: WebhookRequest) -> str:
         signature = request.headers.get("x-signature")
@@ -116,6 +123,20 @@ class FakeProvider:
 
     def acknowledge(self) -> Answer:
         return Answer(b"", "text/plain", 204)
+
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        """None for a text whose field ``part`` is true."""
+        text_id, fields = self._call_id(request), orjson.loads(request.body)
+        if fields.get("part"):
+            return None
+        return IncomingText(text_id, fields.get("from", "+15550001111"), "+15550002222", fields.get("text", ""))
+
+    def answer_text(self, text: str) -> Answer:
+        return Answer(orjson.dumps({"text": text}), "application/json")
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append((sender, recipient, text))
 
     def new_codec(self) -> Codec:
         raise NotImplementedError

@@ -93,6 +93,7 @@ def test_it_is_a_provider_with_its_webhooks() -> None:
     assert port.webhooks == {
         "/vonage/answer": (WebhookKind.CALL, frozenset({"GET", "POST"})),
         "/vonage/event": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/vonage/sms": (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
 
 

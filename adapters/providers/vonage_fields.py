@@ -1,0 +1,62 @@
+"""The fields of Vonage's webhooks, which come as a query, a form or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from adapters.providers.fields import is_id, read_number, read_object
+from engine.errors import BadRequest
+from engine.ports import WebhookRequest
+
+_MAX_FIELDS: Final = 200
+
+
+def read_fields(request: WebhookRequest) -> dict[str, Any]:
+    """A GET's query, or a POST's form or JSON object. A parameter that is given twice with two values becomes None.
+
+    Raises BadRequest.
+    """
+    if request.method == "GET":
+        return _read_pairs(urlsplit(request.url).query, "query")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded":
+        return _read_pairs(request.body.decode("utf-8", "replace"), "body")
+    return read_json(request)
+
+
+def read_json(request: WebhookRequest) -> dict[str, Any]:
+    """Raises BadRequest."""
+    fields = read_object(request.body)
+    if fields is None:
+        raise BadRequest("body")
+    return fields
+
+
+def id_in(fields: Mapping[str, Any], name: str) -> str:
+    """Raises BadRequest naming the field."""
+    value: object = fields.get(name)
+    if not is_id(value):
+        raise BadRequest(name)
+    return value
+
+
+def number_in(fields: Mapping[str, Any], name: str) -> str:
+    """Raises BadRequest naming the field."""
+    value = read_number(fields.get(name, ""))
+    if value is None:
+        raise BadRequest(name)
+    return value
+
+
+def _read_pairs(text: str, where: str) -> dict[str, Any]:
+    try:
+        pairs: Iterable[tuple[str, str]] = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise BadRequest(where) from None
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if fields.setdefault(name, value) != value:
+            fields[name] = None
+    return fields
