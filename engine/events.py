@@ -115,6 +115,8 @@ class CallInfo:
     """The caller's number as the provider gave it, or empty. Never in a log: use ``observe.logs.mask_number``."""
     dialled: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    attestation: str = ""
+    """How far the provider vouches for ``caller``: ``A``, ``B``, ``C``, or empty."""
 
 
 # --- recogniser -> engine -----------------------------------------------------------------------------------

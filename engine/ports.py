@@ -99,7 +99,7 @@ class IncomingCall:
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What else the provider told that an agent may want (city, caller name, ...): strings of a stranger."""
     attestation: str = ""
-    """How far the provider vouches for ``caller``: STIR/SHAKEN's ``A`` (in full), ``B``, ``C``, or empty: not at all."""
+    """How far the provider vouches for ``caller``: STIR/SHAKEN's ``A`` (in full), ``B``, ``C``; empty: not at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,8 +213,8 @@ class Secrets:
     """Keys of the store, each ``id:base64 of 32 bytes``, separated by commas or spaces. The first one seals, all open;
     ``offhook store new-key`` makes one."""
     api_keys: str = field(default="", repr=False)
-    """Keys of the HTTP API, each ``name:scope+scope:key``, separated by commas or spaces. Scopes: ``turn``, ``history``,
-    ``admin``, ``privacy``, ``metrics``."""
+    """Keys of the HTTP API, each ``name:scope+scope:key``, separated by commas or spaces. Scopes: ``turn``,
+    ``history``, ``admin``, ``privacy``, ``metrics``."""
     webhook_secret: str = field(default="", repr=False)
     """Signs the events that are sent."""
     database_url: str = field(default="", repr=False)

@@ -16,7 +16,7 @@ import httpx
 import structlog
 import trio
 
-from engine.calls.meters import CallBook, CallMeters
+from engine.calls.meters import CallMeters
 from engine.calls.registry import Slot
 from engine.calls.talk import Talk
 from engine.calls.watch import watch
@@ -28,6 +28,7 @@ from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
 from engine.ports import Agent, Codec, Provider, ProviderLink, ResourceKind
+from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
 from engine.runtime.ledger import Ledger
 from engine.runtime.sockets import Socket
@@ -130,7 +131,7 @@ class Call:
         self._meters = CallMeters(around.metrics, line.info, line.agent)
         self._timeline = Timeline(line.info.call_id, around.watchers)
         self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
-        self._ledger = Ledger(line.info.call_id, CallBook(around.metrics, self._timeline))
+        self._ledger = Ledger(line.info.call_id, Book(around.metrics, self._timeline))
         self._conversation = Conversation()
         self._verdict: CallEnd | None = None
         self._talking = trio.CancelScope()

@@ -24,9 +24,7 @@ from engine.observe.labels import (
     VendorStatus,
 )
 from engine.observe.metrics import Metrics
-from engine.observe.timeline import Timeline, What
-from engine.ports import Agent, ResourceKind
-from engine.runtime.ledger import How
+from engine.ports import Agent
 
 T = TypeVar("T")
 
@@ -212,29 +210,3 @@ def status_of(exc: BaseException, *, is_late: bool) -> VendorStatus:
     if is_cancelled:
         return VendorStatus.TIMEOUT if is_late else VendorStatus.CANCELLED
     return VendorStatus.TIMEOUT if isinstance(exc, trio.TooSlowError) else VendorStatus.ERROR
-
-
-class CallBook:
-    """Where a call's ledger reports to (``engine.runtime.ledger.LedgerBook``)."""
-
-    def __init__(self, metrics: Metrics, timeline: Timeline) -> None:
-        self._metrics = metrics
-        self._timeline = timeline
-
-    def opened(self, kind: ResourceKind, vendor: str) -> None:
-        self._metrics.resources_open.labels(kind=str(kind), vendor=vendor).inc()
-        self._metrics.resources_opened_total.labels(kind=str(kind), vendor=vendor).inc()
-        self._timeline.note(What.RESOURCE_OPENED, kind=str(kind), vendor=vendor)
-
-    def closed(self, kind: ResourceKind, vendor: str, how: How, took_s: float) -> None:
-        self._metrics.resources_open.labels(kind=str(kind), vendor=vendor).dec()
-        self._metrics.resources_closed_total.labels(kind=str(kind), vendor=vendor, how=str(how)).inc()
-        if how is How.FORCED:
-            self._metrics.teardown_forced_total.labels(resource=str(kind)).inc()
-        self._timeline.note(
-            What.RESOURCE_CLOSED, kind=str(kind), vendor=vendor, how=str(how), close_ms=round(took_s * 1000, 1)
-        )
-
-    def leaked(self, kind: ResourceKind, vendor: str) -> None:
-        self._metrics.resources_leaked_total.labels(kind=str(kind)).inc()
-        self._metrics.resources_orphaned.labels(kind=str(kind)).inc()

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from engine.dialogue.history import Entry
+from engine.dialogue.recollection import key_facts
+from engine.events import Context, Memory, MemoryKind, Message, Modality, Role
+
+CUT = "…"
+"""Stands for what was left out of a message."""
+MAX_FACTS = 12
+"""Of what was left out, how many key facts are told."""
+LAST_WORDS = 2
+"""Messages shown beside a summary, besides the caller's newest."""
+CHARS_PER_TOKEN = 4
 
 
 class Shortening(StrEnum):
@@ -29,7 +42,115 @@ class ContextFormat(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ContextLimits:
     window: int = 10
-    """Messages."""
+    """Messages, the one to be answered included."""
     max_chars: int = 200
-    """Of each message."""
+    """Of each message but the one to be answered, which is shown whole."""
     format: ContextFormat = ContextFormat.MESSAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    context: Context
+    shortened: frozenset[Shortening]
+
+    @property
+    def tokens(self) -> int:
+        """About how many a language model would count."""
+        return sum(len(message.text) for message in self.context) // CHARS_PER_TOKEN
+
+
+def build_context(
+    entries: Sequence[Entry],
+    memory: Memory,
+    limits: ContextLimits,
+    *,
+    session_id: str,
+    turn_id: str,
+    agent: str,
+    modality: Modality,
+    is_returning: bool,
+) -> Built:
+    """The context of the turn whose caller's words are the last of ``entries``.
+
+    Key facts (names, numbers, dates, codes) of what does not fit are kept: in a message that is cut, behind the cut;
+    of messages that are left out, with what is known.
+    """
+    window = entries[-limits.window :]
+    dropped = entries[: -limits.window]
+    shown = [_cut(entry.as_message(), limits.max_chars) for entry in window[:-1]]
+    shown += [entry.as_message() for entry in window[-1:]]
+    shortened = set()
+    if any(message.text != entry.text for message, entry in zip(shown, window, strict=True)):
+        shortened.add(Shortening.CUT)
+    if dropped:
+        shortened.add(Shortening.SUMMARISED if memory.summary else Shortening.DROPPED)
+    known = known_in_words(memory, _facts_of(dropped))
+    context = Context(
+        tuple(_in_format(known, shown, limits.format)),
+        session_id=session_id,
+        turn_id=turn_id,
+        agent=agent,
+        modality=modality,
+        memory=_own(memory, agent),
+        is_returning=is_returning,
+    )
+    return Built(context, frozenset(shortened))
+
+
+def known_in_words(memory: Memory, mentioned: Iterable[str] = ()) -> str:
+    """The memory as a model reads it; empty if there is nothing to tell."""
+    facts = [item.content for item in memory.items if item.kind is MemoryKind.FACT]
+    likes = [item.content for item in memory.items if item.kind is MemoryKind.PREFERENCE]
+    lines = [
+        ("Summary of what came before", memory.summary),
+        ("Known", "; ".join(f"{name}: {value}" for name, value in memory.entities.items())),
+        ("Facts", "; ".join(facts)),
+        ("Preferences", "; ".join(likes)),
+        ("Mentioned earlier", "; ".join(mentioned)),
+    ]
+    return "\n".join(f"{title}: {text}" for title, text in lines if text)
+
+
+def transcript(messages: Iterable[Message]) -> str:
+    """Who said what, a line each."""
+    names = {Role.CALLER: "Caller", Role.AGENT: "Agent", Role.SYSTEM: "Note"}
+    return "\n".join(f"{names[message.role]}: {message.text}" for message in messages)
+
+
+def _in_format(known: str, shown: Sequence[Message], form: ContextFormat) -> list[Message]:
+    system = [Message(Role.SYSTEM, known)] if known else []
+    if form is ContextFormat.MESSAGES or len(shown) < 2:
+        return [*system, *shown]
+    before = shown[:-1] if form is ContextFormat.TEXT else shown[-1 - LAST_WORDS : -1]
+    text = "\n".join(part for part in (known, "The conversation so far:", transcript(before)) if part)
+    return [Message(Role.SYSTEM, text), shown[-1]]
+
+
+def _cut(message: Message, max_chars: int) -> Message:
+    text = message.text
+    if len(text) <= max_chars:
+        return message
+    tail = ""
+    for fact in key_facts(text):
+        longer = f"{tail}; {fact}" if tail else f" {fact}"
+        # A third of the room at most: the beginning says what it is about.
+        if len(longer) > max_chars // 3:
+            break
+        tail = longer
+    head = text[: max_chars - len(CUT) - len(tail)].rstrip()
+    return replace(message, text=f"{head}{CUT}{tail}")
+
+
+def _facts_of(dropped: Sequence[Entry]) -> list[str]:
+    """The newest key facts of what is out of sight, each once."""
+    facts: dict[str, None] = {}
+    for entry in reversed(dropped):
+        facts |= dict.fromkeys(key_facts(entry.text))
+        if len(facts) >= MAX_FACTS:
+            break
+    return list(facts)[:MAX_FACTS]
+
+
+def _own(memory: Memory, agent: str) -> Memory:
+    """No agent is shown another one's state."""
+    return replace(memory, states={name: state for name, state in memory.states.items() if name == agent})

@@ -47,7 +47,7 @@ class TraceWhat(StrEnum):
     MODEL_OPENED = "model_opened"
     """[agent, vendor, call_id]"""
     MODEL_ASKED = "model_asked"
-    """[turn_id, agent, vendor, modality, call_id, shown: [[role, text], ...] as the model is shown it, violations: [...]]"""
+    """[turn_id, agent, vendor, modality, call_id, shown: [[role, text], ...], violations: [...]]"""
     MODEL_ANSWERED = "model_answered"
     """[turn_id, agent, vendor, text, status: ok, error or cancelled, ms]"""
     OPENING_SAID = "opening_said"

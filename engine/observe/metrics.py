@@ -96,6 +96,7 @@ class Metrics:
         self,
         providers: Sequence[str] = of.PROVIDERS,
         pipelines: Sequence[str] = of.PIPELINES,
+        stores: Sequence[str] = of.STORES,
         vendors: Sequence[str] = of.VENDORS,
         *,
         actors: Sequence[str] = of.ACTORS,
@@ -108,10 +109,10 @@ class Metrics:
         self._sets = {
             Configured.PROVIDERS: _open(providers),
             Configured.VENDORS: _open(vendors),
-            Configured.OWNERS: _open((*vendors, *providers)),
+            Configured.OWNERS: _open((*vendors, *providers, *stores)),
             Configured.PIPELINES: _open(pipelines),
             Configured.ACTORS: _open(actors),
-            Configured.STORES: _open(of.STORES),
+            Configured.STORES: _open(stores),
             Configured.ROUTES: _open(routes),
             Configured.METHODS: _open(of.METHODS),
             Configured.GUARDED: tuple(family.name for family in FAMILIES if _is_guarded(family)),
@@ -163,6 +164,29 @@ class Metrics:
         self.vendor_connect_duration_seconds = self._histograms("vendor_connect_duration_seconds")
         self.speech_audio_seconds_total = self._counters("speech_audio_seconds_total")
         self.tts_characters_total = self._counters("tts_characters_total")
+
+        self.sessions_active = self._gauges("sessions_active")
+        self.session_turns_total = self._counters("session_turns_total")
+        self.modality_switches_total = self._counters("modality_switches_total")
+        self.context_bridges_total = self._counters("context_bridges_total")
+        self.session_handovers_total = self._counter("session_handovers_total")
+        self.untrusted_callers_total = self._counter("untrusted_callers_total")
+        self.texts_total = self._counters("texts_total")
+        self.context_messages = self._histogram("context_messages")
+        self.context_tokens = self._histogram("context_tokens")
+        self.context_truncations_total = self._counters("context_truncations_total")
+        self.context_violations_total = self._counters("context_violations_total")
+        self.summaries_total = self._counters("summaries_total")
+
+        self.store_operation_duration_seconds = self._histograms("store_operation_duration_seconds")
+        self.store_errors_total = self._counters("store_errors_total")
+        self.store_backlog = self._gauge("store_backlog")
+        self.store_lost_total = self._counter("store_lost_total")
+        self.store_unreadable_total = self._counter("store_unreadable_total")
+
+        self.webhooks_total = self._counters("webhooks_total")
+        self.webhook_queue_depth = self._gauge("webhook_queue_depth")
+        self.api_refusals_total = self._counters("api_refusals_total")
 
         self.event_loop_lag_seconds = self._histogram("event_loop_lag_seconds")
         self.worker_threads_in_use = self._gauge("worker_threads_in_use")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from engine.dialogue.history import Entry, TraceEvent
-from engine.events import Memory, Modality
+from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord, remember
+from engine.events import Memory, Modality, Recollection, Role
 
 MAX_ITEMS = 50
 MAX_ENTITIES = 100
@@ -56,7 +56,7 @@ class SessionRecord:
     handovers: int = 0
     was_opened: bool = False
     """Its opening has been said."""
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
     summary_at: float = 0.0
     """When ``memory.summary`` was made."""
     topics: Mapping[str, int] = field(default_factory=dict)
@@ -103,6 +103,53 @@ def new_session_id() -> str:
     return f"s_{uuid.uuid4().hex}"
 
 
+def with_turn(record: SessionRecord, turn: TurnRecord) -> SessionRecord:
+    """The session once this turn has entered its history."""
+    memory = record.memory
+    for agent, noted in turn.noted:
+        memory = remember(memory, agent, [noted])
+    whats = [event.what for event in turn.trace]
+    responses = [entry.response_ms for entry in turn.entries if entry.response_ms is not None]
+    record = replace(
+        record,
+        memory=_bounded(memory),
+        bridges=record.bridges + whats.count(TraceWhat.CONTEXT_BRIDGED),
+        handovers=record.handovers + whats.count(TraceWhat.HANDED_OVER),
+        message_count=record.message_count + len(turn.entries),
+        responses=record.responses + len(responses),
+        response_s=record.response_s + sum(responses) / 1000,
+    )
+    if not turn.entries:
+        return record
+    last = turn.entries[-1]
+    of_caller = [entry for entry in turn.entries if entry.role is Role.CALLER]
+    return replace(
+        record,
+        last_at=last.at,
+        agent=last.agent,
+        modality=last.modality,
+        turns=record.turns + len(of_caller),
+        texts=record.texts + sum(entry.modality is not Modality.VOICE for entry in of_caller),
+        was_opened=record.was_opened or any(entry.is_opening for entry in turn.entries),
+    )
+
+
+def with_recollection(record: SessionRecord, made: Recollection, upto: float) -> SessionRecord:
+    """The session once its agent has gone through what was said, up to this time."""
+    known, topics = record.memory, dict(record.topics)
+    for topic in made.topics:
+        topics[topic] = topics.get(topic, 0) + 1
+    memory = replace(
+        known,
+        summary=made.summary,
+        # What an agent noted itself is surer than what was gathered from words.
+        entities=dict(made.entities) | dict(known.entities),
+        items=tuple(dict.fromkeys((*known.items, *made.items))),
+    )
+    most = dict(sorted(topics.items(), key=lambda item: -item[1])[:MAX_TOPICS])
+    return replace(record, memory=_bounded(memory), summary_at=upto, topics=most)
+
+
 def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
     """Two writers on one session: nothing that either learnt is lost; of two values for one thing the newer counts.
     The identity is theirs, which is the stored one."""
@@ -111,8 +158,8 @@ def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
     items = dict.fromkeys((*older.memory.items, *newer.memory.items))
     memory = Memory(
         summary=with_summary.memory.summary,
-        entities=_last(dict(older.memory.entities) | dict(newer.memory.entities), MAX_ENTITIES),
-        items=tuple(items)[-MAX_ITEMS:],
+        entities=dict(older.memory.entities) | dict(newer.memory.entities),
+        items=tuple(items),
         states=dict(older.memory.states) | dict(newer.memory.states),
     )
     counts = {
@@ -139,7 +186,7 @@ def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
         number=theirs.number,
         started_at=min(theirs.started_at, ours.started_at),
         was_opened=theirs.was_opened or ours.was_opened,
-        memory=memory,
+        memory=_bounded(memory),
         summary_at=with_summary.summary_at,
         topics=topics,
         parent=theirs.parent,
@@ -147,5 +194,7 @@ def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
     )
 
 
-def _last(values: dict[str, str], count: int) -> dict[str, str]:
-    return dict(list(values.items())[-count:])
+def _bounded(memory: Memory) -> Memory:
+    """The newest of everything, as much as a session may carry."""
+    entities = dict(list(memory.entities.items())[-MAX_ENTITIES:])
+    return replace(memory, entities=entities, items=memory.items[-MAX_ITEMS:])
