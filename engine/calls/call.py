@@ -7,9 +7,10 @@ within one deadline, and leaves one verdict. Nothing but Cancelled leaves it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import httpx
@@ -20,18 +21,18 @@ from engine.calls.meters import CallMeters
 from engine.calls.registry import Slot
 from engine.calls.talk import Talk
 from engine.calls.watch import watch
-from engine.dialogue.conversation import Conversation
 from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
-from engine.events import AudioFormat, CallInfo, Modality, ProviderEvent, SessionInfo, Stopped
-from engine.observe.labels import VendorKind
+from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
+from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
-from engine.ports import Agent, Codec, Provider, ProviderLink, ResourceKind
+from engine.ports import Agent, Codec, LanguageModel, Provider, ProviderLink, ResourceKind
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
 from engine.runtime.ledger import Ledger
 from engine.runtime.sockets import Socket
+from engine.sessions.call_session import CallSession, open_lone_session
 from engine.settings import Limits
 
 log = structlog.get_logger()
@@ -86,6 +87,11 @@ class Surroundings:
     open_link: OpenLink
     new_http_client: Callable[[], httpx.AsyncClient]
     watchers: list[Watcher] = field(default_factory=list)
+    open_session: Callable[[CallInfo, Metrics], AbstractAsyncContextManager[CallSession]] = open_lone_session
+    store: str = ""
+    """Whose sessions they are: the vendor in the ledger. Empty: they are kept nowhere, and nothing is owned."""
+    tell: Callable[[WebhookEvent, str, str, Mapping[str, object]], None] = lambda *_: None
+    """An event for the world outside: which, session id, caller, fields. Never waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class Line:
     agent: Agent
     socket: Socket
     codec: Codec
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    """Whom the call may be handed over to, by name."""
 
 
 def verdict_of(error: BaseException) -> CallEnd:  # noqa: PLR0911 - a table
@@ -132,7 +140,7 @@ class Call:
         self._timeline = Timeline(line.info.call_id, around.watchers)
         self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
         self._ledger = Ledger(line.info.call_id, Book(around.metrics, self._timeline))
-        self._conversation = Conversation()
+        self._session: CallSession | None = None
         self._verdict: CallEnd | None = None
         self._talking = trio.CancelScope()
         self._apologising = trio.CancelScope()
@@ -193,7 +201,8 @@ class Call:
         with trio.move_on_after(self._around.limits.open_s) as opening:
             async with self._noticing_hang_up(link, early) as nursery:
                 nursery.start_soon(self._fill_the_wait, link)
-                transcriber, synthesizer, model = await holdings.open_all(self._vendors())
+                session = await self._joined(holdings)
+                transcriber, synthesizer, model = await holdings.open_all(self._vendors(session))
         if opening.cancelled_caught:
             self._end(CallEnd(Cause.SPEECH_FAILED, "a vendor did not open in time"))
         if self._verdict is not None:
@@ -208,24 +217,46 @@ class Call:
             self._around.limits,
             self._meters,
             self._timeline,
-            self._conversation,
+            session,
+            partial(self._hand_over, holdings, session),
         )
         self._end(await self._talk.run(watch, early))
 
-    def _vendors(self) -> list[AbstractAsyncContextManager[Any]]:
+    async def _joined(self, holdings: Holdings) -> CallSession:
+        """The call's seat at its session: what was said before decides how it begins."""
+        opening, store = self._around.open_session(self._info, self._around.metrics), self._around.store
+        if store:
+            opening = self._ledger.own(
+                ResourceKind.STORE_SESSION, store, opening, is_closed=lambda session: session.is_closed
+            )
+        self._session = session = await holdings.open(opening)
+        self._log = self._log.bind(session_id=session.session_id)
+        self._log.info("session_joined", is_returning=session.is_returning)
+        return session
+
+    def _vendors(self, session: CallSession) -> list[AbstractAsyncContextManager[Any]]:
         agent, info, ledger = self._line.agent, self._info, self._ledger
-        session = SessionInfo(info.stream_id, agent.name, Modality.VOICE, info.caller, info.dialled, info.call_id)
-        open_s = self._around.limits.open_s
-
-        def own(role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
-            counted = self._meters.opening(role, vendor, opening, within_s=open_s)
-            return ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
-
         return [
-            own(VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
-            own(VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-            own(VendorKind.LLM, agent.model_vendor, agent.open_model(session, ledger)),
+            self._own(VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
+            self._own(VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
+            self._own(VendorKind.LLM, agent.model_vendor, agent.open_model(session.info(agent.name), ledger)),
         ]
+
+    def _own(self, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
+        """A vendor's part, counted, and in the ledger once it is open."""
+        counted = self._meters.opening(role, vendor, opening, within_s=self._around.limits.open_s)
+        self._log.debug("vendor_opens", kind=str(role), vendor=vendor)
+        return self._ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
+
+    async def _hand_over(self, holdings: Holdings, session: CallSession, name: str) -> tuple[Agent, LanguageModel]:
+        """Another agent's mind for the same voice. Raises ModelFailed."""
+        agent = self._line.agents.get(name)
+        if agent is None:
+            raise ModelFailed(self._line.agent.model_vendor, "handed over to an agent that there is not")
+        opening = agent.open_model(session.info(name), self._ledger)
+        model: LanguageModel = await holdings.open(self._own(VendorKind.LLM, agent.model_vendor, opening))
+        self._log.info("handed_over", agent=name)
+        return agent, model
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[ProviderLink]:
@@ -389,9 +420,23 @@ class Call:
             audio_out_ms=round(audio_out_s * 1000),
         )
         self._timeline.note(What.CALL_ENDED, reason=str(end.reason), cause=str(end.cause))
+        self._tell_ended(end, talk.turns_taken if talk else 0)
         self._timeline.note(
             What.CALL_RELEASED, opened=self._ledger.opened, left=self._ledger.leaks, released_ms=released_ms
         )
+
+    def _tell_ended(self, end: CallEnd, turns: int) -> None:
+        session, info = self._session, self._info
+        fields = {
+            "call_id": info.call_id,
+            "provider": info.provider,
+            "reason": str(end.reason),
+            "seconds": round(self._ended_at_s - self._started_at_s, 3),
+            "turns": turns,
+        }
+        # Of a caller who has been erased in the meantime the session knows no number any more.
+        number = session.number if session else ""
+        self._around.tell(WebhookEvent.CALL_ENDED, session.session_id if session else "", number, fields)
 
 
 def _close_code(cause: Cause) -> tuple[int, str]:

@@ -205,5 +205,6 @@ class Supervisor:
             caller=slot.incoming.caller,
             dialled=slot.incoming.dialled,
             parameters={**slot.incoming.parameters, **start.parameters},
+            attestation=slot.incoming.attestation,
         )
-        return Line(info, provider, agent, socket, codec)
+        return Line(info, provider, agent, socket, codec, self._agents)

@@ -15,30 +15,34 @@ import trio
 
 from engine.calls.meters import CallMeters
 from engine.calls.voice import Utterance, Voice
-from engine.dialogue.conversation import Conversation
 from engine.dialogue.sentences import SentenceSplitter
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker
-from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer
+from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, VendorError
 from engine.events import (
     FRAME_S,
     CallInfo,
-    Context,
     Dtmf,
+    HandOver,
     HangUp,
     Heard,
     MarkPlayed,
+    Noted,
     ProviderEvent,
     SpeechStarted,
     SpeechStopped,
     Stopped,
 )
-from engine.observe.labels import BargeIn, Stage, TurnOutcome, VendorKind
+from engine.observe.labels import BargeIn, Stage, TurnOutcome, VendorKind, VendorStatus
 from engine.observe.timeline import Timeline, What
 from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber
+from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
 LATE_S = 2 * FRAME_S
 """With so much time between two frames of the caller, one is late by a whole frame."""
+
+MAX_HANDOVERS = 3
+"""In one turn, so that two agents do not hand it to and fro for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class Announcement:
     text: str
     then: CallEnd | None = None
     """The call ends with this once it has been heard; nothing interrupts it, and nothing is said after it."""
+    is_opening: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class Talk:
         limits: Limits,
         meters: CallMeters,
         timeline: Timeline,
-        conversation: Conversation,
+        session: CallSession,
+        hand_over: Callable[[str], Awaitable[tuple[Agent, LanguageModel]]],
     ) -> None:
         self.call = call
         self.limits = limits
@@ -102,7 +108,10 @@ class Talk:
         self._model = model
         self._agent = agent
         self._timeline = timeline
-        self._conversation = conversation
+        self._mind = agent
+        """Whose model answers: another agent's, once the session has been handed over."""
+        self._session = session
+        self._hand_over = hand_over
         self._scope = trio.CancelScope()
         self._next: Say | None = None
         self._something_to_say = trio.Event()
@@ -250,7 +259,7 @@ class Talk:
         if self.utterance is not None and self.utterance.is_interruptible:
             # Words without an onset (a recogniser may send them): the answer to the older turn is void.
             self.voice.hush(self.utterance)
-        self._conversation.caller_said(turn.text)
+        self._session.caller_said(turn.text)
         self._say_next(turn)
 
     def _interrupt(self, kind: BargeIn, onset_s: float, *, may_resume: bool) -> None:
@@ -288,7 +297,7 @@ class Talk:
         self._something_to_say.set()
 
     async def _speak(self) -> None:
-        await self._announce(Announcement(self.phrases.greeting))
+        await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
         while True:
             while self._next is None:
                 self._something_to_say = trio.Event()
@@ -303,7 +312,7 @@ class Talk:
                     await self._utter(Utterance(what))
 
     async def _announce(self, what: Announcement) -> None:
-        utterance = Utterance(is_interruptible=what.then is None)
+        utterance = Utterance(is_interruptible=what.then is None, is_opening=what.is_opening)
         if what.then is None:
             await self._utter(utterance, sentences=(what.text,))
             return
@@ -338,39 +347,60 @@ class Talk:
     async def _think(self, utterance: Utterance) -> None:
         """The model's answer; one that holds nothing is asked for once more."""
         for _ in range(2):
-            await self._answer(utterance)
+            for _ in range(MAX_HANDOVERS):
+                successor = await self._answer(utterance)
+                if successor is None:
+                    break
+                # The answer goes on with the next agent's words.
+                self._mind, self._model = await self._hand_over(successor)
+                self._session.hand_over(successor)
             if utterance.hangs_up or utterance.spoken:
                 return
-        raise ModelFailed(self._agent.model_vendor, "empty answer")
+        raise ModelFailed(self._mind.model_vendor, "empty answer")
 
-    async def _answer(self, utterance: Utterance) -> None:
-        """The model's reply, sentence by sentence."""
-        vendor = self._agent.model_vendor
+    async def _answer(self, utterance: Utterance) -> str | None:
+        """The model's reply, sentence by sentence; and the agent that it hands over to, if it does."""
+        vendor, said, successor = self._mind.model_vendor, list[str](), None
         splitter = SentenceSplitter()
         asked_at_s = trio.current_time()
         first_at_s: float | None = None
-        with self.meters.asked(VendorKind.LLM, vendor, utterance.scope):
-            async with self._model.open_reply(Context(tuple(self._conversation.context()))) as parts:
-                async for part in parts:
-                    if first_at_s is None:
-                        first_at_s = trio.current_time()
-                        self.meters.stage(Stage.LLM_FIRST_TOKEN, vendor, first_at_s - asked_at_s)
-                    if isinstance(part, HangUp):
-                        utterance.hangs_up = True
-                        break
-                    if not isinstance(part, str):
-                        continue
-                    for sentence in splitter.feed(part):
-                        await self._say(utterance, sentence, first_at_s)
+        status = VendorStatus.CANCELLED
+        try:
+            with self.meters.asked(VendorKind.LLM, vendor, utterance.scope):
+                async with self._model.open_reply(self._session.context(self._mind)) as parts:
+                    async for part in parts:
+                        if isinstance(part, Noted):
+                            self._session.note(part)
+                            continue
+                        if first_at_s is None:
+                            first_at_s = trio.current_time()
+                            self.meters.stage(Stage.LLM_FIRST_TOKEN, vendor, first_at_s - asked_at_s)
+                        if isinstance(part, HangUp):
+                            utterance.hangs_up = True
+                            break
+                        if isinstance(part, HandOver):
+                            successor = part.agent
+                            break
+                        said.append(part)
+                        for sentence in splitter.feed(part):
+                            await self._say(utterance, sentence, first_at_s)
+            status = VendorStatus.OK
+        except VendorError:
+            status = VendorStatus.ERROR
+            raise
+        finally:
+            took_s = trio.current_time() - asked_at_s
+            self._session.model_answered(self._mind, "".join(said), status=status, took_s=took_s)
         for sentence in splitter.flush():
             await self._say(utterance, sentence, first_at_s)
+        return successor
 
     async def _say(self, utterance: Utterance, sentence: str, first_token_at_s: float | None = None) -> None:
         """``first_token_at_s``: when the model began to answer, if it is the model's."""
         was_silent = utterance.first_audio_at_s is None
         asked_at_s = trio.current_time()
         if first_token_at_s is not None and not utterance.spoken:
-            self.meters.stage(Stage.LLM_FIRST_SENTENCE, self._agent.model_vendor, asked_at_s - first_token_at_s)
+            self.meters.stage(Stage.LLM_FIRST_SENTENCE, self._mind.model_vendor, asked_at_s - first_token_at_s)
         await self.voice.say(utterance, sentence)
         if utterance.turn is not None and was_silent and utterance.first_audio_at_s is not None:
             vendor = self._agent.synthesizer_vendor
@@ -383,7 +413,12 @@ class Talk:
         self.last_activity_s = now
         self.last_progress_s = now
         heard = utterance.text if is_whole else self.voice.heard_of(utterance)
-        self._conversation.agent_was_heard(heard, interrupted=not is_whole)
+        self._session.agent_was_heard(
+            heard,
+            interrupted=not is_whole,
+            is_opening=utterance.is_opening,
+            response_ms=_response_ms(utterance),
+        )
         self._count(utterance, heard, is_whole=is_whole)
         if utterance.was_interrupted and utterance.may_resume:
             rest = tuple(self.voice.unheard_of(utterance))
@@ -400,10 +435,16 @@ class Talk:
         if turn is not None:
             if first_s is not None:
                 self.meters.latency(turn, first_s)
-                fields["response_ms"] = round((first_s - turn.ended_at_s) * 1000)
+                fields["response_ms"] = _response_ms(utterance)
             self.meters.turn(_outcome(heard, is_whole=is_whole))
         if heard:
             self._timeline.note(What.SAID, **fields)
+
+
+def _response_ms(utterance: Utterance) -> int | None:
+    """From the caller's last sound to the agent's first."""
+    turn, first_s = utterance.turn, utterance.first_audio_at_s
+    return None if turn is None or first_s is None else round((first_s - turn.ended_at_s) * 1000)
 
 
 def _outcome(heard: str, *, is_whole: bool) -> TurnOutcome:

@@ -30,6 +30,8 @@ class Utterance:
     turn: Turn | None = None
     """What it answers; None for what the agent says of its own accord."""
     is_interruptible: bool = True
+    is_opening: bool = False
+    """The first words of the call."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     spoken: list[Spoken] = field(default_factory=list)
     began_at_s: float = field(default_factory=trio.current_time)

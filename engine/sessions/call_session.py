@@ -57,6 +57,11 @@ class CallSession:
         return self._seat.record.session_id
 
     @property
+    def number(self) -> str:
+        """Whose it is, in E.164; empty if that is not known, or not any more."""
+        return self._seat.record.number
+
+    @property
     def call_id(self) -> str:
         return self._call.call_id
 
