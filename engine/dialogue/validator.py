@@ -52,7 +52,7 @@ def violations(context: Context, history: Sequence[Entry], limits: ContextLimits
         broken |= _one_by_one(_said(messages), window, history, limits.max_chars)
     else:
         broken |= _folded(messages, window, context.memory.summary, limits)
-    return [rule for rule in Rule if rule in broken]
+    return [rule for rule in Rule if rule in broken] if broken else []
 
 
 def well_formed(messages: Sequence[Message], limits: ContextLimits) -> list[Rule]:
