@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.dialogue.facts import find_facts
 from engine.events import Message, Recollection, Role
 
 SUMMARY_CHARS = 600
+
+
+def key_facts(text: str) -> list[str]:
+    """What must not be lost of a text, word for word, what matters most first: ``order SKU-4471``, ``3 May``."""
+    facts: dict[str, str] = {}
+    for fact in sorted(find_facts(" ".join(text.split())), key=lambda fact: fact.kind):
+        facts.setdefault(fact.text.lower(), fact.text)
+    return list(facts.values())
 
 
 def recollect(messages: Sequence[Message], before: Recollection) -> Recollection:
