@@ -383,7 +383,7 @@ class SessionRow:
     key: str
     """What it is looked up by: opaque, and unique in the store."""
     subject: str
-    """Whose it is: an opaque fingerprint of a number, or empty."""
+    """Whose it is: an opaque fingerprint of a number, or empty: nobody's, and never found or erased by it."""
     version: int
     """1 when made, and one more with every change. 0 in what was never stored."""
     started_at: float
@@ -425,11 +425,13 @@ class Append:
     * there, same version: written, with the version one higher -> ``Written``
     * there, other version: nothing is written -> ``Conflict``
     * not there, ``head.version`` above 0: it has been erased or has expired; nothing is written -> ``Gone``
-    * not there, ``head.version`` 0: made anew, unless ``head.key`` is taken (-> ``Conflict`` with whoever has it, and
-      nothing is written) or its subject was erased at or after ``head.started_at`` (-> ``Gone``).
+    * not there, ``head.version`` 0: made anew, unless its subject was erased at or after ``head.started_at``
+      (-> ``Gone``, which goes before the next) or ``head.key`` is taken (-> ``Conflict`` with whoever has it, and
+      nothing is written).
 
-    What has expired counts as not there, and gives its key free. Afterwards the last ``retention`` messages and the
-    last ``traces_kept`` traces are there, the older ones are not.
+    A session that is there gets the whole head, key and subject too; if that key is another one's: ``Conflict`` with
+    that one. What has expired counts as not there, and gives its key free. Afterwards the last ``retention`` messages
+    and the last ``traces_kept`` traces are there, the older ones are not.
     """
 
     head: SessionRow
@@ -451,7 +453,8 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Rekey:
-    """A session gives up its key for another one, so that a new session can take it. -> ``Written`` or ``Gone``."""
+    """A session gives up its key for another one, so that a new session can take it; its version rises by one.
+    -> ``Written``, or ``Gone`` when it is not there or the key is another one's."""
 
     session_id: str
     key: str
@@ -459,7 +462,8 @@ class Rekey:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """A session with all that belongs to it, gone without a trace. -> ``Written`` if it was there, else ``Gone``."""
+    """A session with all that belongs to it, gone without a trace. -> ``Written`` with the version it had, else
+    ``Gone``."""
 
     session_id: str
 
