@@ -212,6 +212,8 @@ class Secrets:
     encryption_keys: str = field(default="", repr=False)
     """Keys of the store, each ``id:base64 of 32 bytes``, separated by commas or spaces. The first one seals, all open;
     ``offhook store new-key`` makes one."""
+    encryption_keys_file: str = ""
+    """Read again when it changes, so that keys can be exchanged while calls go on."""
     api_keys: str = field(default="", repr=False)
     """Keys of the HTTP API, each ``name:scope+scope:key``, separated by commas or spaces. Scopes: ``turn``,
     ``history``, ``admin``, ``privacy``, ``metrics``."""
