@@ -27,6 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
     "engine.calls": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions"},
     "engine.phone": BASE | PURE | {"engine.runtime"},
+    "engine.converse": BASE
+    | PURE
+    | {f"engine.{name}" for name in ("settings", "sessions", "phone", "runtime", "observe")},
     "engine.web": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions", "engine.calls"},
     "engine.assembly": BASE
     | PURE
@@ -36,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.cli": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "phone", "assembly")},
+    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "phone", "converse", "assembly")},
     "engine.__main__": {"engine.cli"},
     "adapters": BASE | PURE | {"engine.ports", "engine.observe", "engine.runtime"},
 }

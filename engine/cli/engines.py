@@ -1,0 +1,215 @@
+"""The engines that test conversations are held with: one of their own in this process, or one that runs already."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from engine.assembly import Engine
+from engine.cli.call import SECRETS, CallersVoice, embedded_voice
+from engine.converse.runner import Target
+from engine.converse.script import AgentOf, Script
+from engine.errors import SettingsError
+from engine.phone.conversation import Voice
+from engine.settings import Settings, load_settings
+
+READY_S = 120.0
+"""For the embedded speech to load."""
+DRAIN_S = 5.0
+UNLIMITED = 100_000
+
+OpenVoice = Callable[[], AbstractAsyncContextManager[Voice]]
+
+
+class KeepingTarget(Target, Protocol):
+    @property
+    def kept(self) -> str:
+        """Where the user finds what was said."""
+        ...
+
+
+@dataclass
+class _There:
+    """An engine that somebody else runs."""
+
+    url: str
+    api_key: str
+    secrets: Mapping[str, str]
+    public_url: str
+    kept: str
+    voice: Voice | None = None
+
+    @asynccontextmanager
+    async def open_voice(self) -> AsyncIterator[Voice]:
+        if self.voice is None:
+            async with embedded_voice() as self.voice:
+                pass
+        yield self.voice
+
+    async def restart(self) -> None:
+        raise SettingsError("only an engine that was started for the conversation can be started again: leave --url")
+
+
+@asynccontextmanager
+async def running_engine(script: Script, url: str, public_url: str = "") -> AsyncIterator[KeepingTarget]:
+    """Raises SettingsError when the script wants what cannot be done there."""
+    for number, turn in enumerate(script.turns):
+        if turn.restart:
+            raise SettingsError(
+                f"{script.file}: turns[{number}].restart: only an engine that was started for the conversation can be "
+                "started again; leave --url"
+            )
+    yield _There(
+        url,
+        os.environ.get("API_KEY", ""),
+        {provider: os.environ.get(variable, "") for provider, variable in SECRETS.items()},
+        public_url,
+        f"under the number {script.caller} at {url}",
+    )
+
+
+# --- an engine of its own -----------------------------------------------------------------------------------
+
+
+class _Here:
+    """An engine in this process, that can be started again."""
+
+    api_key = public_url = ""
+
+    def __init__(self, nursery: trio.Nursery, config: Path, environ: Mapping[str, str], open_voice: OpenVoice | None):
+        self.secrets = {provider: environ[variable] for provider, variable in SECRETS.items()}
+        self.kept = f"{config} (offhook trace --config, or offhook serve --config)"
+        self._nursery = nursery
+        self._config = config
+        self._environ = environ
+        self._open_voice = open_voice
+        self._engine = Engine(self._settings(), insecure_dev=True)
+        self._ended = trio.Event()
+
+    @property
+    def url(self) -> str:
+        return self._engine.url
+
+    @asynccontextmanager
+    async def open_voice(self) -> AsyncIterator[Voice]:
+        if self._open_voice is not None:
+            async with self._open_voice() as voice:
+                yield voice
+        elif self._engine.speech is not None:
+            yield CallersVoice(self._engine.speech)
+        else:
+            async with embedded_voice() as voice:
+                yield voice
+
+    async def start(self) -> None:
+        """Until it takes calls. Raises SettingsError."""
+        await self._nursery.start(self._run)
+        with trio.move_on_after(READY_S) as waiting:
+            while not self._engine.supervisor.ready[0]:  # noqa: ASYNC110 - readiness is asked for, as a load balancer does
+                await trio.sleep(0.02)
+        if waiting.cancelled_caught:
+            raise SettingsError(f"the engine is not ready: {self._engine.supervisor.ready[1]}")
+
+    async def stop(self) -> None:
+        self._engine.stop()
+        await self._ended.wait()
+
+    async def restart(self) -> None:
+        await self.stop()
+        self._engine = Engine(self._settings(), insecure_dev=True)
+        self._ended = trio.Event()
+        await self.start()
+
+    async def _run(self, *, task_status: trio.TaskStatus[str]) -> None:
+        engine, ended = self._engine, self._ended
+        try:
+            await engine.run(task_status=task_status)
+        finally:
+            ended.set()
+
+    def _settings(self) -> Settings:
+        return load_settings(self._config, self._environ)
+
+
+@asynccontextmanager
+async def own_engine(
+    script: Script, *, keep: bool = False, open_voice: OpenVoice | None = None, **more: Mapping[str, object]
+) -> AsyncIterator[KeepingTarget]:
+    """An engine made for the script, on a store in a directory of its own, which is gone afterwards unless it is to be
+    kept. ``more``: tables of settings over those made here. Raises SettingsError."""
+    directory = Path(tempfile.mkdtemp(prefix="offhook-converse-"))
+    try:
+        config = directory / "offhook.toml"
+        tables = settings_for(script, directory)
+        for table, values in more.items():
+            tables[table] = tables.get(table, {}) | dict(values)
+        config.write_text(as_toml(tables), encoding="utf-8")
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            engine = _Here(nursery, config, dict.fromkeys(SECRETS.values(), secrets.token_hex(16)), open_voice)
+            await engine.start()
+            try:
+                yield engine
+            except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery that would group it
+                failure = exc
+            await engine.stop()
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+    finally:
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def settings_for(script: Script, directory: Path) -> dict[str, dict[str, Any]]:
+    """Settings, by table: on loopback, on SQLite, with nothing that would hold up a test."""
+    agents = script.agents or {"desk": AgentOf(script="appointment_desk")}
+    return {
+        "server": {"port": 0},
+        "limits": {"drain_s": DRAIN_S, "calls_per_minute_per_caller": UNLIMITED},
+        "store": {
+            "kind": "sqlite",
+            "path": str(directory / "offhook.db"),
+            "journal": str(directory / "offhook.journal"),
+        },
+        "sessions": {
+            "texts_per_minute_per_caller": UNLIMITED,
+            "trusted_lines": [script.dialled],
+            **script.sessions,
+        },
+        **{f"agents.{json.dumps(name)}": _agent(agent, script) for name, agent in agents.items()},
+    }
+
+
+def _agent(agent: AgentOf, script: Script) -> dict[str, Any]:
+    """Paths in a script are relative to it."""
+    beside = Path(script.file).parent / agent.script
+    path = str(beside.resolve()) if agent.script.endswith(".toml") and beside.is_file() else agent.script
+    made = {"script": path} if path else {"factory": agent.factory, "options": agent.options}
+    return {"scope": str(script.scope)} | made
+
+
+def as_toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Tables of plain values as TOML."""
+    return "\n".join(
+        f"[{name}]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
+    )
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_value(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and booleans are written alike

@@ -1,0 +1,1 @@
+"""The multi-turn conversation tester: scripts of what is said, and of what must come back and be remembered."""
