@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialogue.conversation import Conversation
 from engine.dialogue.heard import Spoken, heard_text, unheard
 from engine.dialogue.sentences import MAX_CHARS, SentenceSplitter
-from engine.events import Role
 
 
 @pytest.mark.parametrize(
@@ -55,26 +53,3 @@ def test_what_was_not_heard_to_its_end_is_what_would_be_said_again() -> None:
     spoken = [Spoken("One.", 1.0, is_whole=True), Spoken("Two.", 1.0, is_whole=True), Spoken("Three.", 1.0, True)]
     assert unheard(spoken, 1.5) == ["Two.", "Three."]
     assert unheard(spoken, 3.0) == []
-
-
-def test_words_that_follow_without_an_answer_between_are_one_turn() -> None:
-    history = Conversation()
-    history.caller_said("I would like")
-    history.caller_said("an appointment")
-    assert [message.text for message in history.context()] == ["I would like an appointment"]
-
-
-def test_an_answer_nobody_heard_is_not_remembered() -> None:
-    history = Conversation()
-    history.caller_said("Hello")
-    history.agent_was_heard("")
-    assert [message.role for message in history.context()] == [Role.CALLER]
-
-
-def test_the_model_sees_the_last_messages_only() -> None:
-    history = Conversation(retention=4, window=2)
-    for number in range(3):
-        history.caller_said(f"q{number}")
-        history.agent_was_heard(f"a{number}")
-    assert [message.text for message in history.context()] == ["q2", "a2"]
-    assert len(history) == 4
