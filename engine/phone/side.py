@@ -29,6 +29,9 @@ class Callee:
     """The provider's id of the call; empty makes a new one."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further fields of the webhook."""
+    attestation: str = ""
+    """How far the caller's carrier vouches for the number, if the provider tells: ``A``, ``B``, ``C``, or empty for not
+    at all."""
 
 
 @dataclass(frozen=True, slots=True)

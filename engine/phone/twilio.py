@@ -1,4 +1,4 @@
-"""Twilio's side of a call: the voice webhook, TwiML, and the wire of a bidirectional media stream."""
+"""Twilio's side of a call: the voice webhook, TwiML, and the wire of a bidirectional media stream; and of an SMS."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Viol
 
 VOICE_PATH = "/voice"
 STATUS_PATH = "/twilio/status"
+SMS_PATH = "/sms"
+ACCOUNT: Final = "AC" + "0" * 32
+MAX_TEXT_CHARS: Final = 1600
 MAX_PAIR_CHARS: Final = 500
 """Of a ``<Parameter>``'s name and value together."""
 
@@ -37,7 +40,6 @@ class TwilioSide:
         self._callee = callee
         self.call_id = callee.call_id or "CA" + secrets.token_hex(16)
         self.stream_id = "MZ" + secrets.token_hex(16)
-        self._account = "AC" + "0" * 32
         self._parameters: dict[str, str] = {}
         self._sequence = 1
         self._chunk = 0
@@ -46,24 +48,22 @@ class TwilioSide:
     # --- webhooks -------------------------------------------------------------------------------------------
 
     async def dial(self, client: httpx.AsyncClient) -> Answered:
-        form = self._form("ringing") | dict(self._callee.extra)
-        response = await self._post(client, VOICE_PATH, form)
+        form = self._form("ringing") | _vouched(self._callee) | dict(self._callee.extra)
+        response = await _post(self._callee, client, VOICE_PATH, form)
         if response.status_code != 200:
             raise WebhookRefused(VOICE_PATH, response.status_code, response.content)
-        content_type = response.headers.get("content-type", "").split(";")[0].strip()
-        if content_type not in ("text/xml", "application/xml"):
-            raise CallFailed(f"{VOICE_PATH} answered {content_type or 'no content type'}, expected text/xml")
+        _check_type(VOICE_PATH, response)
         url, self._parameters = read_twiml(response.content)
-        return Answered(url, self.format, self._signature(url, {}))
+        return Answered(url, self.format, _signature(self._callee, url, {}))
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
         form = self._form("completed") | {"CallDuration": str(round(duration_s)), "Duration": "1"}
-        return (await self._post(client, STATUS_PATH, form)).status_code
+        return (await _post(self._callee, client, STATUS_PATH, form)).status_code
 
     def _form(self, status: str) -> dict[str, str]:
         return {
             "CallSid": self.call_id,
-            "AccountSid": self._account,
+            "AccountSid": ACCOUNT,
             "From": self._callee.caller,
             "To": self._callee.dialled,
             "Caller": self._callee.caller,
@@ -73,17 +73,6 @@ class TwilioSide:
             "Direction": "inbound",
         }
 
-    async def _post(self, client: httpx.AsyncClient, path: str, form: Mapping[str, str]) -> httpx.Response:
-        signed_url = urljoin(self._callee.public_url or self._callee.base_url, path)
-        return await client.post(
-            urljoin(self._callee.base_url, path), data=dict(form), headers=self._signature(signed_url, form)
-        )
-
-    def _signature(self, url: str, form: Mapping[str, str]) -> dict[str, str]:
-        if not self._callee.secret:
-            return {}
-        return {"X-Twilio-Signature": sign(self._callee.secret, url, form)}
-
     # --- wire: to the engine --------------------------------------------------------------------------------
 
     def opening(self) -> Wired:
@@ -92,7 +81,7 @@ class TwilioSide:
             "sequenceNumber": "1",
             "streamSid": self.stream_id,
             "start": {
-                "accountSid": self._account,
+                "accountSid": ACCOUNT,
                 "streamSid": self.stream_id,
                 "callSid": self.call_id,
                 "tracks": ["inbound"],
@@ -116,7 +105,7 @@ class TwilioSide:
         return self._event("dtmf", {"track": "inbound_track", "digit": digit})
 
     def stop(self) -> Wired:
-        return (self._event("stop", {"accountSid": self._account, "callSid": self.call_id}),)
+        return (self._event("stop", {"accountSid": ACCOUNT, "callSid": self.call_id}),)
 
     def mark_played(self, key: str) -> str:
         return self._event("mark", {"name": key})
@@ -169,6 +158,49 @@ class TwilioSide:
                 return Clear()
 
 
+async def post_text(callee: Callee, text: str, client: httpx.AsyncClient, text_id: str = "") -> list[str]:
+    """Post the webhook of an SMS; the messages that answer it. ``text_id`` is Twilio's id of the SMS; empty makes a new
+    one. Raises CallFailed."""
+    text_id = text_id or "SM" + secrets.token_hex(16)
+    form = {
+        "MessageSid": text_id,
+        "SmsSid": text_id,
+        "SmsMessageSid": text_id,
+        "AccountSid": ACCOUNT,
+        "From": callee.caller,
+        "To": callee.dialled,
+        "Body": text,
+        "NumMedia": "0",
+        "NumSegments": str(len(text) // 153 + 1),
+        "SmsStatus": "received",
+        "ApiVersion": "2010-04-01",
+    } | dict(callee.extra)
+    response = await _post(callee, client, SMS_PATH, form)
+    if response.status_code != 200:
+        raise WebhookRefused(SMS_PATH, response.status_code, response.content)
+    _check_type(SMS_PATH, response)
+    return read_messages(response.content)
+
+
+def _check_type(path: str, response: httpx.Response) -> None:
+    content_type = response.headers.get("content-type", "").split(";")[0].strip()
+    if content_type not in ("text/xml", "application/xml"):
+        raise CallFailed(f"{path} answered {content_type or 'no content type'}, expected text/xml")
+
+
+def _vouched(callee: Callee) -> dict[str, str]:
+    return {"StirVerstat": f"TN-Validation-Passed-{callee.attestation}"} if callee.attestation else {}
+
+
+async def _post(callee: Callee, client: httpx.AsyncClient, path: str, form: Mapping[str, str]) -> httpx.Response:
+    headers = _signature(callee, urljoin(callee.public_url or callee.base_url, path), form)
+    return await client.post(urljoin(callee.base_url, path), data=dict(form), headers=headers)
+
+
+def _signature(callee: Callee, url: str, form: Mapping[str, str]) -> dict[str, str]:
+    return {"X-Twilio-Signature": sign(callee.secret, url, form)} if callee.secret else {}
+
+
 class _Wrong(OffhookError):
     """Twilio would warn and ignore the message."""
 
@@ -215,16 +247,8 @@ def sign(auth_token: str, url: str, form: Mapping[str, str]) -> str:
 def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
     """The stream's address and parameters. Raises CallRefused with the sentence said, CallFailed for anything that
     Twilio would not run."""
-    if b"<!" in document:
-        raise CallFailed("the answer holds a document type, comment or CDATA")
-    try:
-        root = ElementTree.fromstring(document)  # noqa: S314 - no entities without a document type
-    except ElementTree.ParseError as exc:
-        raise CallFailed(f"the answer is not XML: {exc}") from None
-    if root.tag != "Response":
-        raise CallFailed(f"the answer is <{root.tag}>, expected <Response>")
     said = []
-    for verb in root:
+    for verb in _read_response(document):
         match verb.tag:
             case "Connect":
                 return _read_stream(verb)
@@ -237,6 +261,31 @@ def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
             case _:
                 raise CallFailed(f"the answer holds <{verb.tag}>, which a call to an agent has no use for")
     raise CallRefused(" ".join(said))
+
+
+def read_messages(document: bytes) -> list[str]:
+    """The texts that answer an SMS. Raises CallFailed for anything that Twilio would not send."""
+    texts = []
+    for verb in _read_response(document):
+        if verb.tag != "Message" or verb.keys() or len(verb):
+            raise CallFailed(f"the answer holds <{verb.tag}>, expected <Message> and nothing in it but text")
+        text = verb.text or ""
+        if not 0 < len(text) <= MAX_TEXT_CHARS:
+            raise CallFailed(f"a message of {len(text)} characters, Twilio takes 1 to {MAX_TEXT_CHARS}")
+        texts.append(text)
+    return texts
+
+
+def _read_response(document: bytes) -> ElementTree.Element:
+    if b"<!" in document:
+        raise CallFailed("the answer holds a document type, comment or CDATA")
+    try:
+        root = ElementTree.fromstring(document)  # noqa: S314 - no entities without a document type
+    except ElementTree.ParseError as exc:
+        raise CallFailed(f"the answer is not XML: {exc}") from None
+    if root.tag != "Response":
+        raise CallFailed(f"the answer is <{root.tag}>, expected <Response>")
+    return root
 
 
 def _read_stream(connect: ElementTree.Element) -> tuple[str, dict[str, str]]:

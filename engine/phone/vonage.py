@@ -1,4 +1,4 @@
-"""Vonage's side of a call: the answer webhook, NCCO, and the wire of a WebSocket endpoint."""
+"""Vonage's side of a call: the answer webhook, NCCO, and the wire of a WebSocket endpoint; and of an SMS."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Viol
 
 ANSWER_PATH = "/vonage/answer"
 EVENT_PATH = "/vonage/event"
+SMS_PATH = "/vonage/sms"
+PART_CHARS: Final = 153
+"""Of one part of a text that is longer than an SMS."""
 BUFFERED_MESSAGES: Final = 3072
 MAX_HEADERS_BYTES: Final = 512
 _FORMATS: Final = {f"audio/l16;rate={form.rate_hz}": form for form in (PCM16_8K, PCM16_16K, PCM16_24K)}
@@ -53,7 +56,7 @@ class VonageSide:
             "region_url": "https://api-us-3.vonage.com",
             "endpoint_type": "phone",
         } | dict(self._callee.extra)
-        response = await self._request(client, ANSWER_PATH, fields, self._method)
+        response = await _request(self._callee, client, ANSWER_PATH, fields, self._method)
         if response.status_code != 200:
             raise WebhookRefused(ANSWER_PATH, response.status_code, response.content)
         endpoint = read_ncco(response.content)
@@ -76,29 +79,7 @@ class VonageSide:
             "duration": str(round(duration_s)),
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
         }
-        return (await self._request(client, EVENT_PATH, fields, "POST")).status_code
-
-    async def _request(
-        self, client: httpx.AsyncClient, path: str, fields: dict[str, str], method: str
-    ) -> httpx.Response:
-        url = urljoin(self._callee.base_url, path)
-        if method == "GET":
-            return await client.get(f"{url}?{urlencode(fields)}", headers=self._signed(b""))
-        body = orjson.dumps(fields)
-        return await client.post(url, content=body, headers={"Content-Type": "application/json"} | self._signed(body))
-
-    def _signed(self, body: bytes) -> dict[str, str]:
-        if not self._callee.secret:
-            return {}
-        claims = {
-            "iat": int(time.time()),
-            "jti": str(uuid.uuid4()),
-            "iss": "Vonage",
-            "payload_hash": hashlib.sha256(body).hexdigest(),
-            "api_key": "offhook",
-            "application_id": secrets.token_hex(8),
-        }
-        return {"Authorization": f"Bearer {sign(self._callee.secret, claims)}"}
+        return (await _request(self._callee, client, EVENT_PATH, fields, "POST")).status_code
 
     # --- wire: to the engine --------------------------------------------------------------------------------
 
@@ -140,6 +121,58 @@ class VonageSide:
                 return Mark(orjson.dumps(payload).decode())
         violation("a text message that is neither clear nor notify")
         return None
+
+
+async def post_text(
+    callee: Callee, text: str, client: httpx.AsyncClient, text_id: str = "", *, in_parts: bool = False
+) -> None:
+    """Post the webhook of an SMS. The answer to it is empty; the text that answers comes over REST.
+
+    It is one of the Messages API, or ``in_parts`` as many of the SMS API as the text has parts. ``text_id`` is Vonage's
+    id of the SMS; empty makes a new one. Raises CallFailed.
+    """
+    to, sender = _digits(callee.dialled), _digits(callee.caller)
+    if not in_parts:
+        message = {"to": to, "from": sender, "text": text, "channel": "sms", "message_type": "text"}
+        await _deliver(callee, client, message | {"message_uuid": text_id or str(uuid.uuid4())})
+        return
+    texts = [text[start : start + PART_CHARS] for start in range(0, len(text), PART_CHARS)] or [""]
+    whole = {"type": "text", "to": to, "msisdn": sender, "concat": "true", "concat-ref": str(secrets.randbelow(256))}
+    text_id = text_id or secrets.token_hex(7).upper()
+    for place, part in enumerate(texts, 1):
+        places = {"messageId": f"{text_id}{place}", "concat-part": str(place), "concat-total": str(len(texts))}
+        await _deliver(callee, client, whole | places | {"text": part})
+
+
+def signed(callee: Callee, body: bytes) -> dict[str, str]:
+    """Headers that sign a webhook with this body; none without a secret."""
+    if not callee.secret:
+        return {}
+    claims = {
+        "iat": int(time.time()),
+        "jti": str(uuid.uuid4()),
+        "iss": "Vonage",
+        "payload_hash": hashlib.sha256(body).hexdigest(),
+        "api_key": "offhook",
+        "application_id": secrets.token_hex(8),
+    }
+    return {"Authorization": f"Bearer {sign(callee.secret, claims)}"}
+
+
+async def _deliver(callee: Callee, client: httpx.AsyncClient, fields: dict[str, str]) -> None:
+    response = await _request(callee, client, SMS_PATH, fields | dict(callee.extra), "POST")
+    if response.status_code not in {200, 204}:
+        raise WebhookRefused(SMS_PATH, response.status_code, response.content)
+
+
+async def _request(
+    callee: Callee, client: httpx.AsyncClient, path: str, fields: dict[str, str], method: str
+) -> httpx.Response:
+    url = urljoin(callee.base_url, path)
+    if method == "GET":
+        return await client.get(f"{url}?{urlencode(fields)}", headers=signed(callee, b""))
+    body = orjson.dumps(fields)
+    return await client.post(url, content=body, headers={"Content-Type": "application/json"} | signed(callee, body))
 
 
 def sign(secret: str, claims: Mapping[str, object]) -> str:

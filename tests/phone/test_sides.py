@@ -72,7 +72,7 @@ def test_the_signature_is_twilios() -> None:
 
 
 def test_the_token_is_vonages() -> None:
-    headers = VonageSide(Callee("http://engine", secret="a" * 32))._signed(b"{}")
+    headers = vonage.signed(Callee("http://engine", secret="a" * 32), b"{}")
     assert verify_signature(headers["Authorization"].removeprefix("Bearer "), "a" * 32)
     assert not verify_signature(headers["Authorization"].removeprefix("Bearer "), "b" * 32)
 

@@ -29,7 +29,7 @@ class ApiRequest:
 
 @dataclass
 class RestApi:
-    """Answers every request by ``answer`` (status and JSON body) and remembers it."""
+    """Answers every request by ``answer`` (status and a body, JSON or XML) and remembers it."""
 
     base: str
     answer: Callable[[ApiRequest], tuple[int, bytes]]
@@ -70,7 +70,8 @@ async def _serve(api: RestApi, tls: ssl.SSLContext | None, tcp: trio.SocketStrea
         status, content = api.answer(request)
         reply_headers = [("connection", "close"), ("content-length", str(len(content)))]
         if content:
-            reply_headers.append(("content-type", "application/json"))
+            kind = "text/xml" if content.startswith(b"<") else "application/json"
+            reply_headers.append(("content-type", kind))
         reply: list[h11.Event] = [h11.Response(status_code=status, headers=reply_headers)]
         if content:
             reply.append(h11.Data(data=content))

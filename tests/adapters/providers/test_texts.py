@@ -45,6 +45,7 @@ def test_an_answer_that_will_not_end_is_ended_with_an_ellipsis() -> None:
     assert len(parts) == MAX_PIECES
     assert parts[-1].endswith("word…")
     assert not any(part.endswith("…") for part in parts[:-1])
+    assert pieces("x" * 10_000)[-1] == "x" * (MAX_CHARS - 1) + "…"
 
 
 @given(

@@ -1,0 +1,131 @@
+"""The requests that an engine makes to its providers, taken and answered as they would."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import h11
+import orjson
+import trio
+
+from engine.phone.twilio import MAX_TEXT_CHARS
+
+VONAGE_TEXT_CHARS: Final = 3200
+MAX_BODY_BYTES: Final = 64 * 1024
+
+_TWILIO = re.compile(r"/2010-04-01/Accounts/AC[0-9a-zA-Z]+/(Messages|Calls/[A-Za-z0-9_-]+)\.json")
+_VONAGE = re.compile(r"/v1/(messages|calls/[A-Za-z0-9-]+)")
+_NUMBER = re.compile(r"[1-9][0-9]{2,14}")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An SMS that an engine has sent."""
+
+    sender: str
+    recipient: str
+    text: str
+
+
+class Request:
+    """One request, read whole."""
+
+    def __init__(self, http: h11.Connection, stream: trio.abc.Stream, head: h11.Request, body: bytes) -> None:
+        self.method = head.method.decode()
+        self.path = head.target.decode()
+        self.headers: Mapping[str, str] = {name.decode(): value.decode("latin-1") for name, value in head.headers}
+        self.body = body
+        self._http = http
+        self._stream = stream
+
+    async def answer(self, status: int, content: Mapping[str, Any]) -> None:
+        """As JSON. The connection is of no more use then."""
+        body = b"" if status == 204 else orjson.dumps(content)
+        headers = [("connection", "close"), ("content-type", "application/json"), ("content-length", str(len(body)))]
+        parts: tuple[h11.Event, ...] = (h11.Response(status_code=status, headers=headers), h11.Data(data=body))
+        try:
+            for part in (*parts, h11.EndOfMessage()):
+                await self._stream.send_all(self._http.send(part) or b"")
+        except trio.BrokenResourceError:
+            pass  # whoever asked has gone
+
+
+async def read_request(stream: trio.abc.Stream) -> Request | None:
+    """None when there is no whole request to be had."""
+    http = h11.Connection(h11.SERVER)
+    head: h11.Request | None = None
+    body = b""
+    try:
+        while len(body) <= MAX_BODY_BYTES:
+            match http.next_event():
+                case h11.Request() as head:
+                    pass
+                case h11.Data(data=data):
+                    body += bytes(data)
+                case h11.EndOfMessage():
+                    return Request(http, stream, head, body) if head is not None else None
+                case h11.NEED_DATA:
+                    http.receive_data(bytes(await stream.receive_some()))
+                case _:
+                    return None
+    except (h11.RemoteProtocolError, trio.BrokenResourceError):
+        pass
+    return None
+
+
+Responded = tuple[Message | None, int, Mapping[str, Any]]
+
+
+def respond(request: Request, fails_with: int = 0) -> Responded:
+    """The message that the request sends, if it does; and the answer. ``fails_with`` is a status to refuse it with."""
+    if fails_with:
+        return None, fails_with, {"code": 20000 + fails_with, "message": "refused", "status": fails_with}
+    if match := _TWILIO.fullmatch(request.path):
+        return _twilio(request, match[1])
+    if match := _VONAGE.fullmatch(request.path):
+        return _vonage(request, match[1])
+    return None, 404, {"code": 20404, "title": "Not found", "status": 404}
+
+
+def _twilio(request: Request, resource: str) -> Responded:
+    if not request.headers.get("authorization", "").startswith("Basic "):
+        return None, 401, {"code": 20003, "message": "Authenticate", "status": 401}
+    if request.method != "POST":
+        return None, 405, {"code": 20004, "message": "Method not allowed", "status": 405}
+    if resource != "Messages":
+        return None, 200, {"sid": resource.removeprefix("Calls/"), "status": "completed"}
+    form = {name: values[0] for name, values in parse_qs(request.body.decode("utf-8", "replace")).items()}
+    text = form.get("Body", "")
+    if form.keys() != {"From", "To", "Body"} or not 0 < len(text) <= MAX_TEXT_CHARS:
+        return (
+            None,
+            400,
+            {"code": 21602, "message": "Message body is required, and at most 1600 characters", "status": 400},
+        )
+    return Message(form["From"], form["To"], text), 201, {"sid": "SM" + "0" * 32, "status": "queued"}
+
+
+def _vonage(request: Request, resource: str) -> Responded:
+    if not request.headers.get("authorization", "").startswith("Bearer "):
+        return None, 401, {"title": "Unauthorized"}
+    if request.method != ("POST" if resource == "messages" else "PUT"):
+        return None, 405, {"title": "Method not allowed"}
+    if resource != "messages":
+        return None, 204, {}
+    try:
+        fields = orjson.loads(request.body)
+    except ValueError:
+        fields = None
+    match fields:
+        case {"to": str(to), "from": str(sender), "text": str(text), "channel": "sms", "message_type": "text"} if (
+            len(fields) == 5
+            and _NUMBER.fullmatch(to)
+            and _NUMBER.fullmatch(sender)
+            and 0 < len(text) <= VONAGE_TEXT_CHARS
+        ):
+            return Message(sender, to, text), 202, {"message_uuid": "aaaaaaaa-bbbb-4ccc-8ddd-0123456789ab"}
+    return None, 422, {"title": "Invalid params"}
