@@ -1,9 +1,12 @@
-"""The one shape of every error answer: ``{"error": {"code": ..., "message": ...}}``, static words only."""
+"""The one shape of every error answer: ``{"error": {"code": ..., "message": ...}}``, with ``field`` where one is at
+fault. What an error says is static words and names of fields."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+import msgspec
 import orjson
 from starlette.responses import Response
 
@@ -11,6 +14,7 @@ JSON = "application/json"
 
 CODES = {
     400: "bad_request",
+    401: "unauthorized",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
@@ -18,13 +22,17 @@ CODES = {
     413: "too_large",
     415: "unsupported_media_type",
     426: "upgrade_required",
+    429: "rate_limit",
     431: "headers_too_large",
     500: "internal_error",
     501: "not_implemented",
+    502: "vendor_failed",
     503: "unavailable",
+    504: "too_slow",
 }
 MESSAGES = {
     400: "The request is malformed.",
+    401: "The request needs a key: Authorization: Bearer KEY, or X-API-Key: KEY.",
     403: "The request is not allowed.",
     404: "There is nothing at this path.",
     405: "The path does not answer this method.",
@@ -32,29 +40,60 @@ MESSAGES = {
     413: "The request is too large.",
     415: "Encoded bodies are not accepted.",
     426: "This path answers WebSocket upgrades only.",
+    429: "There are too many requests.",
     431: "The request has too many or too long headers.",
     500: "Something went wrong here.",
     501: "The request uses a transfer encoding that is not known here.",
+    502: "The agent could not answer.",
     503: "No answer can be given at the moment.",
+    504: "The answer took too long.",
 }
 
 
-def error_body(status: int, message: str = "", code: str = "") -> bytes:
-    return orjson.dumps(
-        {
-            "error": {
-                "code": code or CODES.get(status, "error"),
-                "message": message or MESSAGES.get(status, "The request was refused."),
-            }
-        }
-    )
+class Denied(Exception):
+    """The request is answered with this error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str = "",
+        code: str = "",
+        *,
+        field: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.field = field
+        self.headers = headers
+
+    def answer(self) -> Response:
+        return error(self.status, self.message, self.code, self.headers, self.field)
 
 
-def error(status: int, message: str = "", code: str = "", headers: Mapping[str, str] | None = None) -> Response:
+def error_body(status: int, message: str = "", code: str = "", field: str = "") -> bytes:
+    about = {
+        "code": code or CODES.get(status, "error"),
+        "message": message or MESSAGES.get(status, "The request was refused."),
+    }
+    return orjson.dumps({"error": about | ({"field": field} if field else {})})
+
+
+def error(
+    status: int, message: str = "", code: str = "", headers: Mapping[str, str] | None = None, field: str = ""
+) -> Response:
     return Response(
-        error_body(status, message, code), status, headers=dict(headers) if headers else None, media_type=JSON
+        error_body(status, message, code, field), status, headers=dict(headers) if headers else None, media_type=JSON
     )
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header, in whole seconds and at least one."""
+    return {"retry-after": str(max(1, math.ceil(seconds)))}
 
 
 def json(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type=JSON)
+    """Whatever msgspec can write: structs and dataclasses, too."""
+    return Response(msgspec.json.encode(value), status, media_type=JSON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
@@ -20,14 +21,25 @@ from engine.ports import Provider
 from engine.runtime.sockets import Socket
 from engine.web.answers import error
 from engine.web.asgi import Gone
-from engine.web.health import health_routes
+from engine.web.callers import caller_operations
+from engine.web.desk import Desk
+from engine.web.gate import Access, Gate
+from engine.web.health import health_operations
+from engine.web.openapi import document_operation
+from engine.web.operations import routes_of
+from engine.web.sessions import session_operations
 from engine.web.switchboard import Switchboard
+from engine.web.texts import TextDesk
+from engine.web.turns import TURN_S, turn_operations
 from engine.web.urls import PublicUrl
 from engine.web.webhooks import webhook_routes
 
 log = structlog.get_logger()
 
-_ROUTES = frozenset(ROUTES)
+NO_DESK = "Sessions are not served here."
+API_PATHS = tuple(path for path in ROUTES if path.startswith(("/turn", "/session/", "/admin/", "/privacy/", "/api/se")))
+_ROUTES = frozenset(path for path in ROUTES if "{" not in path)
+_TEMPLATES = [(path, re.compile(re.sub(r"\{\w+\}", "[^/]+", path))) for path in ROUTES if "{" in path]
 
 
 def build_app(
@@ -38,14 +50,24 @@ def build_app(
     *,
     closed_routes: Mapping[str, str] | None = None,
     version: str = "",
+    desk: Desk | None = None,
+    access: Access | None = None,
+    texts: TextDesk | None = None,
+    turn_s: float = TURN_S,
 ) -> ASGIApp:
     """The application. ``closed_routes``: path of a provider that is not configured to the sentence that says which
-    settings it wants. Call it inside trio: uptime counts from here."""
-    closed = dict(closed_routes or {})
-    routes: list[BaseRoute] = [
-        *webhook_routes(providers, switchboard, metrics, urls),
-        *health_routes(switchboard, metrics, version),
-    ]
+    settings it wants. Without a desk, sessions are not served; without ``texts``, no SMS is answered. Call it inside
+    trio: uptime counts from here."""
+    gate = Gate(access or Access(), urls, metrics)
+    operations = health_operations(switchboard, metrics, gate, version)
+    if desk is not None:
+        operations += turn_operations(desk.sessions, gate, metrics, turn_s=turn_s)
+        operations += session_operations(desk, gate)
+        operations += caller_operations(desk, gate)
+    operations.append(document_operation(operations, version))
+    webhooks = webhook_routes(providers, switchboard, metrics, urls, texts)
+    routes: list[BaseRoute] = [*webhooks, *routes_of(operations)]
+    closed = dict.fromkeys(API_PATHS, NO_DESK) | dict(closed_routes or {})
     open_paths = {route.path for route in routes if isinstance(route, Route)}
     routes += [_closed_route(path, why) for path, why in closed.items() if path not in open_paths]
     app = Starlette(
@@ -67,7 +89,7 @@ def _closed_route(path: str, why: str) -> Route:
     async def closed(_request: Request) -> Response:
         return error(503, why, "not_configured")
 
-    return Route(path, closed, methods=["GET", "POST"])
+    return Route(path, closed, methods=METHODS)
 
 
 async def _refused(_request: Request, exc: Exception) -> Response:
@@ -110,7 +132,9 @@ class _Edge:
 
     def _label(self, scope: Scope) -> str:
         path: str = scope["path"]
-        return path if path in _ROUTES else OTHER
+        if path in _ROUTES:
+            return path
+        return next((template for template, pattern in _TEMPLATES if pattern.fullmatch(path)), OTHER)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._label(scope)

@@ -7,22 +7,39 @@ from dataclasses import dataclass, field
 import trio
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from engine.observe.metrics import Metrics
-from engine.web.answers import error, json
+from engine.web.answers import JSON, Denied, error, json
+from engine.web.gate import Gate
+from engine.web.keys import Scope
+from engine.web.operations import Operation
+from engine.web.shapes import AboutReply, HealthReply, LiveCalls
 from engine.web.switchboard import Switchboard
 
+TEXT = "text/plain"
+OPENMETRICS = "application/openmetrics-text"
 
-def health_routes(switchboard: Switchboard, metrics: Metrics, version: str) -> list[Route]:
+
+def health_operations(switchboard: Switchboard, metrics: Metrics, gate: Gate, version: str) -> list[Operation]:
     health = _Health(switchboard, version, trio.current_time())
-    pages = _Pages(metrics)
+    pages = _Pages(metrics, gate)
+    needs_key = gate.wants_key(Scope.METRICS)
     return [
-        Route("/", health.about, methods=["GET"]),
-        Route("/healthz", _alive, methods=["GET"]),
-        Route("/readyz", health.ready, methods=["GET"]),
-        Route("/api/health", health.state, methods=["GET"]),
-        Route("/metrics", pages.answer, methods=["GET"]),
+        Operation("GET", "/", "about", "What this is", health.about, {JSON: AboutReply}),
+        Operation("GET", "/healthz", "alive", "Whether the process is alive", _alive, {TEXT: str}),
+        Operation("GET", "/readyz", "ready", "Whether new calls are taken", health.ready, {TEXT: str}),
+        Operation("GET", "/api/health", "health", "How busy it is", health.state, {JSON: HealthReply}),
+        Operation(
+            "GET",
+            "/metrics",
+            "metrics",
+            "Figures for Prometheus",
+            pages.answer,
+            {TEXT: str, OPENMETRICS: str},
+            scope=Scope.METRICS,
+            needs_key=needs_key,
+            refusals=frozenset({401, 403, 429}) if needs_key else frozenset(),
+        ),
     ]
 
 
@@ -37,7 +54,8 @@ class _Health:
     started_at_s: float
 
     async def about(self, _request: Request) -> Response:
-        return json({"name": "offhook", "version": self.version, "see": ["/api/health", "/readyz", "/metrics"]})
+        see = ["/api/health", "/readyz", "/metrics", "/openapi.json"]
+        return json(AboutReply("offhook", self.version, see))
 
     async def ready(self, _request: Request) -> Response:
         is_ready, why = self.switchboard.ready
@@ -47,14 +65,14 @@ class _Health:
         live = self.switchboard.live_calls()
         is_ready, why = self.switchboard.ready
         return json(
-            {
-                "status": "ok" if is_ready else why,
-                "sessions": {"active_count": len(live), "uuids": live},
-                "capacity": self.switchboard.capacity,
-                "draining": self.switchboard.draining,
-                "version": self.version,
-                "uptime_s": round(trio.current_time() - self.started_at_s, 3),
-            }
+            HealthReply(
+                status="ok" if is_ready else why,
+                sessions=LiveCalls(len(live), live),
+                capacity=self.switchboard.capacity,
+                draining=self.switchboard.draining,
+                version=self.version,
+                uptime_s=round(trio.current_time() - self.started_at_s, 3),
+            )
         )
 
 
@@ -64,13 +82,18 @@ class _Pages:
     with him: a storm of scrapes costs one rendering after the other, and no queue."""
 
     metrics: Metrics
+    gate: Gate
     _turn: trio.Lock = field(default_factory=trio.Lock)
     _thread: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     _begun: int = 0
     _made: dict[bool, tuple[int, bytes, str]] = field(default_factory=dict)
 
     async def answer(self, request: Request) -> Response:
-        wants_openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        try:
+            self.gate.admit(request, Scope.METRICS)
+        except Denied as denied:
+            return denied.answer()
+        wants_openmetrics = OPENMETRICS in request.headers.get("accept", "")
         body, content_type = await self._page(wants_openmetrics)
         return Response(body, headers={"content-type": content_type})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -49,6 +50,19 @@ class PublicUrl:
     def media(self, request: HTTPConnection, path: str) -> str:
         """The WebSocket URL of this path. Raises BadRequest."""
         return "ws" + self.base_of(request).removeprefix("http") + path
+
+    def peer_of(self, request: HTTPConnection) -> str:
+        """Who asks: an address, or a network where one peer has many of them. Behind trusted proxies, whoever the
+        outermost of them was called by."""
+        peer = request.client.host if request.client is not None else ""
+        hops = [hop.strip() for value in request.headers.getlist("x-forwarded-for") for hop in value.split(",")]
+        while peer in self.trusted_proxies and hops:
+            peer = hops.pop()
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return "unknown"
+        return str(ipaddress.ip_network((peer, 64), strict=False)) if address.version == 6 else str(address)
 
     def _is_ours(self, host: str) -> bool:
         name = urlsplit(f"//{host}").hostname or ""

@@ -11,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.errors import BadRequest, BadSignature
+from engine.errors import BadRequest, BadSignature, StoreDown
 from engine.observe.metrics import Metrics
 from engine.ports import Answer, Provider, WebhookKind, WebhookRequest
-from engine.web.answers import error
+from engine.web.answers import error, retry_after
+from engine.web.operations import STORE_RETRY_S
 from engine.web.switchboard import Switchboard
+from engine.web.texts import Overloaded, TextDesk
 from engine.web.urls import PublicUrl
 
 log = structlog.get_logger()
@@ -24,13 +26,19 @@ ANSWER_S = 3.0
 """A provider that waits longer hangs up on its caller."""
 SORRY = "We are sorry, we cannot take your call right now. Please call again later."
 
+NO_TEXTS = "Texts are not answered here."
+
 
 def webhook_routes(
-    providers: Sequence[Provider], switchboard: Switchboard, metrics: Metrics, urls: PublicUrl
+    providers: Sequence[Provider],
+    switchboard: Switchboard,
+    metrics: Metrics,
+    urls: PublicUrl,
+    texts: TextDesk | None = None,
 ) -> list[Route]:
     """A route for each webhook of each provider."""
     return [
-        Route(path, _Webhook(provider, kind, switchboard, metrics, urls).answer, methods=sorted(methods))
+        Route(path, _Webhook(provider, kind, switchboard, texts, metrics, urls).answer, methods=sorted(methods))
         for provider in providers
         for path, (kind, methods) in provider.webhooks.items()
     ]
@@ -41,6 +49,7 @@ class _Webhook:
     provider: Provider
     kind: WebhookKind
     switchboard: Switchboard
+    texts: TextDesk | None
     metrics: Metrics
     urls: PublicUrl
 
@@ -50,6 +59,8 @@ class _Webhook:
             replay_key = self.provider.verify(asked)
             if self.kind is WebhookKind.STATUS:
                 return self._take_status(asked)
+            if self.kind is WebhookKind.TEXT:
+                return await self._take_text(asked)
             return await self._take_call(request, asked, replay_key)
         except BadSignature as exc:
             self._count_forgery(exc.why)
@@ -75,6 +86,20 @@ class _Webhook:
         if status is not None and status.is_over:
             self.switchboard.call_is_over(self.provider.name, status.call_id)
         return _as_response(self.provider.acknowledge())
+
+    async def _take_text(self, asked: WebhookRequest) -> Response:
+        incoming = self.provider.read_text(asked)
+        if incoming is None:
+            return _as_response(self.provider.answer_text(""))
+        if self.texts is None:
+            return error(503, NO_TEXTS, "not_configured")
+        try:
+            return _as_response(await self.texts.answer(self.provider, incoming))
+        except StoreDown:
+            message = "The store is not available. Ask again a little later."
+            return error(503, message, "store_down", retry_after(STORE_RETRY_S))
+        except Overloaded as exc:
+            return error(503, "Too many texts wait for an answer.", "busy", retry_after(exc.wait_s))
 
     async def _take_call(self, request: Request, asked: WebhookRequest, replay_key: str) -> Response:
         call = self.provider.read_call(asked)
