@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+pytest_plugins = ["tests.fakes.servers"]
+
 
 @pytest.fixture(autouse=True)
 def plain_log() -> Iterator[None]:
