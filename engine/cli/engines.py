@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,13 +15,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import trio
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from engine.assembly import Engine
 from engine.cli.call import SECRETS, CallersVoice, embedded_voice
 from engine.converse.runner import Target
 from engine.converse.script import AgentOf, Script
 from engine.errors import SettingsError
+from engine.events import Modality
 from engine.phone.conversation import Voice
+from engine.phone.texts import Inbox, open_inbox
 from engine.settings import Settings, load_settings
 
 READY_S = 120.0
@@ -48,6 +53,7 @@ class _There:
     public_url: str
     kept: str
     voice: Voice | None = None
+    inbox: Inbox | None = None
 
     @asynccontextmanager
     async def open_voice(self) -> AsyncIterator[Voice]:
@@ -86,7 +92,15 @@ class _Here:
 
     api_key = public_url = ""
 
-    def __init__(self, nursery: trio.Nursery, config: Path, environ: Mapping[str, str], open_voice: OpenVoice | None):
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        config: Path,
+        environ: Mapping[str, str],
+        inbox: Inbox,
+        open_voice: OpenVoice | None,
+    ) -> None:
+        self.inbox: Inbox | None = inbox
         self.secrets = {provider: environ[variable] for provider, variable in SECRETS.items()}
         self.kept = f"{config} (offhook trace --config, or offhook serve --config)"
         self._nursery = nursery
@@ -150,28 +164,53 @@ async def own_engine(
     directory = Path(tempfile.mkdtemp(prefix="offhook-converse-"))
     try:
         config = directory / "offhook.toml"
-        tables = settings_for(script, directory)
-        for table, values in more.items():
-            tables[table] = tables.get(table, {}) | dict(values)
-        config.write_text(as_toml(tables), encoding="utf-8")
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            engine = _Here(nursery, config, dict.fromkeys(SECRETS.values(), secrets.token_hex(16)), open_voice)
-            await engine.start()
-            try:
-                yield engine
-            except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery that would group it
-                failure = exc
-            await engine.stop()
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        environ = _new_secrets(script)
+        async with open_inbox() as inbox:
+            tables = settings_for(script, directory, inbox.url)
+            for table, values in more.items():
+                tables[table] = tables.get(table, {}) | dict(values)
+            config.write_text(as_toml(tables), encoding="utf-8")
+            async with _in_no_group() as nursery:
+                engine = _Here(nursery, config, environ, inbox, open_voice)
+                await engine.start()
+                try:
+                    yield engine
+                finally:
+                    with trio.move_on_after(DRAIN_S, shield=True):
+                        await engine.stop()
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def settings_for(script: Script, directory: Path) -> dict[str, dict[str, Any]]:
+@asynccontextmanager
+async def _in_no_group() -> AsyncIterator[trio.Nursery]:
+    """A nursery out of which one error comes as it is. What still runs at the end of the block is cancelled."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+
+
+def _new_secrets(script: Script) -> dict[str, str]:
+    """Signing keys; and for SMS over Vonage the key of an application, which takes a moment to make."""
+    made = dict.fromkeys(SECRETS.values(), secrets.token_hex(16))
+    if any(script.modality(turn) is Modality.SMS for turn in script.turns):
+        made["VONAGE_PRIVATE_KEY"] = _new_private_key()
+    return made
+
+
+def _new_private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+
+
+def settings_for(script: Script, directory: Path, inbox_url: str) -> dict[str, dict[str, Any]]:
     """Settings, by table: on loopback, on SQLite, with nothing that would hold up a test."""
     agents = script.agents or {"desk": AgentOf(script="appointment_desk")}
     return {
@@ -187,6 +226,8 @@ def settings_for(script: Script, directory: Path) -> dict[str, dict[str, Any]]:
             "trusted_lines": [script.dialled],
             **script.sessions,
         },
+        "twilio": {"account_sid": f"AC{secrets.token_hex(16)}", "api_url": inbox_url},
+        "vonage": {"application_id": str(uuid.uuid4()), "api_url": inbox_url},
         **{f"agents.{json.dumps(name)}": _agent(agent, script) for name, agent in agents.items()},
     }
 

@@ -12,8 +12,10 @@ import trio
 from engine.converse.api import Api
 from engine.phone.call import PhoneCall
 from engine.phone.conversation import Voice
+from engine.phone.errors import TooSlow
 from engine.phone.phone import SIDES, Phone
 from engine.phone.side import Callee
+from engine.phone.texts import Inbox, send_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,27 @@ class TextLine:
         began_s = trio.current_time()
         answered = await self._api.turn(text, stream=self._stream)
         return Said(answered.text, _ms_since(began_s), answered.session_id, answered.agent)
+
+
+class SmsLine:
+    """The provider's SMS webhook. Without an inbox an answer that comes later is not seen here."""
+
+    greeting = call_id = ""
+
+    def __init__(self, provider: str, callee: Callee, inbox: Inbox | None) -> None:
+        self._provider = provider
+        self._callee = callee
+        self._inbox = inbox
+
+    async def say(self, text: str, /) -> Said:
+        began_s = trio.current_time()
+        try:
+            answer = await send_text(self._provider, self._callee, text, inbox=self._inbox)
+        except TooSlow:
+            if self._inbox is not None:
+                raise
+            answer = ""
+        return Said(answer, _ms_since(began_s))
 
 
 class VoiceLine:

@@ -13,7 +13,7 @@ import trio
 
 from engine.converse.api import Api, ApiFailed
 from engine.converse.judge import faults
-from engine.converse.lines import Line, TextLine, open_voice_line
+from engine.converse.lines import Line, SmsLine, TextLine, open_voice_line
 from engine.converse.report import Exchange, Report
 from engine.converse.script import Script, Stretch, Turn
 from engine.converse.witness import Witness
@@ -23,6 +23,7 @@ from engine.events import Modality
 from engine.phone.conversation import Voice
 from engine.phone.phone import open_phone
 from engine.phone.side import Callee
+from engine.phone.texts import Inbox
 from engine.sessions.record import Scope
 
 ANSWER_S = 40.0
@@ -30,8 +31,6 @@ ANSWER_S = 40.0
 CLEAN_UP_S = 5.0
 PATIENCE_S = 20.0
 """For one answer in a call to begin."""
-FULL_ATTESTATION = {"twilio": {"StirVerstat": "TN-Validation-Passed-A"}}
-"""Fields of the call webhook that vouch for the caller's number: stored memory is spoken to nobody else."""
 
 
 class Target(Protocol):
@@ -52,6 +51,11 @@ class Target(Protocol):
 
     @property
     def public_url(self) -> str: ...
+
+    @property
+    def inbox(self) -> Inbox | None:
+        """Where SMS arrive that it sends later, if that is known."""
+        ...
 
     def open_voice(self) -> AbstractAsyncContextManager[Voice]:
         """Mouth and ear for spoken calls. Raises SettingsError."""
@@ -195,7 +199,9 @@ class _Talk:
     async def _line(self, stretch: Stretch) -> AsyncIterator[Line]:
         if stretch.over is Modality.TEXT:
             yield TextLine(self._api, self._stream)
-        elif stretch.over is Modality.VOICE:
+        elif stretch.over is Modality.SMS:
+            yield SmsLine(self._options.provider, self._callee(), self._target.inbox)
+        else:
             says = [turn.say for turn in stretch.turns]
             async with (
                 self._target.open_voice() as voice,
@@ -214,7 +220,7 @@ class _Talk:
             dialled=script.dialled,
             secret=target.secrets.get(provider, ""),
             public_url=target.public_url,
-            extra=FULL_ATTESTATION.get(provider, {}),
+            attestation="A",  # stored memory is spoken to nobody else
         )
 
     # --- the whole ------------------------------------------------------------------------------------------

@@ -53,8 +53,9 @@ class Witness:
         turns = {message["turn_id"] for message in new if message["role"] == Role.CALLER}
         answers = [message for message in new if message["role"] == Role.AGENT and message["turn_id"] in turns]
         if answers:
-            exchange.answer = " ".join(message["text"] for message in answers)
             exchange.agent = answers[-1]["agent"]
+            if _comes_otherwise(exchange):
+                exchange.answer = " ".join(message["text"] for message in answers)
         if wants_shown:
             exchange.shown = _shown_in(await self.whole(exchange.session_id), turns)
 
@@ -100,6 +101,11 @@ def _is_of(message: Json, exchange: Exchange, call_id: str) -> bool:
     if message["role"] != Role.CALLER or message["modality"] != exchange.over:
         return False
     return bool(message["call_id"] == call_id if call_id else message["text"] == exchange.said.strip())
+
+
+def _comes_otherwise(exchange: Exchange) -> bool:
+    """What was recognised of speech is not quite what was said, and a late SMS goes out over the provider."""
+    return exchange.over is Modality.VOICE or (exchange.over is Modality.SMS and not exchange.answer)
 
 
 def _shown_in(events: Iterable[Told], turns: set[str]) -> list[tuple[str, str]]:
