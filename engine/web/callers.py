@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from engine.sessions.analytics import Analytics, analyse
 from engine.sessions.identity import e164
 from engine.sessions.record import Stored
 from engine.web import shapes
@@ -34,6 +35,15 @@ def caller_operations(desk: Desk, gate: Gate) -> list[Operation]:
             inputs=of_phone,
             answer=its.sessions,
             replies={JSON: shapes.CallerReply},
+        ),
+        admin(
+            "GET",
+            "/admin/customer/{phone}/analytics",
+            "callerAnalytics",
+            summary="How a caller uses calls and texts",
+            inputs=of_phone,
+            answer=its.analytics,
+            replies={JSON: Analytics},
         ),
         admin(
             "GET",
@@ -75,6 +85,9 @@ class _Callers:
         stored = await self._of_number(number)
         views = [shapes.SessionView.of(one, with_number=True) for one in reversed(stored)]
         return json(shapes.CallerReply(number, views))
+
+    async def analytics(self, asked: OfPhone) -> Response:
+        return json(analyse(await self._of_number(self._number(asked))))
 
     async def audit(self, asked: Asked[Nothing, shapes.LimitQuery, Nothing]) -> Response:
         events = await self.desk.privacy.audit(asked.query.limit)

@@ -67,6 +67,9 @@ class Problem(Protocol):
     @property
     def rule(self) -> str: ...
 
+    @property
+    def detail(self) -> str: ...
+
 
 class Report(Protocol):
     @property

@@ -183,5 +183,5 @@ def _found(value: T | None) -> T:
 
 
 def _as_reply(session_id: str, report: Report) -> shapes.ValidationReply:
-    problems = [shapes.ProblemView(problem.turn_id, problem.rule) for problem in report.problems]
+    problems = [shapes.ProblemView(problem.turn_id, problem.rule, problem.detail) for problem in report.problems]
     return shapes.ValidationReply(session_id, not problems, report.turns, problems)

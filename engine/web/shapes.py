@@ -285,6 +285,7 @@ class TraceReply(Struct, frozen=True):
 class ProblemView(Struct, frozen=True):
     turn_id: str
     rule: Annotated[str, Meta(description="What the context broke.")]
+    detail: str
 
 
 class ValidationReply(Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack
 
 import h11
 import httpx
@@ -17,12 +18,17 @@ from engine.observe.metrics import Metrics
 from engine.ports import Answer, CallStatus, Codec, IncomingCall, IncomingText, Provider, WebhookKind, WebhookRequest
 from engine.runtime.sockets import DEFAULT_LIMITS, Socket, SocketLimits
 from engine.web.app import build_app, media_handlers
+from engine.web.desk import Desk
 from engine.web.door import Door
+from engine.web.gate import Access
 from engine.web.limits import DoorLimits
+from engine.web.texts import TextDesk
 from engine.web.urls import PublicUrl
 from tests.fakes.hostile import RawPeer
 
 START_S = 5.0
+KEY = "key-of-somebody-for-all"
+KEYS = f"all:turn+history+admin+privacy+metrics:{KEY}"
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,12 @@ class Front:
         async with self.connect() as stream:
             return await ask(stream, method, path, body, headers)
 
+    async def api(self, method: str, path: str, value: object = None, key: str = KEY, **headers: str) -> Reply:
+        """With a key, and JSON if there is a value."""
+        body = b"" if value is None else orjson.dumps(value)
+        kind = {"content-type": "application/json"} if body else {}
+        return await self.ask(method, path, body, {"authorization": f"Bearer {key}" if key else "", **kind, **headers})
+
     async def webhook(self, path: str, body: bytes, **headers: str) -> Reply:
         """Signed."""
         return await self.ask("POST", path, body, {"x-signature": f"http://localhost{path}", **headers})
@@ -251,8 +263,9 @@ def build_door(
     limits: DoorLimits | None = None,
     urls: PublicUrl | None = None,
     socket_limits: SocketLimits = DEFAULT_LIMITS,
+    **parts: Unpack[Parts],
 ) -> Door:
-    providers = [FakeProvider()]
+    providers = [parts.pop("provider", FakeProvider())]
     app = build_app(
         switchboard,
         providers,
@@ -260,6 +273,7 @@ def build_door(
         urls or PublicUrl(),
         closed_routes={"/vonage/answer": "Set OFFHOOK_VONAGE_SIGNATURE_SECRET."},
         version="1.2.3",
+        **parts,  # type: ignore[misc]  # the provider is out of it
     )
     return Door(
         app,
@@ -271,14 +285,26 @@ def build_door(
     )
 
 
+class Parts(TypedDict, total=False):
+    """What else an application is built of."""
+
+    provider: FakeProvider
+    desk: Desk
+    access: Access
+    texts: TextDesk
+    turn_s: float
+
+
 @asynccontextmanager
 async def front(
     switchboard: FakeSwitchboard | None = None,
     limits: DoorLimits | None = None,
     urls: PublicUrl | None = None,
+    metrics: Metrics | None = None,
+    **parts: Unpack[Parts],
 ) -> AsyncIterator[Front]:
     switchboard = switchboard or FakeSwitchboard()
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     async with trio.open_nursery() as nursery:
-        yield Front(build_door(switchboard, metrics, limits, urls), switchboard, metrics, nursery)
+        yield Front(build_door(switchboard, metrics, limits, urls, **parts), switchboard, metrics, nursery)
         nursery.cancel_scope.cancel()
