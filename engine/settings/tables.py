@@ -1,0 +1,244 @@
+"""Every setting: its key, unit, default and what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import phonenumbers
+
+from engine.machine import usable_cores
+
+
+def _at_least(minimum: float, default: Any, *, at_most: float | None = None) -> Any:
+    return field(default=default, metadata={"minimum": minimum, "maximum": at_most})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    host: str = "127.0.0.1"
+    port: int = _at_least(0, 8080, at_most=65535)
+    """0 picks a free one."""
+    public_url: str = ""
+    """How providers reach us, such as ``https://calls.example.com``: they sign this address, so it is never guessed.
+    Empty is for callers on this machine."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose X-Forwarded-For is believed."""
+    max_connections: int = _at_least(8, 2000)
+    max_body_bytes: int = _at_least(1024, 64 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a call and the process may take. Seconds unless the name says otherwise."""
+
+    max_calls: int = _at_least(0, 0)
+    """Calls at once; 0 means 15 for each core, what the embedded speech carries."""
+    calls_per_minute_per_caller: int = _at_least(1, 60)
+    start_s: float = _at_least(0.1, 5.0)
+    """From the media socket's upgrade to its start message."""
+    open_s: float = _at_least(0.1, 6.0)
+    """To connect everything a call needs."""
+    close_s: float = _at_least(0.05, 0.9)
+    """For polite closes after the end of a call; then by force."""
+    drain_s: float = _at_least(0, 1800.0)
+    """After SIGTERM, for live calls to end by themselves."""
+    goodbye_s: float = _at_least(0, 5.0)
+    """For the last sentence of a call that is ended by us."""
+    max_call_s: float = _at_least(1, 7200.0)
+    silence_s: float = _at_least(1, 8.0)
+    """Without a word from either side, before the caller is asked whether they are still there."""
+    silence_prompts: int = _at_least(0, 2)
+    """How often that is asked before hanging up."""
+    no_progress_s: float = _at_least(1, 45.0)
+    """Without a finished say of either side, before the call is given up with an apology."""
+    media_ping_s: float = _at_least(1, 10.0)
+    """Without audio from the provider, before its socket is pinged."""
+    media_timeout_s: float = _at_least(1, 15.0)
+    filler_s: float = _at_least(0.1, 2.0)
+    """The caller's wait for an answer before a filler is said."""
+    reply_s: float = _at_least(0.5, 7.0)
+    """The caller's wait for an answer, or for more of it, before the call is given up with an apology."""
+    finished_turn_s: float = _at_least(0.1, 0.4)
+    """Silence that ends a turn whose words look finished."""
+    unfinished_turn_s: float = _at_least(0.1, 1.2)
+    token_s: float = _at_least(1, 60.0)
+    """How long a media token is good for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """One agent."""
+
+    script: str = "appointment_desk"
+    """A script that ships with Offhook, or the path of a TOML file."""
+    scope: str = field(default="call", metadata={"choices": ("call", "caller")})
+    """How far it remembers: ``call``, one call or stream, forgotten at its end; ``caller``, all calls and texts of one
+    number."""
+    factory: str = ""
+    """``package.module:function`` of an agent that is not embedded; called with the agent's name and ``options``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TwilioSettings:
+    account_sid: str = ""
+    api_url: str = "https://api.twilio.com"
+
+
+@dataclass(frozen=True, slots=True)
+class VonageSettings:
+    application_id: str = ""
+    api_url: str = "https://api.nexmo.com"
+    rate_hz: int = field(default=16000, metadata={"choices": (8000, 16000, 24000)})
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: str = field(default="info", metadata={"choices": ("debug", "info", "warning", "error")})
+    format: str = field(default="auto", metadata={"choices": ("auto", "json", "console")})
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSettings:
+    """The embedded speech."""
+
+    worker_threads: int = _at_least(0, 0, at_most=256)
+    """How many calls recognise or synthesise at the same instant; 0 means one for each core."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What is remembered, and what of it a model is shown."""
+
+    default_region: str = "US"
+    """What a number without a country code is read in."""
+    retention: int = _at_least(2, 50)
+    """Messages kept of a session; older ones are gone, the summary and the facts stay."""
+    window: int = _at_least(1, 10)
+    """Messages that a model is shown."""
+    max_chars: int = _at_least(20, 200)
+    """Of each message, what a model is shown. The store keeps all of it."""
+    context_format: str = field(default="messages", metadata={"choices": ("messages", "text", "summary")})
+    """``messages``: one by one; ``text``: as one text; ``summary``: a summary and the last words."""
+    ttl_days: float = _at_least(0.0001, 30.0)
+    """After its last turn, how long a session is kept."""
+    keep_calls: bool = False
+    """Keep what agents of the scope ``call`` heard as history; without it nothing of a call outlives it."""
+    idle_s: float = _at_least(1, 900.0)
+    """Without a turn, before a session leaves the memory of the process."""
+    trusted_attestations: tuple[str, ...] = ("A",)
+    """What the provider must say of a caller's number before stored memory is spoken to who calls under it."""
+    trusted_lines: tuple[str, ...] = ()
+    """Dialled numbers whose carrier vouches for the caller's; calls to them need no attestation."""
+    texts_per_minute_per_caller: int = _at_least(1, 20)
+    text_answer_s: float = _at_least(0.2, 5.0)
+    """How long an SMS webhook waits for the answer; a later one goes out over the provider's REST API."""
+    turn_s: float = _at_least(1, 30.0)
+    """For a model's whole answer to a text."""
+    trace: bool = True
+    """Keep what each model was shown and what came back, for ``offhook trace`` and ``validate``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where sessions are kept."""
+
+    kind: str = field(default="sqlite", metadata={"choices": ("memory", "sqlite", "postgresql", "redis")})
+    path: str = "offhook.db"
+    """SQLite's file."""
+    url: str = ""
+    """PostgreSQL's address without its password, such as ``postgresql://offhook@localhost/offhook``; DATABASE_URL in
+    the environment may give all of it."""
+    table: str = "sessions"
+    """SQLite's and PostgreSQL's table of sessions; the names of the others begin with it. Redis' keys, too."""
+    host: str = "127.0.0.1"
+    port: int = _at_least(1, 6379, at_most=65535)
+    database: int = _at_least(0, 0)
+    """Redis' number of it. Its password comes from REDIS_PASSWORD."""
+    operation_s: float = _at_least(0.1, 5.0)
+    """For one operation."""
+    load_s: float = _at_least(0.01, 0.3)
+    """For reading a session at the start of a call, which then goes on without its memory."""
+    journal: str = "offhook.journal"
+    """The file that keeps turns while the store is down; empty: they are lost then."""
+    journal_max_bytes: int = _at_least(4096, 16 * 1024 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Events of sessions, sent to an address of yours."""
+
+    url: str = ""
+    """Empty: none are sent."""
+    events: tuple[str, ...] = ()
+    """Which ones; empty: all."""
+    queue: int = _at_least(1, 1000)
+    retries: int = _at_least(0, 5)
+    allow_private: bool = False
+    """Also to addresses inside private networks, and without TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Keys, from the environment only; hidden from repr."""
+
+    twilio_auth_token: str = field(default="", repr=False)
+    vonage_signature_secret: str = field(default="", repr=False)
+    vonage_private_key: str = field(default="", repr=False)
+    """PEM; for hanging up over Vonage's REST API."""
+    encryption_keys: str = field(default="", repr=False)
+    """Keys of the store, each ``id:base64 of 32 bytes``, separated by commas or spaces. The first one seals, all open;
+    ``offhook store new-key`` makes one."""
+    encryption_keys_file: str = ""
+    """Read again when it changes, so that keys can be exchanged while calls go on."""
+    api_keys: str = field(default="", repr=False)
+    """Keys of the HTTP API, each ``name:scope+scope:key``, separated by commas or spaces. Scopes: ``turn``,
+    ``history``, ``admin``, ``privacy``, ``metrics``."""
+    webhook_secret: str = field(default="", repr=False)
+    """Signs the events that are sent."""
+    database_url: str = field(default="", repr=False)
+    redis_password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    server: Server = Server()
+    limits: Limits = Limits()
+    log: LogSettings = LogSettings()
+    speech: SpeechSettings = SpeechSettings()
+    twilio: TwilioSettings = TwilioSettings()
+    vonage: VonageSettings = VonageSettings()
+    sessions: SessionSettings = SessionSettings()
+    store: StoreSettings = StoreSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    agents: Mapping[str, AgentSettings] = field(default_factory=lambda: {"desk": AgentSettings()})
+    lines: Mapping[str, str] = field(default_factory=dict)
+    """Dialled number to agent."""
+    default_agent: str = ""
+    """Who answers any other number; empty means the first agent."""
+    secrets: Secrets = Secrets()
+
+    @property
+    def max_calls(self) -> int:
+        return self.limits.max_calls or 15 * usable_cores()
+
+    @property
+    def first_agent(self) -> str:
+        return self.default_agent or next(iter(self.agents))
+
+    def agent_for(self, dialled: str) -> str:
+        """The agent that answers a dialled number, however it is spelt (B8)."""
+        wanted = digits_of(dialled)
+        return next((agent for number, agent in self.lines.items() if digits_of(number) == wanted), self.first_agent)
+
+
+def digits_of(number: str) -> str:
+    """A number's digits with its country code, where one can be told: +1 (555) 010-0000 equals 15550100000."""
+    text = number.strip()
+    try:
+        parsed = phonenumbers.parse(text if text.startswith("+") else f"+{text}", None)
+    except phonenumbers.NumberParseException:
+        return "".join(filter(str.isdigit, text)) or text.lower()
+    return f"{parsed.country_code}{parsed.national_number}"
