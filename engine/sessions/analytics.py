@@ -59,8 +59,8 @@ def analyse(stored: Sequence[Stored]) -> Analytics:
         sessions=len(records),
         calls=sum(record.calls for record in records),
         texts=sum(record.texts for record in records),
-        turns=sum(record.turns for record in records),
-        messages=sum(record.message_count for record in records),
+        turns=sum(one.record.turns - _copied(one, Role.CALLER) for one in stored),
+        messages=sum(one.record.message_count - _copied(one, *Role) for one in stored),
         mean_response_s=round(sum(r.response_s for r in records) / responses, 3) if responses else None,
         satisfaction=round(thanks / (thanks + complaints), 3) if thanks + complaints else None,
         satisfaction_words=thanks + complaints,
@@ -79,6 +79,12 @@ def _each_once(stored: Iterable[Stored]) -> list[Entry]:
     """Oldest first."""
     by_id = {entry.entry_id: entry for one in stored for entry in one.entries}
     return sorted(by_id.values(), key=lambda entry: entry.at)
+
+
+def _copied(stored: Stored, *roles: Role) -> int:
+    """Messages of a branch that are another session's."""
+    began_at = stored.record.started_at if stored.record.parent else float("-inf")
+    return sum(entry.at <= began_at and entry.role in roles for entry in stored.entries)
 
 
 def _preferred(said: Sequence[Entry]) -> Modality | None:

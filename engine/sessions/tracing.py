@@ -174,7 +174,7 @@ def as_text(report: Report) -> str:
         if date != day:
             day = date
             lines.append(date)
-        lines += _lines_of(moment, f"{time}{moment.at % 1:.3f}".replace("0.", ".", 1) if time else "")
+        lines += _lines_of(moment, f"{time}.{int(moment.at % 1 * 1000):03}" if time else "")
     return "\n".join([*lines, "", *_verdict(report)]) + "\n"
 
 
