@@ -7,6 +7,7 @@ import sys
 from cyclopts import App, Parameter
 
 from engine import __version__
+from engine.cli.usage import NotThere
 from engine.errors import OffhookError, SettingsError
 
 BAD_SETTINGS = 2
@@ -48,6 +49,96 @@ app.command(
 
     Exit code 1 when a check failed, 2 when the settings cannot be read.""",
 )
+app.command(
+    "engine.cli.trace:trace",
+    help="""Show what happened in a session: every creation and reuse, every request to a model with what it was shown
+    and what came back, as a timeline.
+
+    Reads the store that the settings name; no engine need run. With --url it asks a running one instead. The session
+    is given by its id, by the id of a call of it, or by the caller's number, which means its latest one.""",
+)
+app.command(
+    "engine.cli.trace:validate",
+    help="""Check that in a session the model was always shown a complete context, in order, well formed, and with one
+    opening.
+
+    Takes what `offhook trace` takes. Exit code 0 when everything is in order, 1 when something is not, 2 when there is
+    no such session.""",
+)
+history = App(name="history", help="Look at, search, export, edit and branch what was said, out of the store.")
+app.command(history)
+history.command(
+    "engine.cli.history:show",
+    help="Print a session: what is known of it, and its messages with their ids.",
+)
+history.command(
+    "engine.cli.history:search",
+    help="Find messages that hold all of the words, newest first. Exit code 1 when there are none.",
+)
+history.command(
+    "engine.cli.history:export",
+    help="Write a session as a document: Markdown for people, JSON for programs.",
+)
+history.command(
+    "engine.cli.history:edit",
+    help="Change the text of a message. The original is kept beside it, and marked.",
+)
+history.command(
+    "engine.cli.history:branch",
+    help="Begin a new session that has everything up to a message, and goes on from there.",
+)
+privacy = App(name="privacy", help="People's control over what is kept of them: export, deletion, and who did it.")
+app.command(privacy)
+privacy.command(
+    "engine.cli.privacy:export",
+    help="Write all that is kept of a number as JSON, nothing masked: it is for the person whose it is.",
+)
+privacy.command(
+    "engine.cli.privacy:delete",
+    help="""Erase a number: afterwards no byte of the caller is left in the store.
+
+    Asks first, unless --yes says that nobody need be asked. With --url the running engine does it, which also ends
+    what a live call remembers and what waits in its journal; without it only the store is changed.""",
+)
+privacy.command(
+    "engine.cli.privacy:audit",
+    help="Show who exported, deleted or changed what, newest first. Numbers are not kept, only their fingerprints.",
+)
+store = App(name="store", help="The store that the settings name: its state, its keys, its upkeep.")
+app.command(store)
+store.command(
+    "engine.cli.store:info",
+    help="Show what the store is, whether it is encrypted, how much is in it, and what waits in the journal.",
+)
+store.command(
+    "engine.cli.store:migrate",
+    help="""Bring the store's tables to this version, with all rows in them; also an older program's table of sessions
+    is taken over. The engine does the same when it starts; this is for doing it before.""",
+)
+store.command(
+    "engine.cli.store:reencrypt",
+    help="""Seal everything with the first of ENCRYPTION_KEYS that is not sealed with it yet.
+
+    May run beside the engine, be stopped and be run again. Afterwards older keys can go, unless it says that something
+    still needs them. Exit code 1 when there was something that no key opens.""",
+)
+store.command(
+    "engine.cli.store:new-key",
+    help="Print a new entry for ENCRYPTION_KEYS. Put it before the others, and it seals from then on.",
+)
+store.command(
+    "engine.cli.store:purge",
+    help="Let go of the bytes of sessions that have expired. The engine does so every hour.",
+)
+app.command(
+    "engine.cli.converse:converse",
+    help="""Hold test conversations: turns with what must come back and what must be remembered.
+
+    Without --url an engine is started for each, in this process, on a store of its own. Without a script the ones that
+    ship with Offhook are listed; `all` holds them all. Checked besides what a script says: the session id stays the
+    same, the opening is said once, `offhook validate` finds nothing. Exit code 1 when something failed, 2 when a script
+    or the settings are wrong.""",
+)
 
 
 def main() -> None:
@@ -67,7 +158,7 @@ def _code_of(exc: BaseException) -> int:
     if error is None:
         raise exc
     print(f"offhook: {error}", file=sys.stderr)
-    return BAD_SETTINGS if isinstance(error, SettingsError) else 1
+    return BAD_SETTINGS if isinstance(error, SettingsError | NotThere) else 1
 
 
 def _is_interrupt(exc: BaseException) -> bool:

@@ -24,7 +24,7 @@ from engine.observe.timeline import Moment, What
 from engine.phone import conversation as phone
 from engine.phone.phone import place_call
 from engine.phone.side import Callee
-from engine.settings import AgentSettings, Secrets, Settings
+from engine.settings import AgentSettings, Secrets, Settings, StoreSettings
 
 LINES = (
     "What are your opening hours?",
@@ -121,7 +121,7 @@ async def _demo(provider: Provider, lines: tuple[str, ...], keep: bool, console:
 
 
 def _settings(key: str) -> Settings:
-    settings = Settings(agents={"desk": AgentSettings()})
+    settings = Settings(agents={"desk": AgentSettings()}, store=StoreSettings(kind="memory"))
     server = replace(settings.server, port=0)
     keys = Secrets(twilio_auth_token=key, vonage_signature_secret=key)
     return replace(settings, server=server, secrets=keys)

@@ -67,8 +67,13 @@ class Api:
     async def validation(self, session_id: str) -> dict[str, Any]:
         return await self._ask("GET", f"/api/sessions/{quote(session_id, safe='')}/validation")
 
-    async def erase(self, number: str) -> None:
-        await self._ask("DELETE", f"/privacy/delete/{quote(number, safe='')}")
+    async def export(self, number: str) -> dict[str, Any]:
+        """All that is kept of a number."""
+        return await self._ask("GET", f"/privacy/export/{quote(number, safe='')}")
+
+    async def erase(self, number: str) -> int:
+        """How many sessions there were."""
+        return int((await self._ask("DELETE", f"/privacy/delete/{quote(number, safe='')}")).get("sessions", 0))
 
     async def _get_or_none(self, path: str) -> dict[str, Any] | None:
         try:

@@ -1,0 +1,204 @@
+"""What the tools on the store have in common: opening it, finding a session in it, and showing what it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import msgspec
+import trio
+from cyclopts import Parameter
+
+from engine.assembly import open_vault
+from engine.cli.usage import NotThere
+from engine.converse.api import Api
+from engine.dialogue.context import ContextFormat, ContextLimits
+from engine.errors import OffhookError, SettingsError, StoreDown
+from engine.observe.logs import configure_logs
+from engine.observe.masking import mask_number, mask_text
+from engine.sessions.history import History
+from engine.sessions.identity import e164, stream_key
+from engine.sessions.privacy import Privacy
+from engine.sessions.record import Stored
+from engine.sessions.vault import Vault
+from engine.settings import SessionSettings, Settings, load_settings
+
+BY = "cli"
+"""Who does it, for the audit log."""
+NOT_THERE = 2
+API_S = 30.0
+SCAN_PAGE = 100
+
+Config = Annotated[Path | None, Parameter(help="Settings file; default ./offhook.toml if there is one.")]
+Url = Annotated[str, Parameter(help="Ask the engine that runs there, with the API key in API_KEY.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
+ShowNumbers = Annotated[bool, Parameter(help="Phone numbers as they are, not only their ends.")]
+Name = Annotated[str, Parameter(help="A session's id, the id of a call or a stream of it, or the caller's number.")]
+
+_SESSION_ID = re.compile(r"s_[0-9a-f]{32}")
+_NUMBER_KEYS = frozenset({"number", "user", "caller", "phone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The opened store, and what is done with it."""
+
+    settings: Settings
+    vault: Vault
+    history: History
+    privacy: Privacy
+
+    def number(self, text: str) -> str:
+        """In E.164. Raises NotThere for what is no number."""
+        return number_in(text, self.settings.sessions.default_region)
+
+    async def find(self, name: str) -> Stored:
+        """The session of this id, of this call or stream, or the latest of this number. Raises NotThere, StoreDown."""
+        found = await self._find(name)
+        if found is None:
+            raise NotThere(f"there is no session {shown_name(name)} in the store, and no call or number of that name")
+        return found
+
+    async def _find(self, name: str) -> Stored | None:
+        if _SESSION_ID.fullmatch(name):
+            return await self.history.session(name)
+        number = e164(name, self.settings.sessions.default_region)
+        if number:
+            sessions = await self.history.of_number(number)
+            return sessions[-1] if sessions else None
+        last = self.settings.sessions.retention
+        return await self.vault.load(stream_key(name), last=last) or await self._of_call(name)
+
+    async def _of_call(self, call_id: str) -> Stored | None:
+        """By looking through all of them: a call's id is written in its messages alone."""
+        after = ""
+        while True:
+            heads = await self.vault.sessions(after, limit=SCAN_PAGE)
+            for head in heads:
+                stored = await self.history.session(head.record.session_id)
+                if stored is not None and any(entry.call_id == call_id for entry in stored.entries):
+                    return stored
+            if len(heads) < SCAN_PAGE:
+                return None
+            after = heads[-1].record.session_id
+
+
+def on_store(config: Path | None, work: Callable[[Tools], Awaitable[int]]) -> int:
+    """Opens the store of the settings, does the work with it, and returns its exit code.
+
+    Raises SettingsError, NotThere, StoreDown.
+    """
+    configure_logs(level="error")
+    return trio.run(_on_store, load_settings(config), work)
+
+
+async def _on_store(settings: Settings, work: Callable[[Tools], Awaitable[int]]) -> int:
+    store = settings.store
+    if store.kind == "memory":
+        raise SettingsError(
+            "store.kind: 'memory' keeps nothing outside of the running engine, so there is nothing to open; "
+            "ask the engine with --url"
+        )
+    if store.kind == "sqlite" and not await trio.Path(store.path).is_file():
+        raise SettingsError(f"store.path: there is no file {store.path}; is it relative to another directory?")
+    try:
+        async with open_vault(settings) as vault:
+            limits = context_limits(settings.sessions)
+            history = History(vault, Nobody(), limits)
+            return await work(Tools(settings, vault, history, Privacy(vault, [])))
+    except StoreDown as exc:
+        raise Unreachable(f"{exc}; look at {where(settings)}") from exc
+
+
+class Nobody:
+    """No session is live in a tool. One that is, elsewhere, finds out when it writes the next time."""
+
+    def changed(self, session_id: str) -> None:
+        pass
+
+
+class Unreachable(OffhookError):
+    """The store does not answer. The message names the settings that say where it is."""
+
+
+def where(settings: Settings) -> str:
+    """Where the store is, by the names of its settings and without secrets."""
+    store = settings.store
+    match store.kind:
+        case "sqlite":
+            return f"store.path {store.path!r}"
+        case "postgresql":
+            return "DATABASE_URL" if settings.secrets.database_url else f"store.url {store.url!r}"
+        case "redis":
+            return f"store.host {store.host!r} and store.port {store.port}"
+    return "the memory of the running engine"
+
+
+@asynccontextmanager
+async def open_api(url: str) -> AsyncIterator[Api]:
+    """A running engine's API, with the key in ``API_KEY``."""
+    async with httpx.AsyncClient(trust_env=False, timeout=API_S) as client:
+        yield Api(client, lambda: url.rstrip("/"), os.environ.get("API_KEY", ""))
+
+
+async def find_over(api: Api, name: str, region: str) -> str:
+    """The id of the session of this id, or the latest of this number. Raises NotThere, ApiFailed."""
+    number = "" if _SESSION_ID.fullmatch(name) else e164(name, region)
+    if not number:
+        if await api.session(name) is None:
+            raise NotThere(f"the engine has no session {name!r}; over --url calls are found by the caller's number")
+        return name
+    sessions = await api.sessions_of(number)
+    if not sessions:
+        raise NotThere(f"the engine has nothing of {mask_number(number)}")
+    return str(sessions[0]["session_id"])
+
+
+def context_limits(sessions: SessionSettings) -> ContextLimits:
+    """What a model is shown by these settings."""
+    return ContextLimits(sessions.window, sessions.max_chars, ContextFormat(sessions.context_format))
+
+
+def number_in(text: str, region: str) -> str:
+    number = e164(text, region)
+    if not number:
+        raise NotThere(f"{text!r} is no phone number; expected one such as +15550100000")
+    return number
+
+
+# --- showing ------------------------------------------------------------------------------------------------
+
+
+def shown_name(name: str) -> str:
+    """A name as somebody gave it, for a message: perhaps a number."""
+    return repr(mask_text(name))
+
+
+def plain(value: object, *, show_numbers: bool) -> Any:
+    """Plain JSON values of a result, numbers masked in it unless they are asked for."""
+    return msgspec.to_builtins(value) if show_numbers else _masked("", msgspec.to_builtins(value))
+
+
+def print_json(value: object, *, show_numbers: bool) -> None:
+    print(json.dumps(plain(value, show_numbers=show_numbers), ensure_ascii=False))
+
+
+def masked(text: str, *, show_numbers: bool) -> str:
+    return text if show_numbers else mask_text(text, limit=len(text) + 1)
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _masked(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(name, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return mask_number(value) if name in _NUMBER_KEYS else masked(value, show_numbers=False)
