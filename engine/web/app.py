@@ -93,7 +93,9 @@ def _closed_route(path: str, why: str) -> Route:
 
 
 async def _refused(_request: Request, exc: Exception) -> Response:
-    status, headers = (exc.status_code, exc.headers) if isinstance(exc, HTTPException) else (500, None)
+    status, headers = (exc.status_code, dict(exc.headers or {})) if isinstance(exc, HTTPException) else (500, {})
+    if allowed := headers.get("Allow"):
+        headers["Allow"] = ", ".join(sorted(allowed.split(", ")))  # they come out of a set
     return error(status, headers=headers)
 
 

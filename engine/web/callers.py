@@ -18,6 +18,8 @@ from engine.web.keys import Scope
 from engine.web.operations import Asked, Guarded, Inputs, Operation
 from engine.web.shapes import Nothing, PhonePath
 
+NOTHING_KEPT = "Nothing is kept of this number."
+
 OfPhone = Asked[PhonePath, Nothing, Nothing]
 
 
@@ -91,11 +93,13 @@ class _Callers:
 
     async def audit(self, asked: Asked[Nothing, shapes.LimitQuery, Nothing]) -> Response:
         events = await self.desk.privacy.audit(asked.query.limit)
-        return json(shapes.AuditReply([shapes.AuditView(e.at, e.by, e.what, e.subject) for e in events]))
+        return json(shapes.AuditReply([shapes.AuditView.of(event) for event in events]))
 
     async def export(self, asked: OfPhone) -> Response:
-        number = self._number(asked)
-        return json(await self.desk.privacy.export(number, asked.by))
+        exported = await self.desk.privacy.export(self._number(asked), asked.by)
+        if not exported["sessions"]:
+            raise Denied(404, NOTHING_KEPT)
+        return json(exported)
 
     async def delete(self, asked: OfPhone) -> Response:
         return json(shapes.DeleteReply(await self.desk.privacy.delete(self._number(asked), asked.by)))
@@ -111,5 +115,5 @@ class _Callers:
         """Raises Denied."""
         stored = await self.desk.history.of_number(number)
         if not stored:
-            raise Denied(404, "Nothing is kept of this number.")
+            raise Denied(404, NOTHING_KEPT)
         return stored

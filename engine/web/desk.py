@@ -121,10 +121,17 @@ class AuditEvent(Protocol):
     @property
     def subject(self) -> str: ...
 
+    @property
+    def outcome(self) -> str: ...
+
+    @property
+    def detail(self) -> str: ...
+
 
 class Privacy(Protocol):
     async def export(self, number: str, by: str) -> Mapping[str, object]:
-        """All that is kept of a caller in E.164, as JSON values with a schema version."""
+        """All that is kept of a caller in E.164, as JSON values with the schema's ``version``; ``sessions`` is empty
+        when that is nothing."""
         ...
 
     async def delete(self, number: str, by: str) -> int:

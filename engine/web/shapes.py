@@ -13,6 +13,7 @@ from engine.events import MemoryItem
 from engine.observe.masking import mask_number
 from engine.sessions.identity import MAX_CHARS
 from engine.sessions.record import Stored
+from engine.web.desk import AuditEvent
 
 WORDS = r"^\s*[^\s\x00][^\x00]*$"
 ID = r"^[A-Za-z0-9_.:-]{1,128}$"
@@ -300,6 +301,12 @@ class AuditView(Struct, frozen=True):
     by: str
     what: str
     subject: Annotated[str, Meta(description="A fingerprint of the number; the number is not kept.")]
+    outcome: str
+    detail: str
+
+    @classmethod
+    def of(cls, event: AuditEvent) -> AuditView:
+        return cls(event.at, event.by, event.what, event.subject, event.outcome, event.detail)
 
 
 class AuditReply(Struct, frozen=True):

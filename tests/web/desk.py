@@ -54,6 +54,8 @@ class FakeAuditEvent:
     by: str
     what: str
     subject: str
+    outcome: str = "done"
+    detail: str = ""
 
 
 @dataclass
@@ -207,7 +209,7 @@ class _Privacy:
     async def export(self, number: str, by: str) -> Mapping[str, object]:
         found = await self.desk.of_number(number)
         self.desk.events.append(FakeAuditEvent(AT, by, "export", "f1"))
-        return {"schema_version": 1, "number": number, "sessions": [one.record.session_id for one in found]}
+        return {"version": 1, "number": number, "sessions": [one.record.session_id for one in found]}
 
     async def delete(self, number: str, by: str) -> int:
         found = await self.desk.of_number(number)

@@ -1,0 +1,51 @@
+"""The HTTP API by its own document: openapi-spec-validator reads it, schemathesis drives what it promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+import openapi_spec_validator
+import trio
+
+ROOT = Path(__file__).parent.parent.parent
+MAX_EXAMPLES = 20
+"""Of each operation, at most."""
+SEED = 1
+WITHIN_S = 60.0
+"""For everything, on a machine that is busy with other things, too."""
+
+
+async def check_api(url: str, key: str, *, max_examples: int = MAX_EXAMPLES) -> str:
+    """Judge the API of a running engine at this address on loopback. ``key`` needs all scopes, and a limit of requests
+    that leaves room for a few thousand. Returns schemathesis' report. Raises AssertionError with what is wrong."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        document = (await client.get(f"{url}/openapi.json")).raise_for_status().json()
+    openapi_spec_validator.validate(document)
+    with tempfile.TemporaryDirectory() as folder:
+        command = _command(url, key, max_examples, Path(folder))
+        with trio.fail_after(WITHIN_S):
+            done = await trio.run_process(
+                command, cwd=folder, env=_environment(), capture_stdout=True, stderr=subprocess.STDOUT, check=False
+            )
+    report = done.stdout.decode(errors="replace").replace(key, "KEY")
+    assert done.returncode == 0, report
+    return report
+
+
+def _command(url: str, key: str, max_examples: int, folder: Path) -> list[str]:
+    """The key lies in a file, not on the command line."""
+    config = folder / "schemathesis.toml"
+    config.write_text(f'headers = {{ Authorization = "Bearer {key}" }}\n')
+    options = ["--max-examples", str(max_examples), "--seed", str(SEED), "--no-color", "--checks", "all"]
+    options += ["--generation-database", "none", "--suppress-health-check", "all", "--workers", "1"]
+    executable = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)]
+    return [*executable, "run", f"{url}/openapi.json", *options]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.web.api_hooks", "NO_PROXY": "*"}
