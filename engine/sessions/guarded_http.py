@@ -75,15 +75,21 @@ class GuardedHttp:
             raise Forbidden(fault)
         parsed = httpx.URL(url)
         target = httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
+        fields = {"host": parsed.netloc.decode("ascii"), **headers}
+        replies: list[Reply] = []
+        why = f"no answer within {self._deadline_s} s"
         try:
-            with trio.fail_after(self._deadline_s):
-                return await self._post(target, {"host": parsed.netloc.decode("ascii"), **headers}, body)
-        except trio.TooSlowError:
-            raise Unreachable(f"no answer within {self._deadline_s} s") from None
+            with trio.move_on_after(self._deadline_s):
+                await self._post(target, fields, body, replies.append)
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as exc:
-            raise Unreachable(f"no answer ({type(exc).__name__})") from None
+            why = f"no answer ({type(exc).__name__})"
+        if not replies:
+            raise Unreachable(why)
+        return replies[0]
 
-    async def _post(self, url: httpcore.URL, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def _post(
+        self, url: httpcore.URL, headers: Mapping[str, str], body: bytes, answered: Callable[[Reply], None]
+    ) -> None:
         fields = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         async with (
             httpcore.AsyncConnectionPool(
@@ -92,20 +98,9 @@ class GuardedHttp:
             pool.stream("POST", url, headers=fields, content=body) as response,
         ):
             wanted = {name.lower(): value for name, value in response.headers}
-            await _read_some(response)
-            return Reply(response.status, wanted.get(b"retry-after", b"").decode("latin-1"))
-
-
-async def _read_some(response: httpcore.Response) -> None:
-    """What follows the head is of no interest, but a receiver may want it read."""
-    total = 0
-    try:
-        async for piece in response.aiter_stream():
-            total += len(piece)
-            if total > MAX_ANSWER_BYTES:
-                return
-    except (httpcore.NetworkError, httpcore.ProtocolError):
-        pass  # the status has been told
+            answered(Reply(response.status, wanted.get(b"retry-after", b"").decode("latin-1")))
+            async for _ in response.aiter_stream():
+                pass  # of no interest, but a receiver may want it read
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -128,13 +123,43 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         failure: Exception = OSError("the name has no address")
         for address in addresses:
             try:
-                return await self._backend.connect_tcp(address, port, CONNECT_S, local_address, socket_options)
+                stream = await self._backend.connect_tcp(address, port, CONNECT_S, local_address, socket_options)
+                return _BoundedStream(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
                 failure = exc
         raise failure
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+
+class _BoundedStream(httpcore.AsyncNetworkStream):
+    """Reads ``MAX_ANSWER_BYTES`` and no more."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._left_bytes = MAX_ANSWER_BYTES
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if not self._left_bytes:
+            raise httpcore.ReadError("the answer is too long")
+        data = await self._stream.read(min(max_bytes, self._left_bytes), timeout)
+        self._left_bytes -= len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _BoundedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class _Resolver:
@@ -161,18 +186,16 @@ def fault_of(url: str, *, allow_private: bool = False) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
         return "no address"
-    if parsed.scheme != "https" and not (allow_private and parsed.scheme == "http"):
-        return "not https"
-    if not parsed.raw_host:
-        return "no host"
-    if parsed.port is not None and not 0 < parsed.port < 65536:
-        return "no port"
-    if parsed.userinfo:
-        return "a name or password in the address"
-    if parsed.fragment:
-        return "a fragment in the address"
     literal = _literal(parsed.host)
-    return "an address inside" if literal and not allow_private and not is_public(literal) else ""
+    faults = (
+        (parsed.scheme != "https" and not (allow_private and parsed.scheme == "http"), "not https"),
+        (not parsed.raw_host, "no host"),
+        (parsed.port is not None and not 0 < parsed.port < 65536, "no port"),
+        (bool(parsed.userinfo), "a name or password in the address"),
+        (bool(parsed.fragment), "a fragment in the address"),
+        (literal and not allow_private and not is_public(literal), "an address inside"),
+    )
+    return next((what for is_so, what in faults if is_so), "")
 
 
 def is_public(address: str) -> bool:

@@ -90,10 +90,11 @@ def pem_of(key: rsa.RSAPrivateKey) -> str:
     return encoded.decode()
 
 
-def loopback_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's context for 127.0.0.1, and the file of the authority to trust for it: itself."""
+def loopback_tls(folder: Path, host: str = "localhost") -> tuple[ssl.SSLContext, Path]:
+    """A server's context for 127.0.0.1 and ``host``, and the file of the authority to trust for it: itself."""
     key = new_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(host)]
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -103,7 +104,7 @@ def loopback_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
