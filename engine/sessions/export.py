@@ -21,7 +21,8 @@ SCHEMA_VERSION = 1
 """Of the JSON document; rises when a field changes its meaning or goes."""
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&])")
-_AT_START = re.compile(r"^(\d+)?([-+=.)])")
+_AT_START = re.compile(r"^(\d{0,9})([-+=.)])(?=[\s=+-]|$)")
+"""What would begin a list or underline a heading."""
 _INVISIBLE = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233, *range(8234, 8239)), " ")
 """Control characters, and those that turn the direction of a text around."""
 
