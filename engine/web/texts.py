@@ -61,8 +61,8 @@ class _Text:
     store_fault: str = ""
     was_dropped: bool = False
     """The engine stopped before there was an answer."""
-    waiting: int = 0
-    """Webhooks that wait for it."""
+    is_promised: bool = False
+    """A webhook has been answered with nothing: it is for us to bring the answer."""
 
     def document(self) -> Answer:
         """For a webhook. Raises StoreDown and Overloaded."""
@@ -116,8 +116,7 @@ class TextDesk:
                 log.info("text_refused", provider=provider.name, text_id=incoming.text_id, why="rate_limit")
                 return provider.answer_text("")
             text = self._begin(key, provider, incoming)
-        is_promised = text.by_rest and provider.answers_texts
-        if not is_promised:
+        if not text.is_promised:
             await self._wait(text)
         return text.document()
 
@@ -142,26 +141,29 @@ class TextDesk:
         return text
 
     async def _wait(self, text: _Text) -> None:
-        """Until there is an answer, or it is promised over REST. Raises Overloaded."""
-        text.waiting += 1
+        """Until there is an answer, or it is promised. Raises Overloaded."""
         try:
             with trio.move_on_after(self._answer_s):
                 await text.done.wait()
         finally:
-            text.waiting -= 1
             # Also when the webhook was cut off: somebody has to bring the answer.
-            if not text.done.is_set() and not text.by_rest and self.owed < MAX_OWED:
-                text.by_rest = True
-                self.owed += 1
-        if not text.done.is_set() and not text.by_rest:
+            if not text.done.is_set():
+                self._promise(text)
+        if not text.done.is_set() and not text.is_promised:
             raise Overloaded(self._answer_s)  # it stays known: asked again, the answer may be there
+
+    def _promise(self, text: _Text) -> None:
+        if not text.by_rest and self.owed < MAX_OWED:
+            text.by_rest = True
+            self.owed += 1
+        text.is_promised = text.by_rest
 
     # --- in the nursery -------------------------------------------------------------------------------------
 
     async def _serve(self, key: _Key, text: _Text) -> None:
         try:
             outcome = await self._think(text)
-            if outcome is TextOutcome.STORE_DOWN and text.by_rest and not text.waiting:
+            if outcome is TextOutcome.STORE_DOWN and text.is_promised:
                 text.store_fault = ""  # too late to be asked again
             if text.store_fault:
                 del self._texts[key]
