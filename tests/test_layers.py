@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.cli": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "phone", "converse", "assembly")},
+    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "phone", "converse", "web", "assembly")},
     "engine.__main__": {"engine.cli"},
     "adapters": BASE | PURE | {"engine.ports", "engine.observe", "engine.runtime"},
 }

@@ -124,7 +124,8 @@ def _settings(key: str) -> Settings:
     settings = Settings(agents={"desk": AgentSettings()}, store=StoreSettings(kind="memory"))
     server = replace(settings.server, port=0)
     keys = Secrets(twilio_auth_token=key, vonage_signature_secret=key)
-    return replace(settings, server=server, secrets=keys)
+    store = StoreSettings(kind="memory")  # nothing of a demo stays
+    return replace(settings, server=server, secrets=keys, store=store)
 
 
 async def _until_ready(engine: Engine, show: _Show) -> None:

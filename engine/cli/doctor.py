@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import os
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -15,10 +16,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.assembly import check_agents, configured_providers, load_speech
-from engine.errors import SettingsError, SpeechFailed
+from engine.assembly import check_agents, configured_providers, load_speech, open_vault
+from engine.cli.store import journal_bytes
+from engine.cli.tools import where
+from engine.errors import SettingsError, SpeechFailed, StoreDown
 from engine.events import MULAW_8K
+from engine.sessions.keyring import KeyRing
+from engine.sessions.webhooks import check_webhooks
 from engine.settings import AgentSettings, Settings, load_settings
+from engine.web.keys import parse_keys
 
 FILES_A_CALL = 4
 """Descriptors of one call with vendors over the network: provider, recogniser, synthesizer, model."""
@@ -40,7 +46,7 @@ class Finding:
 
 
 def doctor(*, config: Path | None = None, json: bool = False) -> int:
-    """Check settings, port, file descriptors, providers and the embedded speech.
+    """Check settings, port, file descriptors, providers, keys, the store and the embedded speech.
 
     Parameters
     ----------
@@ -64,6 +70,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _port(settings)
     yield _files(settings)
     yield from _providers(settings)
+    yield from _keys(settings)
+    yield from trio.run(_store, settings)
+    yield from _trust(settings)
     yield from trio.run(_agents, settings)
     if any(not agent.factory for agent in settings.agents.values()):
         yield _speech(settings)
@@ -100,6 +109,88 @@ def _providers(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, Verdict.WARNING, f"its routes are closed; set {variables[name]} to open them")
     if any(is_open.values()) and not settings.server.public_url:
         yield Finding("public_url", Verdict.WARNING, "server.public_url is not set: only this machine can call")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    """Whether they can be read. Of none it is told what stays closed without."""
+    secrets = settings.secrets
+    try:
+        keys = KeyRing.parse(secrets.encryption_keys)
+    except SettingsError as exc:
+        yield Finding("encryption", Verdict.FAILED, str(exc))
+    else:
+        if keys.is_encrypting:
+            yield Finding("encryption", Verdict.OK, f"{len(keys.ids)} keys; {keys.ids[0]} seals")
+        elif settings.store.kind != "memory":
+            detail = "what is stored is plain: set ENCRYPTION_KEYS, `offhook store new-key` makes one"
+            yield Finding("encryption", Verdict.WARNING, detail)
+    try:
+        count = len(parse_keys(secrets.api_keys))
+    except SettingsError as exc:
+        yield Finding("api keys", Verdict.FAILED, str(exc))
+    else:
+        closed = "the HTTP API is closed: set API_KEYS to name:scope+scope:key"
+        yield Finding("api keys", Verdict.OK if count else Verdict.WARNING, f"{count} keys" if count else closed)
+    try:
+        check_webhooks(settings.webhooks, secrets.webhook_secret)
+    except SettingsError as exc:
+        yield Finding("webhooks", Verdict.FAILED, str(exc))
+    else:
+        if settings.webhooks.url:
+            yield Finding("webhooks", Verdict.OK, "session events are signed and sent")
+
+
+async def _store(settings: Settings) -> list[Finding]:
+    store, place = settings.store, where(settings)
+    waiting = journal_bytes(settings)
+    found = []
+    if store.kind == "memory":
+        found.append(Finding("store", Verdict.WARNING, "memory: a restart forgets everything; set store.kind"))
+    elif store.kind == "sqlite" and not await trio.Path(store.path).exists():
+        found.append(_new_file(Path(store.path)))
+    else:
+        try:
+            async with open_vault(settings) as vault:
+                await vault.sessions(limit=1)
+        except (SettingsError, StoreDown) as exc:
+            found.append(Finding("store", Verdict.FAILED, f"{store.kind}, {place}: {exc}"))
+        else:
+            found.append(Finding("store", Verdict.OK, f"{store.kind}, {place}: it opens and can be read"))
+    if waiting and store.kind != "memory":
+        detail = f"store.journal: {waiting} bytes wait for the store; the engine writes them when it starts"
+        found.append(Finding("journal", Verdict.WARNING, detail))
+    return found
+
+
+def _new_file(path: Path) -> Finding:
+    """Made by the engine, and not by whoever only asks."""
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding("store", Verdict.FAILED, f"store.path: {path} is not there, and cannot be made in {folder}")
+    return Finding("store", Verdict.OK, f"sqlite, store.path {str(path)!r}: made at the first start")
+
+
+def _trust(settings: Settings) -> Iterator[Finding]:
+    """Agents that remember their callers, and calls that nobody vouches for."""
+    sessions = settings.sessions
+    remembering = [name for name, agent in settings.agents.items() if agent.scope == "caller"]
+    if not remembering or sessions.trusted_lines:
+        return
+    who = ", ".join(remembering)
+    if configured_providers(settings)["vonage"]:
+        yield Finding(
+            "trust",
+            Verdict.WARNING,
+            f"{who} remembers callers, but Vonage does not tell who vouches for a number: callers over it begin anew; "
+            "name the dialled numbers whose carrier does in sessions.trusted_lines",
+        )
+    elif not sessions.trusted_attestations:
+        yield Finding(
+            "trust",
+            Verdict.WARNING,
+            f"{who} remembers callers, but nobody is trusted, so every call begins anew: set "
+            "sessions.trusted_attestations or sessions.trusted_lines",
+        )
 
 
 async def _agents(settings: Settings) -> list[Finding]:
