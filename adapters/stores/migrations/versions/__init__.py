@@ -1,0 +1,1 @@
+"""One file for each step. Once published a step is never changed."""

@@ -1,0 +1,207 @@
+"""SQLite as the database of a SQL store: one file, one writer, a few readers, any number of processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+
+from adapters.stores import sql_faults
+from adapters.stores.sql_database import Leases
+from adapters.stores.sql_migrate import WrongSchema, migrate
+from adapters.stores.sql_tables import Tables
+from engine.errors import SettingsError
+
+READERS = 3
+LIMIT_S = 60.0
+"""For one operation: only a disk that hangs takes as long."""
+_PRAGMAS = (
+    # What was acknowledged survives the loss of power, too; a commit waits for the disk.
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    # What is deleted is overwritten, and what is sorted never reaches a temporary file.
+    "PRAGMA secure_delete=ON",
+    "PRAGMA temp_store=MEMORY",
+)
+_UNUSABLE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+log = structlog.get_logger(__name__)
+
+
+class Sqlite:
+    backend = "sqlite"
+    writers, readers = 1, READERS
+
+    def __init__(self, path: str, tables: Tables, busy_s: float) -> None:
+        if not path or path == ":memory:":
+            raise SettingsError('store.path: a file is expected; kind = "memory" keeps sessions without one')
+        self.tables = tables
+        self.has_full_text = False
+        self._path = Path(path)
+        self._busy_s = busy_s
+        self._leases = Leases(sqlite3.Connection.interrupt)
+        self._writer = self._engine(1, "BEGIN IMMEDIATE")
+        self._reader = self._engine(READERS, "BEGIN", "PRAGMA query_only=ON")
+
+    def open(self) -> None:
+        migrator = self._engine(1, "BEGIN EXCLUSIVE", "PRAGMA foreign_keys=OFF")
+        try:
+            self._make_private()
+            self._to_wal(migrator)
+            with self._leases.lease(migrator, LIMIT_S) as connection, connection.begin():
+                migrate(connection, self.tables)
+                self.has_full_text = _keep_words(connection, self.tables)
+        except WrongSchema as wrong:
+            raise SettingsError(f"store.path: {wrong}") from None
+        except sql_faults.CAUGHT as error:
+            if isinstance(error, OSError) or sql_faults.primary_code(error) in _UNUSABLE:
+                raise SettingsError(f"store.path: {self._path} cannot be used as a database of SQLite") from None
+            raise sql_faults.of_sqlite(error) from None
+        finally:
+            migrator.dispose()
+
+    @contextmanager
+    def writing(self, limit_s: float = LIMIT_S) -> Iterator[sa.Connection]:
+        with _told(), self._leases.lease(self._writer, limit_s) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with _told(), self._leases.lease(self._reader, LIMIT_S) as connection, connection.begin():
+            yield connection
+
+    def hold(
+        self, connection: sa.Connection, subjects: Sequence[str], session_ids: Sequence[str], *, alone: bool
+    ) -> None:
+        """There is one writer at a time in all the world."""
+
+    def matching(self, words: Sequence[str]) -> sa.ColumnElement[bool]:
+        index = sa.table(self.tables.words, sa.column("rowid"), sa.column("text"))
+        # In quotes a word is a word, whatever it looks like.
+        quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words)
+        found = sa.select(index.c.rowid).where(index.c.text.op("MATCH")(quoted))
+        return self.tables.messages.c.position.in_(found)
+
+    def forget(self, connection: sa.Connection) -> None:
+        if self.has_full_text:
+            # An index of FTS5 only notes down what is deleted, until its parts are merged into one.
+            connection.exec_driver_sql(_named(_MERGE, self.tables))
+
+    def wipe(self) -> None:
+        """Empties the write-ahead log, for which nobody may be reading from it: waits for readers a while."""
+        until = time.monotonic() + self._busy_s
+        while not self._checkpoint():
+            if time.monotonic() > until:
+                log.warning("store_log_not_emptied", backend=self.backend)
+                return
+
+    def cut(self, *, everything: bool = False) -> None:
+        self._leases.cut(everything=everything)
+
+    def close(self) -> None:
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _checkpoint(self) -> bool:
+        with _told(), self._leases.lease(self._writer, LIMIT_S) as connection:
+            cursor = connection.connection.cursor()
+            try:
+                busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                cursor.close()
+        return not busy
+
+    def _engine(self, size: int, begin: str, *more: str) -> sa.Engine:
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(self._path)),
+            poolclass=sa.QueuePool,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=self._busy_s,
+            # Without it an error quotes what was said.
+            hide_parameters=True,
+            connect_args={"timeout": self._busy_s, "isolation_level": None, "check_same_thread": False},
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def set_up(connection: sqlite3.Connection, _: object) -> None:
+            for pragma in (*_PRAGMAS, *more):
+                connection.execute(pragma)
+
+        @sa.event.listens_for(engine, "begin")
+        def start(connection: sa.Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    def _make_private(self) -> None:
+        """What people say is read by nobody but the account that runs this."""
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+
+    def _to_wal(self, engine: sa.Engine) -> None:
+        """Kept in the file. While another process does the same SQLite says busy at once, without waiting."""
+        until = time.monotonic() + self._busy_s
+        while True:
+            try:
+                with self._leases.lease(engine, LIMIT_S) as connection:
+                    connection.connection.cursor().execute("PRAGMA journal_mode=WAL").close()
+            except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
+                if sql_faults.primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sql_faults.CAUGHT as error:
+        raise sql_faults.of_sqlite(error) from None
+
+
+def _keep_words(connection: sa.Connection, at: Tables) -> bool:
+    """A full text index in step with the messages, if this SQLite has FTS5."""
+    triggers = [f"{at.words}_{when}" for when in _TRIGGERS]
+    has_fts5 = bool(connection.exec_driver_sql("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").first())
+    present = connection.execute(
+        sa.text("SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN :names").bindparams(
+            sa.bindparam("names", triggers, expanding=True)
+        )
+    ).scalar_one()
+    if has_fts5 and present == len(triggers):
+        return True
+    for trigger in triggers:
+        # Another SQLite may have made them; with one that has no FTS5 every write would fail.
+        connection.exec_driver_sql(f'DROP TRIGGER IF EXISTS "{trigger}"')
+    if has_fts5:
+        for statement in _WORDS:
+            connection.exec_driver_sql(_named(statement, at))
+    return has_fts5
+
+
+def _named(statement: str, at: Tables) -> str:
+    return statement.replace("<words>", at.words).replace("<messages>", at.messages.name)
+
+
+_ADD = """INSERT INTO "<words>" (rowid, text) SELECT new.position, new.text WHERE new.text <> '';"""
+_REMOVE = """INSERT INTO "<words>" ("<words>", rowid, text)
+    SELECT 'delete', old.position, old.text WHERE old.text <> '';"""
+_TRIGGERS = {"added": ("INSERT", _ADD), "removed": ("DELETE", _REMOVE), "changed": ("UPDATE OF text", _REMOVE + _ADD)}
+_WORDS = (
+    'DROP TABLE IF EXISTS "<words>"',
+    """CREATE VIRTUAL TABLE "<words>" USING fts5(text, content='<messages>', content_rowid='position')""",
+    """INSERT INTO "<words>" (rowid, text) SELECT position, text FROM "<messages>" WHERE text <> ''""",
+    *(
+        f'CREATE TRIGGER "<words>_{when}" AFTER {change} ON "<messages>" BEGIN {work} END'
+        for when, (change, work) in _TRIGGERS.items()
+    ),
+)
+_MERGE = """INSERT INTO "<words>" ("<words>") VALUES ('optimize')"""
