@@ -2,8 +2,8 @@
 
 A record is one of two kinds, side by side in one store:
 
-* sealed: ``01``, length of the key's id, the id, nonce (12 bytes), AES-256-GCM of the text with its tag. Associated data:
-  the kind, the key's id and the record's identity, so that a record moved to another place does not open.
+* sealed: ``01``, length of the key's id, the id, nonce (12 bytes), AES-256-GCM of the text with its tag. Associated
+  data: the kind, the key's id and the record's identity, so that a record moved to another place does not open.
 * plain, when there are no keys: ``00``, CRC-32 of identity and text, text.
 """
 
@@ -66,7 +66,7 @@ class KeyRing:
     def replace(self, text: str) -> None:
         """Exchange all keys for those of this text, as in ``parse``; what follows is sealed with the first of them.
 
-        Raises SettingsError, and changes nothing then. To none there is no way while running: a file that is found empty
+        Raises SettingsError, and changes nothing then. There is no way to none while running: a file found empty
         must not turn encryption off.
         """
         keys = _parsed(text)

@@ -1,0 +1,136 @@
+"""Saves into the store: many in one transaction, and where somebody else was quicker the two become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.dialogue.history import Entry, TraceEvent
+from engine.errors import StoreDown
+from engine.observe.labels import StoreOp
+from engine.ports import Append, Conflict, Outcome, Rekey, SessionRow, Written
+from engine.sessions.keyring import Unreadable
+from engine.sessions.record import Save, Saved, SessionRecord, merged
+from engine.sessions.sealing import Sealing, quarantine_key, retired_key
+from engine.sessions.shelf import Shelf
+
+MAX_ROUNDS = 8
+"""Conflicts in a row before a save is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How much of each session stays."""
+
+    messages: int
+    traces: int
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The saves of one session that were made from the same version: the later records follow from the earlier ones, so
+    that together they are one addition."""
+
+    record: SessionRecord
+    version: int
+    places: list[int] = field(default_factory=list)
+    """Which of the saves they are."""
+    entries: list[Entry] = field(default_factory=list)
+    traces: list[TraceEvent] = field(default_factory=list)
+    was_merged: bool = False
+    conflicts: int = 0
+
+    def add(self, place: int, save: Save) -> None:
+        self.record = save.record
+        self.places.append(place)
+        self.entries += save.entries
+        self.traces += save.traces
+
+    def append(self, sealing: Sealing, kept: Kept) -> Append:
+        session_id = self.record.session_id
+        return Append(
+            sealing.head(self.record, self.version),
+            tuple(sealing.message(session_id, entry) for entry in self.entries[-kept.messages :]),
+            tuple(sealing.trace(session_id, event) for event in self.traces[-kept.traces :]),
+            kept.messages,
+            kept.traces,
+        )
+
+
+async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved | None]:
+    """As ``Vault.write``."""
+    results: list[Saved | None] = [None] * len(saves)
+    waiting = _gathered(saves)
+    while waiting:
+        sealing = await shelf.open()
+        now, later = _first_of_each(waiting)
+        appends = [pending.append(sealing, kept) for pending in now]
+        with shelf.watched(StoreOp.WRITE):
+            outcomes = await shelf.store.write(appends)
+        conflicting = []
+        for pending, outcome in zip(now, outcomes, strict=True):
+            if isinstance(outcome, Conflict):
+                await _reconcile(shelf, pending, outcome.current)
+                conflicting.append(pending)
+            else:
+                _settle(results, pending, outcome)
+        waiting = conflicting + later
+    return results
+
+
+def _gathered(saves: Sequence[Save]) -> list[_Pending]:
+    gathered: list[_Pending] = []
+    latest: dict[str, _Pending] = {}
+    for place, save in enumerate(saves):
+        session_id = save.record.session_id
+        pending = latest.get(session_id)
+        if pending is None or pending.version != save.version:
+            pending = latest[session_id] = _Pending(save.record, save.version)
+            gathered.append(pending)
+        pending.add(place, save)
+    return gathered
+
+
+def _first_of_each(waiting: list[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
+    """One of each session, and the rest: a version that another one has just made is not known yet."""
+    now: dict[str, _Pending] = {}
+    later = [pending for pending in waiting if now.setdefault(pending.record.session_id, pending) is not pending]
+    return list(now.values()), later
+
+
+def _settle(results: list[Saved | None], pending: _Pending, outcome: Outcome) -> None:
+    if isinstance(outcome, Written):
+        for place in pending.places:
+            results[place] = Saved(pending.record, outcome.version, pending.was_merged)
+
+
+async def _reconcile(shelf: Shelf, pending: _Pending, current: SessionRow) -> None:
+    """What to try next, in the face of what is there."""
+    pending.conflicts += 1
+    if pending.conflicts > MAX_ROUNDS:
+        raise StoreDown("error", "too many write to one session at once")
+    ours = pending.record
+    is_own = current.session_id == ours.session_id
+    try:
+        theirs = shelf.sealing.record(current)
+    except Unreadable as exc:
+        shelf.unreadable(current.session_id, exc)
+        if is_own:
+            pending.version = current.version  # what we know of the session takes the damaged one's place
+        else:
+            await quarantine(shelf, current.session_id)
+        return
+    if not is_own and pending.version > 0:
+        # Ours is still there, but has lost its key to a newer one.
+        pending.record = replace(ours, key=retired_key(ours.session_id))
+        return
+    pending.record = merged(theirs, ours)
+    pending.version = current.version
+    pending.was_merged = True
+
+
+async def quarantine(shelf: Shelf, session_id: str) -> None:
+    """The session gives its key free, unopened."""
+    key = shelf.sealing.key(quarantine_key(session_id))
+    with shelf.watched(StoreOp.OTHER):
+        await shelf.store.write([Rekey(session_id, key)])
