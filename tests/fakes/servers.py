@@ -244,6 +244,13 @@ class PostgresqlServer(Server):
         self.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
+    def empty(self, url: str) -> None:
+        """Every row of this database's tables goes; the tables stay, and what the migrations know of them."""
+        rows = self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", url=url)
+        tables = [f'"{name}"' for (name,) in rows if not name.endswith("_version")]
+        if tables:
+            self.execute(f"TRUNCATE {', '.join(tables)}", url=url)
+
     def execute(self, statement: str, *values: object, url: str = "") -> list[tuple[Any, ...]]:
         """One statement, committed; by default in the database ``postgres``."""
         with psycopg.connect(url or self.url(), autocommit=True, connect_timeout=5) as connection:
