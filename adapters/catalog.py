@@ -50,7 +50,7 @@ class EmbeddedAgent:
         return self._speech.open_synthesizer(call)
 
     def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
-        return open_model(self._script)
+        return open_model(self._script, call_id=session.call_id)
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
         return recollect(messages, before)

@@ -4,95 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
 from adapters.models.dates import WEEKDAYS
 from adapters.models.matching import Candidate, Matcher
+from adapters.models.parts import Case, Condition, Derived, Intent, Lines, Slot, SlotType
 from adapters.models.tables import Table, references
 from engine.errors import SettingsError
 from engine.ports import Phrases
 
 _CLOCK = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d")
-
-
-class SlotType(StrEnum):
-    TEXT = "text"
-    """Anything, word for word."""
-    NAME = "name"
-    """A person's name; "my name is" is left out."""
-    DATE = "date"
-    TIME = "time"
-    NUMBER = "number"
-    PHONE = "phone"
-    CHOICE = "choice"
-    YES_NO = "yes_no"
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One thing the agent asks for."""
-
-    name: str
-    type: SlotType
-    prompt: str
-    reprompt: str
-    """Said when the answer was not understood."""
-    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """For ``choice``: what it is called, and what else people call it. Key 1 is the first."""
-    refused: str = ""
-    """Said when the value was understood and cannot be had."""
-    closed_on: Sequence[str] = ()
-    """For ``date``: weekdays that cannot be had."""
-    earliest: str = ""
-    latest: str = ""
-    """For ``time``: ``9:00``; inclusive."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """One thing callers want."""
-
-    name: str
-    answer: str
-    """Said at once, or when all slots are filled and confirmed; ``{slot}`` stands for its value."""
-    keywords: Sequence[str] = ()
-    examples: Sequence[str] = ()
-    opening: str = ""
-    """Said once, before the first question."""
-    slots: Sequence[Slot] = ()
-    confirm: str = ""
-    """A question to be answered with yes; empty asks nothing."""
-    declined: str = ""
-    """Said after a no."""
-    hang_up: bool = False
-    """The call ends after the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """What the agent says when no intent says it."""
-
-    help: str
-    unclear: str
-    anything_else: str
-    give_up: str
-    """Last words to a caller who cannot be understood at all."""
-    fallback: str
-    """The intent that takes over after ``patience`` utterances in a row that were not understood: a message."""
-    farewell: str
-    """The intent of "no, that is all"."""
-    patience: int = 2
-    ask: str = "How can I help you?"
-    """Said to a "yes" or "okay" when nothing was asked."""
-    handover: str = "I am sorry, I still did not get that."
-    """Said before the fallback takes over."""
-    no_keys: str = "Please say it, keys do not work here."
-    """Said before the question, when keys were pressed that mean nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +31,33 @@ class Script:
     facts: Mapping[str, str]
     synonyms: Mapping[str, Sequence[str]]
 
+    written: Mapping[str, str] = field(default_factory=dict)
+    """Phrases that make sense only aloud, and what stands for them in a text."""
+
     @cached_property
     def matcher(self) -> Matcher:
         candidates = [Candidate(item.name, item.keywords, item.examples) for item in self.intents.values()]
         return Matcher(candidates, self.synonyms)
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Everything that a caller's answers give a value to."""
+        return frozenset(item.name for intent in self.intents.values() for item in intent.named)
+
     def fixed_phrases(self) -> tuple[str, ...]:
         """Everything the agent says to all callers alike, for a cache of phrases: no text with a caller's words."""
-        lines = self.lines
-        texts = [*self.phrases.all(), lines.help, lines.unclear, lines.anything_else, lines.give_up]
-        texts += [lines.ask, lines.handover, lines.no_keys]
+        texts = [*self.phrases.all(), *(getattr(self.lines, name) for name in LINES)]
         for intent in self.intents.values():
-            texts += [intent.answer, intent.opening, intent.confirm, intent.declined]
+            texts += [intent.answer, intent.opening, intent.confirm, intent.declined, *intent.answers.values()]
             for slot in intent.slots:
                 texts += [slot.prompt, slot.reprompt, slot.refused]
         filled = [text for text in texts if text and not references(text) - self.facts.keys()]
         return tuple(dict.fromkeys(text.format_map(self.facts) for text in filled))
+
+
+NEEDED_LINES = ("help", "unclear", "anything_else", "give_up")
+LINES = tuple(item.name for item in fields(Lines) if item.name not in ("fallback", "farewell", "patience"))
+"""Those that are texts."""
 
 
 def load_script(path_or_name: str | Path) -> Script:
@@ -171,9 +107,29 @@ def _script(top: Table, name: str) -> Script:
         intents=intents,
         facts=facts,
         synonyms=_word_lists(top.table("synonyms")),
+        written=_written(top.table("written"), facts),
     )
+    _check_recalled(top, script)
     top.done()
     return script
+
+
+def _written(table: Table, facts: Mapping[str, str]) -> dict[str, str]:
+    """By what is said aloud."""
+    texts = {key: table.text(key, "") for key in table.names()}
+    for key, text in texts.items():
+        if references(f"{key}{text}") - facts.keys():
+            raise table.wrong(key, "only references to facts")
+    return {key.format_map(facts): text.format_map(facts) for key, text in texts.items()}
+
+
+def _check_recalled(top: Table, script: Script) -> None:
+    for number, intent in enumerate(script.intents.values()):
+        for item in intent.named:
+            if unknown := references(item.recalled) - script.names - script.facts.keys():
+                raise top.wrong(f"intents[{number}].{item.name}.recalled", f"no reference to {{{min(unknown)}}}")
+        if unknown := set(intent.forgets) - script.names:
+            raise top.wrong(f"intents[{number}].forgets", f"names of slots, not {min(unknown)}")
 
 
 def _facts(table: Table) -> dict[str, str]:
@@ -194,9 +150,8 @@ def _phrases(table: Table, facts: Mapping[str, str]) -> Phrases:
 
 
 def _lines(table: Table, facts: Mapping[str, str], intents: Mapping[str, Intent]) -> Lines:
-    texts = {key: _said(table, key, facts) for key in ("help", "unclear", "anything_else", "give_up")}
-    given = {key: _said(table, key, facts, needed=False) for key in ("ask", "handover", "no_keys")}
-    texts |= {key: text for key, text in given.items() if text}
+    given = {key: _said(table, key, facts, needed=key in NEEDED_LINES) for key in LINES}
+    texts = {key: text.format_map(facts) for key, text in given.items() if text}
     names = {key: table.text(key) for key in ("fallback", "farewell")}
     for key, intent in names.items():
         if intent not in intents:
@@ -209,29 +164,103 @@ def _lines(table: Table, facts: Mapping[str, str], intents: Mapping[str, Intent]
 def _intents(top: Table, facts: Mapping[str, str]) -> Iterator[Intent]:
     seen = set[str]()
     for table in top.tables("intents"):
-        slots = tuple(_slot(item, facts) for item in table.tables("slots"))
-        known = {*facts, *(slot.name for slot in slots)}
-        intent = Intent(
-            name=table.text("name"),
-            answer=_said(table, "answer", known),
-            keywords=table.texts("keywords"),
-            examples=table.texts("examples"),
-            opening=_said(table, "opening", facts, needed=False),
-            slots=slots,
-            confirm=_said(table, "confirm", known, needed=False),
-            declined=_said(table, "declined", known, needed=False),
-            hang_up=table.flag("hang_up"),
-        )
+        intent = _intent(table, facts)
         if intent.name in seen:
             raise table.wrong("name", "a name that no other intent has")
-        if intent.confirm and not intent.declined:
-            raise table.wrong("declined", "text, because there is a confirm")
         seen.add(intent.name)
         table.done()
         yield intent
 
 
-def _slot(table: Table, facts: Mapping[str, str]) -> Slot:
+def _intent(table: Table, facts: Mapping[str, str]) -> Intent:
+    slots = tuple(_slots(table, facts))
+    derived = tuple(_derived(item, slots) for item in table.tables("derived"))
+    sure = {*facts, *(slot.name for slot in slots if slot.when is None), *(item.name for item in derived)}
+    hand_over = table.text("hand_over", "")
+    intent = Intent(
+        name=table.text("name"),
+        answer=_said(table, "answer", sure, needed=not (hand_over or "answers" in table.names())),
+        keywords=table.texts("keywords"),
+        examples=table.texts("examples"),
+        opening=_said(table, "opening", facts, needed=False),
+        slots=slots,
+        confirm=_said(table, "confirm", sure, needed=False),
+        declined=_said(table, "declined", sure, needed=False),
+        hang_up=table.flag("hang_up"),
+        hand_over=hand_over,
+        small_talk=table.flag("small_talk"),
+        answers_by=table.text("answers_by", ""),
+        answers=_answers(table, slots, sure),
+        derived=derived,
+        fact=_said(table, "fact", sure, needed=False),
+        preference=_said(table, "preference", sure, needed=False),
+        forgets=table.texts("forgets"),
+    )
+    if intent.confirm and not intent.declined:
+        raise table.wrong("declined", "text, because there is a confirm")
+    if hand_over and (slots or intent.hang_up):
+        raise table.wrong("hand_over", "no slots and no hang_up beside it")
+    return intent
+
+
+def _answers(table: Table, slots: Sequence[Slot], sure: Iterable[str]) -> dict[str, str]:
+    """By the value of the choice slot that ``answers_by`` names: one for each, unless there is an ``answer`` too."""
+    by, given = table.text("answers_by", ""), table.table("answers")
+    choices = next((slot.choices for slot in slots if slot.name == by and slot.type is SlotType.CHOICE), {})
+    if by and not choices:
+        raise table.wrong("answers_by", "the name of a slot of the type choice")
+    if set(given.names()) - choices.keys():
+        raise table.wrong("answers", f"a text for each of {', '.join(choices) or 'nothing, without answers_by'}")
+    if not table.text("answer", "") and (missing := [key for key in choices if key not in given.names()]):
+        raise table.wrong("answers", f"a text for {missing[0]} too, or an answer for the rest")
+    answers = {}
+    for key in given.names():
+        also = {slot.name for slot in slots if slot.when and slot.when.slot == by and key in slot.when.values}
+        answers[key] = _said(given, key, {*sure, *also})
+    return answers
+
+
+def _derived(table: Table, slots: Sequence[Slot]) -> Derived:
+    by_name = {slot.name: slot for slot in slots}
+    derived = Derived(
+        name=table.text("name"),
+        cases=tuple(_case(item, by_name) for item in table.tables("cases")),
+        otherwise=table.text("otherwise"),
+        recall=table.texts("recall"),
+        recalled=table.text("recalled", ""),
+    )
+    if derived.name in by_name:
+        raise table.wrong("name", "a name that no slot has")
+    _check_recall(table, derived)
+    table.done()
+    return derived
+
+
+def _case(table: Table, slots: Mapping[str, Slot]) -> Case:
+    value = table.text("value")
+    names = [name for name in table.names() if name != "value"]
+    return Case({name: _values_of(table, name, slots.get(name), table.texts(name)) for name in names}, value)
+
+
+def _values_of(table: Table, key: str, slot: Slot | None, values: Sequence[str]) -> Sequence[str]:
+    """Values of a slot that has only a few."""
+    allowed = {SlotType.CHOICE: list(slot.choices), SlotType.YES_NO: ["yes", "no"]}.get(slot.type) if slot else None
+    if allowed is None:
+        raise table.wrong(key, "the name of a slot above, of the type choice or yes_no")
+    if not values or set(values) - set(allowed):
+        raise table.wrong(key, f"a list of some of {', '.join(allowed)}")
+    return values
+
+
+def _slots(table: Table, facts: Mapping[str, str]) -> Iterator[Slot]:
+    above: dict[str, Slot] = {}
+    for item in table.tables("slots"):
+        slot = _slot(item, facts, above)
+        above[slot.name] = slot
+        yield slot
+
+
+def _slot(table: Table, facts: Mapping[str, str], above: Mapping[str, Slot]) -> Slot:
     try:
         kind = SlotType(table.text("type"))
     except ValueError:
@@ -246,10 +275,29 @@ def _slot(table: Table, facts: Mapping[str, str]) -> Slot:
         closed_on=table.texts("closed_on"),
         earliest=table.text("earliest", ""),
         latest=table.text("latest", ""),
+        when=_condition(table.table("when"), above),
+        remember=table.flag("remember"),
+        recall=table.texts("recall"),
+        recalled=table.text("recalled", ""),
     )
     _check_slot(table, slot)
+    _check_recall(table, slot)
     table.done()
     return slot
+
+
+def _condition(table: Table, above: Mapping[str, Slot]) -> Condition | None:
+    if not table.names():
+        return None
+    if len(table.names()) > 1:
+        raise table.wrong("", "one slot and its values")
+    (name,) = table.names()
+    return Condition(name, _values_of(table, name, above.get(name), table.texts(name)))
+
+
+def _check_recall(table: Table, item: Slot | Derived) -> None:
+    if bool(item.recall) != bool(item.recalled):
+        raise table.wrong("recalled" if item.recall else "recall", "recall and recalled together")
 
 
 def _check_slot(table: Table, slot: Slot) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import trio
@@ -12,16 +12,25 @@ import trio
 from adapters.models.commands import (
     after_greeting,
     answers_offer,
+    asks_again,
     asks_for_help,
+    asks_for_history,
     asks_to_repeat,
+    asks_what_is_known,
     declines,
+    goes_on,
     leaves,
+    resets,
 )
-from adapters.models.script import Intent, Script, Slot, SlotType
+from adapters.models.parts import Derived, Intent, Slot, SlotType
+from adapters.models.recall import all_known, asked_for, history, recalled, requests_in
+from adapters.models.script import Script
 from adapters.models.slots import Value, read_correction, read_slot
 from adapters.models.spoken import is_keys, plain, yes_or_no
+from adapters.models.state import SAID_CHARS, VALUE_CHARS, Form, State
 from adapters.models.tables import references
-from engine.events import Context, HangUp, Message, ReplyPart, Role
+from adapters.models.thread import Thread
+from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Message, Modality, ReplyPart, Role
 
 SURE_WORDS = 2
 """While a name is asked for, an intent is heard only if so many of its keywords' words were said."""
@@ -39,45 +48,39 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Where one call is in the script."""
+class _Start:
+    """How a turn began."""
 
-    intent: Intent | None = None
-    """Whose slots are being filled."""
-    values: dict[str, str] = field(default_factory=dict)
-    is_confirming: bool = False
-    offered_more: bool = False
-    """Something was answered: a plain "no" now means that this was all."""
-    misses: int = 0
-    """Utterances in a row that were not understood."""
-    last_said: str = ""
-
-    @property
-    def expected(self) -> Slot | None:
-        """The slot that is asked for now."""
-        if self.intent is None:
-            return None
-        return next((slot for slot in self.intent.slots if slot.name not in self.values), None)
+    turn_id: str
+    before: tuple[Message, ...]
+    """The context without the turn's words."""
+    text: str
+    state: State
+    completed: int
 
 
 class ScriptedModel:
-    """Implements ``engine.ports.LanguageModel`` for one call.
+    """Implements ``engine.ports.LanguageModel`` for one call, or for one written turn.
 
-    ``completed`` is what the caller has asked for and confirmed; whoever owns the call may read it, nothing is stored.
+    Where it is in its script it notes with every answer; the next model goes on from there. ``completed`` is what the
+    caller has asked for and confirmed while this model was there.
     """
 
-    def __init__(self, script: Script, today: Callable[[], date] | None = None) -> None:
+    def __init__(self, script: Script, today: Callable[[], date] | None = None, *, call_id: str = "") -> None:
         self.completed: list[Completed] = []
         self.is_closed = False
         self._script = script
         self._today = today or _local_today
         self._state = State()
-        self._before: tuple[tuple[Message, ...], str, State, int] | None = None
-        """The last turn: the context before it, its words, and the state and the completed at its start."""
+        self._items: list[MemoryItem] = []
+        """What this turn gave to remember."""
+        self._context = Context(())
+        self._thread = Thread(script, call_id)
+        self._start_of_turn: _Start | None = None
 
     @asynccontextmanager
     async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
-        """The answer is there at once: a text, and a HangUp after a goodbye."""
+        """The answer is there at once: what to remember, a text, and an action."""
         parts = self.reply(context)
         send, receive = trio.open_memory_channel[ReplyPart](len(parts))
         for part in parts:
@@ -92,31 +95,73 @@ class ScriptedModel:
         A turn that is asked again, longer or not, because nothing of its answer was heard, starts from where it
         started: the caller has said it once.
         """
-        before = tuple(message for message in context[:-1] if message.role is not Role.SYSTEM)
+        self._context = context if isinstance(context, Context) else Context(tuple(context))
+        if self._thread.has_moved(self._context):
+            self._start_of_turn = None
+        self._state = self._thread.take_up(self._state, self._context)
         text = context[-1].text if context and context[-1].role is Role.CALLER else ""
-        if self._before and self._before[0] == before and text.startswith(self._before[1]):
-            self._state = self._before[2]
-            del self.completed[self._before[3] :]
-        start = self._state
-        self._before = (before, text, start, len(self.completed))
+        start = self._begin(text)
         parts = self._turn(text)
-        texts = " ".join(part for part in parts if isinstance(part, str))
+        said = " ".join(part for part in parts if isinstance(part, str) and part)
         was_missed = self._state.intent is None and self._state.misses > start.misses
         if not (was_missed and start.last_said):  # "repeat that" means what had been said before
-            self._state = replace(self._state, last_said=texts)
-        return [texts, *(part for part in parts if isinstance(part, HangUp))]
+            self._state = replace(self._state, last_said=said[:SAID_CHARS])
+        actions = [part for part in parts if not isinstance(part, str)]
+        # What is noted comes first, so that it is there however soon the caller cuts the words off.
+        return [
+            *self._thread.noted(start, self._state, self._items),
+            *([self._as_it_comes(said)] if said else []),
+            *actions,
+        ]
+
+    def _begin(self, text: str) -> State:
+        """The state at the start of this turn."""
+        before = tuple(message for message in self._context[:-1] if message.role is not Role.SYSTEM)
+        turn_id, last = self._context.turn_id, self._start_of_turn
+        if last and (last.turn_id, last.before) == (turn_id, before) and text.startswith(last.text):
+            self._state = last.state
+            del self.completed[last.completed :]
+        self._start_of_turn = _Start(turn_id, before, text, self._state, len(self.completed))
+        self._items = []
+        return self._state
+
+    def _as_it_comes(self, said: str) -> str:
+        """In a text without the words that make sense only aloud."""
+        if self._context.modality is Modality.VOICE:
+            return said
+        for aloud, written in self._script.written.items():
+            said = said.replace(aloud, written)
+        return said.strip() or "..."
 
     # --- one turn -------------------------------------------------------------------------------------------
 
     def _turn(self, text: str) -> list[ReplyPart]:
-        state, said = self._state, plain(text)
-        if asks_to_repeat(said):
-            return [state.last_said or self._script.phrases.greeting]
-        if asks_for_help(said) and self._script.matcher.by_keyword(text) is None:
-            return [self._with_question(self._script.lines.help)]
+        state, said, script = self._state, plain(text), self._script
+        about_talk = self._about_talk(text)
+        if about_talk:
+            return about_talk
+        if asks_for_help(said) and script.matcher.by_keyword(text) is None:
+            return [self._with_question(script.lines.help)]
         if state.intent is not None:
             return self._in_form(state.intent, text)
+        if state.suspended is not None:
+            return self._on_suspended(state.suspended, text)
         return self._open_question(text)
+
+    def _about_talk(self, text: str) -> list[ReplyPart]:
+        """An answer to what is about the conversation itself, or about what is known from it; else empty."""
+        state, said, script = self._state, plain(text), self._script
+        if asks_again(said):
+            return self._again()
+        if asks_to_repeat(said):
+            return [state.last_said or script.phrases.greeting]
+        if asks_for_history(said):
+            return self._told(history(script, state, self._context))
+        if asks_what_is_known(said):
+            return self._told(all_known(script, state, self._context))
+        takes_all = state.expected is not None and state.expected.type is SlotType.TEXT
+        item = None if takes_all else asked_for(script, text)
+        return self._recall(item, text) if item else []
 
     def _open_question(self, text: str) -> list[ReplyPart]:
         matcher = self._script.matcher
@@ -127,9 +172,36 @@ class ScriptedModel:
         answer = answers_offer(text, plain(text))
         if answer is False and self._state.offered_more:
             return self._start(self._script.intents[self._script.lines.farewell], "")
-        if answer is True:
+        if answer is True or resets(plain(text)):
             return [self._script.lines.ask]
         return self._not_understood(self._script.lines.unclear)
+
+    def _on_suspended(self, form: Form, text: str) -> list[ReplyPart]:
+        """The first words since a form was left: they go on with it, or are about something else."""
+        errand = self._script.matcher.by_keyword(after_greeting(plain(text)))
+        if errand and errand[0] != form.intent.name:
+            return self._start(self._script.intents[errand[0]], text)
+        if not (errand or is_keys(text)) and goes_on(text, plain(text)):
+            return self._resume(form, self._script.lines.go_on)
+        waiting, slot = self._state, self._open(form)
+        is_open = slot is not None and slot.type is SlotType.TEXT  # which anything would fit
+        refusal = self._fill(form.intent, text, None if is_open else slot)
+        if refusal:
+            return [refusal]
+        if errand or self._state.values != form.values:
+            return self._next(form.intent)
+        if resets(plain(text)) or answers_offer(text, plain(text)) is False:
+            return self._leave(form.intent)
+        self._state = waiting
+        return self._open_question(text)
+
+    def _open(self, form: Form) -> Slot | None:
+        self._state = self._state.at_rest(intent=form.intent, values=form.values)
+        return self._state.expected
+
+    def _resume(self, form: Form, first: str) -> list[ReplyPart]:
+        self._open(form)
+        return [first, *self._next(form.intent)]
 
     def _in_form(self, intent: Intent, text: str) -> list[ReplyPart]:
         said, slot = plain(text), self._state.expected
@@ -187,7 +259,7 @@ class ScriptedModel:
                 values.pop(slot.name, None)
                 refusal = refusal or self._filled(slot.refused)
             else:
-                values[slot.name] = value.said
+                values[slot.name] = value.said[:VALUE_CHARS]
         took = values != self._state.values
         self._state = replace(
             self._state,
@@ -201,12 +273,12 @@ class ScriptedModel:
         """What was asked for, and every other value that shows what it is: of slots already filled too."""
         may_change = asked is None or asked.type not in _TAKES_ALL
         found = []
-        for slot in intent.slots:
+        for slot in intent.asked(self._state.values):
             if slot is asked or may_change or slot.name not in self._state.values:
                 value = read_slot(slot, text, self._today(), asked=slot is asked)
                 found += [(slot, value)] if value else []
         if self._state.is_confirming and not found:
-            corrections = ((slot, read_correction(slot, text)) for slot in intent.slots)
+            corrections = ((slot, read_correction(slot, text)) for slot in intent.asked(self._state.values))
             found += [(slot, value) for slot, value in corrections if value]
         return found
 
@@ -233,33 +305,57 @@ class ScriptedModel:
 
     def _digress(self, other: Intent, text: str) -> list[ReplyPart]:
         """A question in the middle of a form is answered and the form goes on; another errand takes its place."""
-        if other.slots or other.hang_up:
+        if other.slots or other.hang_up or other.hand_over:
             return self._start(other, text)
-        return [self._with_question(self._filled(other.answer))]
+        answer = self._filled(other.answer)
+        self._log(other, text, answer)
+        return [self._with_question(answer)]
 
     def _start(self, intent: Intent, text: str, known: Mapping[str, str] | None = None) -> list[ReplyPart]:
-        self._state = State(intent, dict(known or {}))
         if not intent.slots:
-            return self._complete(intent)
+            return self._answer(intent, text)
+        from_before = {
+            s.name: self._state.known[s.name] for s in intent.slots if s.remember and s.name in self._state.known
+        }
+        self._state = self._state.at_rest(intent=intent, values={**from_before, **(known or {})})
+        self._log(intent, text)
         refusal = self._fill(intent, text, None)
         rest: list[ReplyPart] = [refusal] if refusal else self._next(intent)
         return [intent.opening, *rest] if intent.opening else rest
 
+    def _answer(self, intent: Intent, text: str) -> list[ReplyPart]:
+        """To an intent that asks nothing. A form that is open waits for another time."""
+        state = self._state
+        form = Form(state.intent, state.values) if state.intent else state.suspended
+        answer = self._filled(intent.answer)
+        self._state = state.at_rest(offered_more=True, suspended=form)
+        self._log(intent, text, answer)
+        action = [HandOver(intent.hand_over)] if intent.hand_over else [HangUp()] if intent.hang_up else []
+        return [*([answer] if answer else []), *action]
+
+    def _log(self, intent: Intent, text: str, came: str = "") -> None:
+        if text and not (intent.small_talk or intent.name == self._script.lines.farewell):
+            self._state = self._state.asked(text, intent.name, came)
+
     def _leave(self, intent: Intent) -> list[ReplyPart]:
         """The caller does not want it any more."""
-        can_say = references(intent.declined) <= self._script.facts.keys() | self._state.values.keys()
+        can_say = references(intent.declined) <= self._script.facts.keys() | intent.whole(self._state.values).keys()
         answer = self._filled(intent.declined) if intent.declined and can_say else self._script.lines.anything_else
-        self._state = State(offered_more=True)
+        self._state = self._state.came(intent.name, answer.split(". ")[0]).at_rest(offered_more=True)
         return [answer]
 
     def _complete(self, intent: Intent) -> list[ReplyPart]:
-        if intent.slots:
-            self.completed.append(Completed(intent.name, dict(self._state.values)))
-        answer = self._filled(intent.answer)
-        self._state = State(offered_more=True)
-        if intent.hang_up:
-            return [answer, HangUp()]
-        return [f"{answer} {self._script.lines.anything_else}" if intent.slots else answer]
+        """All slots are filled, and confirmed."""
+        values, state = intent.whole(self._state.values), self._state
+        self.completed.append(Completed(intent.name, values))
+        answer = self._filled(intent.answer_to(values))
+        fact = self._filled(intent.fact) or f"{intent.name}: {', '.join(' '.join(pair) for pair in values.items())}"
+        self._items.append(MemoryItem(MemoryKind.FACT, fact))
+        if intent.preference:
+            self._items.append(MemoryItem(MemoryKind.PREFERENCE, self._filled(intent.preference)))
+        known = {name: value for name, value in {**state.known, **values}.items() if name not in intent.forgets}
+        self._state = state.came(intent.name, fact if intent.fact else answer).at_rest(offered_more=True, known=known)
+        return [answer, HangUp()] if intent.hang_up else [f"{answer} {self._script.lines.anything_else}"]
 
     def _not_understood(self, sentence: str) -> list[ReplyPart]:
         lines = self._script.lines
@@ -279,6 +375,55 @@ class ScriptedModel:
         values = self._state.values
         return {s.name: values[s.name] for s in intent.slots if (s.name, s.type) in same and s.name in values}
 
+    # --- what was before ------------------------------------------------------------------------------------
+
+    def _again(self) -> list[ReplyPart]:
+        """What was asked for last, as if it were said again; a form that is open for it goes on."""
+        state, lines = self._state, self._script.lines
+        request, intent = self._last_request()
+        if not request:
+            return [self._with_question(lines.nothing_again)]
+        form = Form(state.intent, state.values) if state.intent else state.suspended
+        if form and form.intent is intent:
+            return self._resume(form, lines.go_on)
+        if (item := asked_for(self._script, request)) is not None:
+            return self._recall(item, request)
+        if intent is None:
+            return self._open_question(request)
+        return self._digress(intent, request) if state.intent else self._start(intent, request)
+
+    def _last_request(self) -> tuple[str, Intent | None]:
+        """In the caller's words, and which it is: noted, or still to be seen."""
+        said = [self._state.request] if self._state.request else requests_in(self._context)[::-1]
+        for text in said:
+            name = self._script.matcher.best(after_greeting(plain(text)))
+            intent = self._script.intents[name] if name else None
+            if intent and not (intent.small_talk or intent.name == self._script.lines.farewell):
+                return text, intent
+        return self._state.request, None
+
+    def _recall(self, item: Slot | Derived, text: str) -> list[ReplyPart]:
+        """The value of a slot, for a caller who asks for it."""
+        self._state = replace(self._state, request=text)
+        state, lines = self._state, self._script.lines
+        form = Form(state.intent, state.values) if state.intent else state.suspended
+        value = form.values.get(item.name) if form else None
+        is_lasting = isinstance(item, Slot) and item.remember
+        if value and not is_lasting:
+            return self._told(f"{lines.noted} {value}.")
+        known = {**state.known, item.name: value} if value else state.known
+        if answer := recalled(self._script, item, known):
+            return self._told(answer)
+        if state.intent is None and form and item in form.intent.named:  # not said yet: it is asked for
+            return self._resume(form, lines.unknown)
+        return self._told(lines.unknown)
+
+    def _told(self, answer: str) -> list[ReplyPart]:
+        """An answer from memory. A form goes on after it."""
+        if self._state.intent is None:
+            self._state = replace(self._state, offered_more=True)
+        return [self._with_question(answer)]
+
     # --- texts ----------------------------------------------------------------------------------------------
 
     def _with_question(self, sentence: str) -> str:
@@ -289,13 +434,17 @@ class ScriptedModel:
         return f"{sentence} {self._filled(slot.prompt if slot else intent.confirm)}"
 
     def _filled(self, text: str) -> str:
-        return text.format_map({**self._script.facts, **self._state.values})
+        form, script = self._state, self._script
+        values = form.intent.whole(form.values) if form.intent else {}
+        return text.format_map({**dict.fromkeys(script.names, ""), **script.facts, **values})
 
 
 @asynccontextmanager
-async def open_model(script: Script, today: Callable[[], date] | None = None) -> AsyncIterator[ScriptedModel]:
-    """A model for one call."""
-    model = ScriptedModel(script, today)
+async def open_model(
+    script: Script, today: Callable[[], date] | None = None, *, call_id: str = ""
+) -> AsyncIterator[ScriptedModel]:
+    """A model for one call, or, without a call's id, for one written turn."""
+    model = ScriptedModel(script, today, call_id=call_id)
     try:
         yield model
     finally:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.models.script import SlotType, load_script, shipped_scripts
+from adapters.models.parts import SlotType
+from adapters.models.script import load_script, shipped_scripts
 from engine.errors import SettingsError
 
 SMALL = """
@@ -82,7 +83,7 @@ def test_fixed_phrases_hold_nothing_of_a_caller(file: Path) -> None:
         ('prompt = "Which size?"', "prompt = 3", r"intents\[0\]\.slots\[0\]\.prompt: expected text"),
         ('reprompt = "Small or large?"', "", r"slots\[0\]\.reprompt: expected text, and it is missing"),
         ("hang_up = true", 'hang_up = "yes"', r"intents\[1\]\.hang_up: expected true or false"),
-        ("hang_up = true", "hangup = true", r"intents\[1\]\.hangup: expected one of answer, confirm"),
+        ("hang_up = true", "hangup = true", r"intents\[1\]\.hangup: expected one of answer, answers, answers_by, confirm"),
         (
             '"One {size} coming',
             '"One {colour} coming',
@@ -110,7 +111,7 @@ def test_a_script_that_does_not_exist_is_named() -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml: no such file"):
         load_script("nowhere.toml")
     with pytest.raises(SettingsError, match="expected one of appointment_desk"):
-        load_script("reception")
+        load_script("nobody")
 
 
 @pytest.mark.parametrize("name", shipped_scripts())
