@@ -27,6 +27,10 @@ class Server:
     """Addresses of proxies whose X-Forwarded-For is believed."""
     max_connections: int = _at_least(8, 2000)
     max_body_bytes: int = _at_least(1024, 64 * 1024)
+    api_requests_per_minute: int = _at_least(1, 120)
+    """Of one key of the HTTP API."""
+    api_wrong_keys_per_minute: int = _at_least(1, 30)
+    """From one address; after that no key from there is looked at until a minute has passed."""
 
 
 @dataclass(frozen=True, slots=True)

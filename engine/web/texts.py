@@ -35,6 +35,7 @@ SEND_S = 30.0
 PAUSES_S = (1.0, 3.0)
 """Between the tries."""
 STOPPED_RETRY_S = 5.0
+"""For the engine to be up again."""
 
 _Key = tuple[str, str]
 """Provider and its id of the text."""
@@ -127,7 +128,7 @@ class TextDesk:
 
     def _begin(self, key: _Key, provider: Provider, incoming: IncomingText) -> _Text:
         """Raises Overloaded."""
-        if self._nursery is None:
+        if self._nursery is None or not self._sessions.agents:
             raise Overloaded(STOPPED_RETRY_S)
         by_rest = not provider.answers_texts
         if self._under_way >= IDS_KEPT or (by_rest and self.owed >= MAX_OWED):

@@ -12,13 +12,14 @@ from engine.events import Modality
 from engine.observe.labels import TextOutcome
 from engine.observe.metrics import Metrics
 from engine.sessions.answers import TurnAnswer
-from engine.web.answers import JSON, Denied, json
+from engine.web.answers import JSON, Denied, json, retry_after
 from engine.web.desk import Sessions
 from engine.web.gate import Gate
 from engine.web.keys import Scope
 from engine.web.operations import Asked, Guarded, Inputs, Operation
 from engine.web.shapes import Nothing, ResetBody, ResetReply, TurnBody, TurnReply
 
+STARTING_S = 5.0
 TURN_S = 32.0
 """For a written turn. A little more than the sessions' own limit, which ends it in a way that is told."""
 
@@ -65,6 +66,8 @@ class _Turns:
 
     async def turn(self, asked: Asked[Nothing, Nothing, TurnBody]) -> Response:
         body = asked.body
+        if not self.sessions.agents:
+            raise Denied(503, "The agents are not ready yet.", "starting", headers=retry_after(STARTING_S))
         agent = "" if body.agent is UNSET else body.agent
         if body.agent is not UNSET:
             check_agent(self.sessions, agent)

@@ -13,6 +13,11 @@ import openapi_spec_validator
 import trio
 
 ROOT = Path(__file__).parent.parent.parent
+LINES = ("00", "01", "02", "03", "04")
+SPELLINGS = ("+155501000{}", "+1 (555) 010-00{}", "00155501000{}", "(555) 010-00{}", "+44 20 7946 00{}")
+"""How the judge writes phone numbers, for a default region of US."""
+NUMBERS = tuple(f"{start}{line}" for start in ("+155501000", "+4420794600") for line in LINES)
+"""The same in E.164: callers to be known beforehand, so that their routes have something to show."""
 MAX_EXAMPLES = 20
 """Of each operation, at most."""
 SEED = 1

@@ -99,6 +99,12 @@ async def test_a_turn_that_fails_says_how_and_nothing_more(  # noqa: PLR0917 - o
         assert at.count("texts_total", modality="text", outcome=outcome) == 1
 
 
+async def test_before_there_are_agents_a_turn_is_to_be_asked_again(autojump_clock: MockClock) -> None:
+    async with front(desk=FakeDesk(agents=()).as_desk(), access=OPEN) as at:
+        reply = await at.api("POST", "/turn", {"text": "hello", "agent": "desk"})
+        assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "starting", "5")
+
+
 async def test_a_turn_has_a_deadline_of_its_own(autojump_clock: MockClock) -> None:
     async with front(desk=FakeDesk(stalls_s=math.inf).as_desk(), access=OPEN, turn_s=3.0) as at:
         assert (await at.api("POST", "/turn", {"text": "hello"})).status == 504

@@ -215,6 +215,8 @@ async def test_only_the_last_texts_are_remembered(autojump_clock: MockClock) -> 
 async def test_before_the_desk_runs_a_text_is_to_be_asked_again(autojump_clock: MockClock) -> None:
     async with phone(is_running=False) as they:
         assert (await they.send("hello")).status == 503
+    async with phone(FakeDesk(agents=())) as they:
+        assert (await they.send("hello")).status == 503
 
 
 async def test_without_a_desk_the_route_says_so(autojump_clock: MockClock) -> None:
