@@ -61,10 +61,8 @@ def check_webhooks(settings: WebhookSettings, secret: str) -> None:
     if not settings.url:
         return
     if fault := fault_of(settings.url, allow_private=settings.allow_private):
-        raise SettingsError(
-            f"webhooks.url: expected a public address such as https://example.com/events, got {fault}"
-            + ("" if settings.allow_private else "; webhooks.allow_private lifts this")
-        )
+        hint = "" if fault_of(settings.url, allow_private=True) else "; webhooks.allow_private allows it"
+        raise SettingsError(f"webhooks.url: expected an address such as https://example.com/events, got {fault}{hint}")
     if not secret:
         raise SettingsError("WEBHOOK_SECRET: expected a key in the environment, because webhooks.url is set")
     _read_secret(secret)
@@ -194,9 +192,9 @@ class Webhooks:
             return
         why = f"answered {result.status}" if isinstance(result, Reply) else str(result)
         if _is_worth_trying_again(result) and event.attempts <= self._settings.retries:
-            if isinstance(result, Reply):
-                asked_s = min(_retry_after_s(result.retry_after, self._now()), MAX_PAUSE_S)
-                lane.due_s = max(lane.due_s, trio.current_time() + asked_s)
+            asked_s = _retry_after_s(result.retry_after, self._now()) if isinstance(result, Reply) else 0.0
+            pause_s = max(self._pause_s(event.attempts), min(asked_s, MAX_PAUSE_S))
+            lane.due_s = trio.current_time() + pause_s
             self._count(event.kind, WebhookStatus.RETRIED)
             log.info("webhook_retried", webhook=str(event.kind), attempts=event.attempts, why=why)
             return
