@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import phonenumbers
-from phonenumbers import PhoneNumberFormat
+from phonenumbers import PhoneNumber, PhoneNumberFormat, ValidationResult
 
 WITHHELD = frozenset(
     {"anonymous", "restricted", "unavailable", "unknown", "private", "withheld", "blocked", "asserted", "null", "none"}
@@ -35,9 +35,15 @@ def e164(number: str, default_region: str) -> str:
             parsed = phonenumbers.parse(candidate, default_region)
         except phonenumbers.NumberParseException:
             continue
-        if phonenumbers.is_possible_number(parsed) and not parsed.extension:
+        if _is_whole(parsed):
             return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
     return ""
+
+
+def _is_whole(number: PhoneNumber) -> bool:
+    """One line in the world: not a number that several people have within their own town or company."""
+    is_possible = phonenumbers.is_possible_number_with_reason(number) == ValidationResult.IS_POSSIBLE
+    return is_possible and number.national_number != 0 and not number.extension
 
 
 def caller_key(number: str) -> str:
