@@ -14,8 +14,9 @@ from engine.events import CallInfo, Modality
 from engine.observe.logs import mask_number
 from engine.ports import Agent, IncomingText
 from engine.runtime.mailbox import MailboxClosed
-from engine.sessions.actor import Around, Session
+from engine.sessions.actor import Session
 from engine.sessions.answers import TurnAnswer
+from engine.sessions.around import Around
 from engine.sessions.call_session import CallSession, lone_session
 from engine.sessions.identity import caller_key, e164, stream_key
 from engine.sessions.record import Scope, SessionRecord, Stored, new_session_id
@@ -215,6 +216,10 @@ class Sessions:
                 await session.forget()
             if self._live.get(key) is session:
                 del self._live[key]
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._around.now()
 
     def is_live(self, session_id: str) -> bool:
         return self._by_id(session_id) is not None

@@ -7,7 +7,7 @@ import trio
 from structlog.testing import capture_logs
 
 from engine.assembly import Engine
-from engine.settings import AgentSettings, Secrets, Server, Settings
+from engine.settings import AgentSettings, Secrets, Server, Settings, StoreSettings
 
 AGENT = AgentSettings(factory="tests.fakes.agents:make_agent", options={"url": "http://127.0.0.1:1"})
 
@@ -22,7 +22,13 @@ AGENT = AgentSettings(factory="tests.fakes.agents:make_agent", options={"url": "
 async def test_a_start_without_keys_tells_which_to_set(
     key: str, told: list[tuple[str, str]], autojump_clock: object
 ) -> None:
-    engine = Engine(Settings(server=Server(port=0), agents={"desk": AGENT}, secrets=Secrets(twilio_auth_token=key)))
+    settings = Settings(
+        server=Server(port=0),
+        store=StoreSettings(kind="memory"),
+        agents={"desk": AGENT},
+        secrets=Secrets(twilio_auth_token=key),
+    )
+    engine = Engine(settings)
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)

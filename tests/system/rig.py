@@ -17,7 +17,7 @@ from engine.observe.timeline import Moment, What
 from engine.phone.call import PhoneCall
 from engine.phone.phone import SIDES, Phone, open_phone
 from engine.phone.side import Callee
-from engine.settings import AgentSettings, Limits, Secrets, Server, Settings
+from engine.settings import AgentSettings, Limits, Secrets, Server, Settings, StoreSettings
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Behaviour, Vendors
 
@@ -91,6 +91,7 @@ async def running_engine(
         settings = Settings(
             server=Server(port=0),
             limits=replace(Limits(), max_calls=max_calls, calls_per_minute_per_caller=100_000, **limits),
+            store=StoreSettings(kind="memory"),
             agents={"desk": AgentSettings(factory="tests.fakes.agents:make_agent", options=options)},
             secrets=Secrets(twilio_auth_token=SECRET, vonage_signature_secret=SECRET),
         )

@@ -58,7 +58,7 @@ async def serving(tmp_path: Path, settings: str, *args: str, **environ: str) -> 
     command = [*OFFHOOK, "serve", "--config", str(config), "--port", str(port), *args]
     with (tmp_path / "log").open("wb") as stderr:
         environ = CLEAN | {"TWILIO_AUTH_TOKEN": SECRET} | environ
-        process = await trio.lowlevel.open_process(command, env=environ, stderr=stderr)
+        process = await trio.lowlevel.open_process(command, env=environ, stderr=stderr, cwd=tmp_path)
     try:
         url = f"http://127.0.0.1:{port}"
         await until_ready(url)

@@ -1,48 +1,54 @@
-"""The composition root: settings to adapters to a running engine. The only importer of adapters."""
+"""A whole engine, from its settings to its drain."""
 
 from __future__ import annotations
 
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 import trio
 
 from adapters import catalog
 from adapters.providers.link import open_link
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.vonage import VonageConfig, VonageProvider
 from engine import __version__
+from engine.assembly.agents import agent_from_factory, load_speech, script_of
+from engine.assembly.clients import HttpClients
+from engine.assembly.memory import SETTLE_S, Remembering, remembering
+from engine.assembly.providers import line_formats, providers_of
 from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
 from engine.errors import SettingsError, SpeechFailed
-from engine.events import FRAME_S, MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
-from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop
+from engine.events import FRAME_S, CallInfo
+from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop, WebhookEvent
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Watcher
-from engine.ports import Agent, Phrases, Provider
+from engine.ports import Agent
 from engine.runtime.lag import LagWatch
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
-from engine.settings import AgentSettings, Settings
+from engine.sessions.call_session import CallSession
+from engine.sessions.webhooks import check_webhooks
+from engine.settings import Settings
 from engine.web.app import build_app, media_handlers
+from engine.web.desk import Desk
 from engine.web.door import Door
+from engine.web.gate import Access
+from engine.web.keys import parse_keys
 from engine.web.limits import DoorLimits, pending_for
+from engine.web.texts import TextDesk
 from engine.web.urls import LOOPBACK, PublicUrl
 
 if TYPE_CHECKING:
-    from adapters.models.script import Script
     from adapters.speech.embedded import EmbeddedSpeech
     from adapters.speech.voice_activity import VoiceActivity
 
 log = structlog.get_logger()
 
-ACTORS = ("registry", "ticker", "speech", "lag", "housekeeping")
+ACTORS = ("registry", "ticker", "speech", "store", "sessions", "texts", "webhooks", "memory", "lag", "housekeeping")
 SWITCH_INTERVAL_S = 0.0005
 """How long a worker thread may keep the interpreter from the event loop; Python's own 5 ms would be heard."""
 LISTEN_BACKLOG = 1024
@@ -68,24 +74,36 @@ class Engine:
         if insecure_dev and settings.server.host not in LOOPBACK:
             raise SettingsError(f"server.host: --insecure-dev needs a loopback address, got {settings.server.host!r}")
         self.settings = settings
-        self.metrics = Metrics(actors=ACTORS, version=__version__)
+        self.metrics = Metrics(actors=ACTORS, version=__version__, stores=(settings.store.kind,))
         self.url = ""
         """Where it listens, once it does."""
         self.has_given_up = False
         """An actor crashed too often: the engine drained, and the process should exit non-zero."""
-        self._providers, self._closed_routes = _providers(settings, insecure=insecure_dev)
+        check_webhooks(settings.webhooks, settings.secrets.webhook_secret)
+        self._access = Access(parse_keys(settings.secrets.api_keys), insecure=insecure_dev)
+        self._providers, self._closed_routes = providers_of(settings, insecure=insecure_dev)
         self._agents: dict[str, Agent] = {}
         self._ticker = Ticker(on_crash=lambda exc: log.error("tick_crashed", exc_info=exc))
         self._lag = LagWatch(self.metrics.event_loop_lag_seconds.observe)
         self._stopping = trio.Event()
         self._on_started = on_started
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
+        self._new_http_client = HttpClients()
         around = Surroundings(
-            settings.limits, self.metrics, partial(open_link, ticker=self._ticker), HttpClients(), list(watchers)
+            settings.limits,
+            self.metrics,
+            partial(open_link, ticker=self._ticker),
+            self._new_http_client,
+            list(watchers),
+            open_session=self._open_session,
+            store=settings.store.kind,
+            tell=self._tell_outside,
         )
         self.supervisor = Supervisor(self.registry, self._agents, settings, around)
         self.speech: EmbeddedSpeech | None = None
         """The embedded speech, once it has loaded."""
+        self.memory: Remembering | None = None
+        """Once its store is open."""
         self._unheard_frames = 0
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -95,16 +113,29 @@ class Engine:
         listeners = await _listen(self.settings.server.host, self.settings.server.port)
         host, port = listeners[0].socket.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        opening = remembering(self.settings, self._agents, self.metrics, self._new_http_client)
+        async with opening as self.memory:
+            await self._run(listeners, self.memory, task_status)
+
+    async def _run(
+        self, listeners: list[trio.SocketListener], memory: Remembering, task_status: trio.TaskStatus[str]
+    ) -> None:
         failure: SettingsError | None = None
+        texts = TextDesk(memory.sessions, self.settings.sessions, self.metrics, self._new_http_client)
         # Actors outlive the connections and the calls in them, which let go by telling them.
         async with trio.open_nursery() as actors:
             self._keep(actors, "registry", self.registry.run)
             self._keep(actors, "ticker", self._ticker.run)
-            # Without these two the engine is blind, but its calls go on.
+            # Without these the engine is blind or forgetful, but its calls go on.
+            self._keep(actors, "store", memory.writer.run, is_vital=False)
+            self._keep(actors, "sessions", memory.sessions.run, is_vital=False)
+            self._keep(actors, "texts", texts.run, is_vital=False)
+            self._keep(actors, "webhooks", memory.webhooks.run, is_vital=False)
+            self._keep(actors, "memory", memory.look_after, is_vital=False)
             self._keep(actors, "lag", self._lag.run, is_vital=False)
             self._keep(actors, "housekeeping", self._housekeeping, is_vital=False)
             async with trio.open_nursery() as connections:
-                await connections.start(self._door().serve, listeners)
+                await connections.start(self._door(memory, texts).serve, listeners)
                 task_status.started(self.url)
                 self._tell_closed_routes()
                 try:
@@ -114,6 +145,10 @@ class Engine:
                 else:
                     await self._serve_until_drained()
                 connections.cancel_scope.cancel()
+            with trio.move_on_after(SETTLE_S):
+                while texts.owed:  # noqa: ASYNC110 - answers that go out over REST; the last moment is not theirs alone
+                    await trio.sleep(0.05)
+            await memory.settle()
             actors.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -140,8 +175,17 @@ class Engine:
         await self._stopping.wait()
         await self.supervisor.drain(self.settings.limits.drain_s)
 
-    def _door(self) -> Door:
+    def _open_session(self, call: CallInfo, metrics: Metrics) -> AbstractAsyncContextManager[CallSession]:
+        assert self.memory is not None  # noqa: S101 - calls come through the door, which opens later
+        return self.memory.sessions.joined(call)
+
+    def _tell_outside(self, event: WebhookEvent, session_id: str, number: str, fields: Mapping[str, object]) -> None:
+        if self.memory is not None:
+            self.memory.webhooks.tell(event, session_id, number, fields)
+
+    def _door(self, memory: Remembering, texts: TextDesk) -> Door:
         server = self.settings.server
+        turn_s = self.settings.sessions.turn_s + self.settings.store.operation_s
         urls = PublicUrl(server.public_url, server.trusted_proxies, server.host)
         app = build_app(
             self.supervisor,
@@ -150,44 +194,42 @@ class Engine:
             urls,
             closed_routes=self._closed_routes,
             version=__version__,
+            desk=Desk(memory.sessions, memory.history, memory.privacy, self.settings.sessions.default_region),
+            access=self._access,
+            texts=texts,
+            turn_s=turn_s,
         )
         limits = DoorLimits(
             body_bytes=server.max_body_bytes,
             connections=server.max_connections,
             pending=pending_for(self.registry.capacity),
+            answer_s=turn_s + 1.0,
         )
         media = media_handlers(self.supervisor, self._providers)
         return Door(app, media, self.metrics, limits, live_calls=lambda: len(self.registry.live_slots()))
 
     async def _make_agents(self, actors: trio.Nursery) -> None:
         """Every agent of the settings; the embedded speech is loaded if one of them needs it."""
-        scripts = {name: _script(name, agent) for name, agent in self.settings.agents.items() if not agent.factory}
+        scripts = {name: script_of(name, agent) for name, agent in self.settings.agents.items() if not agent.factory}
         for name, agent in self.settings.agents.items():
             if agent.factory:
-                self._agents[name] = _agent_from_factory(name, agent)
+                self._agents[name] = agent_from_factory(name, agent)
         if not scripts:
             return
         self.speech = await load_speech(self.settings)
         self._keep(actors, "speech", self.speech.run)
         for name, script in scripts.items():
             embedded = catalog.EmbeddedAgent(name, script, self.speech)
-            await embedded.prepare(self._line_formats())
+            await embedded.prepare(line_formats(self._providers, self.settings))
             self._agents[name] = embedded
             actors.start_soon(self._prepare_answers, embedded)
 
     async def _prepare_answers(self, agent: catalog.EmbeddedAgent) -> None:
         """While calls are taken already: the first callers wait 70 ms longer for an answer than later ones."""
         try:
-            await agent.prepare_answers(self._line_formats())
+            await agent.prepare_answers(line_formats(self._providers, self.settings))
         except SpeechFailed as exc:
             log.warning("phrases_not_prepared", agent=agent.name, detail=str(exc))
-
-    def _line_formats(self) -> list[AudioFormat]:
-        formats = {
-            "twilio": MULAW_8K,
-            "vonage": {8000: PCM16_8K, 16000: PCM16_16K, 24000: PCM16_24K}[self.settings.vonage.rate_hz],
-        }
-        return [formats[provider.name] for provider in self._providers]
 
     def _keep(
         self, actors: trio.Nursery, name: str, run: Callable[[], Awaitable[None]], *, is_vital: bool = True
@@ -231,118 +273,9 @@ class Engine:
         self._unheard_frames = dropped
 
 
-class HttpClients:
-    """Makes one client a call, on one TLS context for the process: a context of its own would cost each call 40 ms of
-    the event loop."""
-
-    def __init__(self) -> None:
-        self._context = ssl.create_default_context()
-
-    def __call__(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(verify=self._context, trust_env=False, timeout=5.0)
-
-
-async def load_speech(settings: Settings) -> EmbeddedSpeech:
-    """The embedded speech. Raises SettingsError when its packages are not installed."""
-    from adapters.speech.embedded import EmbeddedSpeech  # noqa: PLC0415 - numpy and onnxruntime are an extra
-
-    return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads)
-
-
-def check_agents(settings: Settings) -> list[tuple[str, str]]:
-    """Agents that cannot be made, and why: their scripts are read and their factories called, as at a start."""
-    wrong: list[tuple[str, str]] = []
-    for name, agent in settings.agents.items():
-        try:
-            if agent.factory:
-                _agent_from_factory(name, agent)
-            else:
-                _script(name, agent)
-        except SettingsError as exc:
-            wrong.append((name, str(exc)))
-    return wrong
-
-
-def _script(name: str, settings: AgentSettings) -> Script:
-    """Raises SettingsError naming the agent whose script cannot be used."""
-    try:
-        return catalog.agent_script(settings.script)
-    except SettingsError as exc:
-        raise SettingsError(f"agents.{name}.script: {exc}") from None
-
-
-def _agent_from_factory(name: str, settings: AgentSettings) -> Agent:
-    """Raises SettingsError whatever goes wrong in the factory, or when what it makes is no agent."""
-    where = f"agents.{name}.factory: {settings.factory!r}"
-    try:
-        agent = catalog.agent_from_factory(name, settings.factory, settings.options)
-    except SettingsError:
-        raise
-    except Exception as exc:  # the edge to somebody else's code
-        raise SettingsError(f"{where} failed ({type(exc).__name__}: {exc})") from exc
-    wanted = [*Agent.__annotations__, *(member for member in vars(Agent) if not member.startswith("_"))]
-    missing = [member for member in wanted if not hasattr(agent, member)]
-    if missing:
-        raise SettingsError(f"{where}: expected an agent, got {type(agent).__name__} without {', '.join(missing)}")
-    if not isinstance(agent.phrases, Phrases):
-        raise SettingsError(f"{where}: expected Phrases in its phrases, got {type(agent.phrases).__name__}")
-    return agent
-
-
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
     """Raises SettingsError naming the address that cannot be had."""
     try:
         return await trio.open_tcp_listeners(port, host=host, backlog=LISTEN_BACKLOG)
     except OSError as exc:
         raise SettingsError(f"server.port: cannot listen on {host} port {port}: {exc.strerror or exc}") from None
-
-
-def _providers(settings: Settings, *, insecure: bool) -> tuple[list[Provider], dict[str, str]]:
-    """The providers whose keys are set; and for every path of the others the sentence that says what is missing."""
-    secrets, public_url = settings.secrets, settings.server.public_url.rstrip("/")
-    candidates: list[tuple[Provider, str, str]] = [
-        (
-            TwilioProvider(
-                TwilioConfig(
-                    auth_token=secrets.twilio_auth_token,
-                    account_sid=settings.twilio.account_sid,
-                    api_base=settings.twilio.api_url,
-                ),
-                insecure=insecure,
-            ),
-            secrets.twilio_auth_token,
-            "TWILIO_AUTH_TOKEN",
-        ),
-        (
-            VonageProvider(
-                VonageConfig(
-                    signature_secret=secrets.vonage_signature_secret,
-                    application_id=settings.vonage.application_id,
-                    private_key=secrets.vonage_private_key,
-                    api_base=settings.vonage.api_url,
-                    rate_hz=settings.vonage.rate_hz,
-                    event_url=f"{public_url}/vonage/event" if public_url else "",
-                ),
-                insecure=insecure,
-            ),
-            secrets.vonage_signature_secret,
-            "VONAGE_SIGNATURE_SECRET",
-        ),
-    ]
-    are_open: list[Provider] = []
-    closed: dict[str, str] = {}
-    for provider, key, variable in candidates:
-        if key or insecure:
-            are_open.append(provider)
-        else:
-            why = f"{provider.name} is not configured: set {variable} in the environment and start again."
-            closed |= dict.fromkeys((*provider.webhooks, provider.media_path), why)
-    return are_open, closed
-
-
-def configured_providers(settings: Settings) -> Mapping[str, bool]:
-    """Provider to whether its routes would open."""
-    return {
-        "twilio": bool(settings.secrets.twilio_auth_token),
-        "vonage": bool(settings.secrets.vonage_signature_secret),
-    }

@@ -1,0 +1,8 @@
+"""The composition root: settings to adapters to a running engine. The only importer of adapters."""
+
+from engine.assembly.agents import check_agents, load_speech
+from engine.assembly.engine import Engine
+from engine.assembly.memory import open_vault
+from engine.assembly.providers import configured_providers
+
+__all__ = ["Engine", "check_agents", "configured_providers", "load_speech", "open_vault"]

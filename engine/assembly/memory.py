@@ -1,0 +1,199 @@
+"""What remembers: the store of the settings, the vault over it, the writer before it, and the sessions on top."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import structlog
+import trio
+
+from engine.dialogue.context import ContextFormat, ContextLimits
+from engine.errors import SettingsError, StoreDown
+from engine.observe.metrics import Metrics
+from engine.ports import Agent, RecordStore
+from engine.sessions.around import Around
+from engine.sessions.history import History
+from engine.sessions.house import Sessions
+from engine.sessions.journal import Journal
+from engine.sessions.keyring import KeyFile, KeyRing
+from engine.sessions.privacy import Privacy
+from engine.sessions.showing import Showing
+from engine.sessions.vault import Vault
+from engine.sessions.webhooks import Webhooks
+from engine.sessions.writer import Writer
+from engine.settings import SessionSettings, Settings
+
+log = structlog.get_logger()
+
+DAY_S = 86_400.0
+PURGE_EVERY_S = 3600.0
+KEYS_EVERY_S = 5.0
+SETTLE_S = 3.0
+"""At the end, for what sessions hold to reach the store or the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembering:
+    """All that remembers, put together. The actors in it are run by whoever holds it."""
+
+    store: RecordStore
+    vault: Vault
+    writer: Writer
+    webhooks: Webhooks
+    sessions: Sessions
+    history: History
+    privacy: Privacy
+    keys: KeyRing
+    key_file: KeyFile | None
+
+    async def settle(self) -> None:
+        """Until what sessions hold is in the store or in the journal; at most ``SETTLE_S``."""
+        with trio.move_on_after(SETTLE_S) as waiting:
+            await self.sessions.settle()
+            await self.writer.flush()
+        if waiting.cancelled_caught:
+            log.warning("not_settled", backlog=self.writer.backlog)
+
+    async def look_after(self) -> None:
+        """Expired sessions are purged, and keys that were exchanged are taken over. Until cancelled."""
+        purged_at_s = trio.current_time()
+        while True:
+            await trio.sleep(KEYS_EVERY_S)
+            self._take_new_keys()
+            if trio.current_time() - purged_at_s >= PURGE_EVERY_S:
+                purged_at_s = trio.current_time()
+                try:
+                    log.info("sessions_purged", count=await self.vault.purge(self.sessions.now()))
+                except StoreDown as exc:
+                    log.warning("purge_failed", why=exc.why)
+
+    def _take_new_keys(self) -> None:
+        text = self.key_file.changed() if self.key_file else None
+        if text is None:
+            return
+        try:
+            self.keys.replace(text)
+        except SettingsError as exc:
+            log.error("encryption_keys_refused", why=str(exc))
+        else:
+            log.info("encryption_keys_exchanged")
+
+
+@asynccontextmanager
+async def remembering(
+    settings: Settings,
+    agents: Mapping[str, Agent],
+    metrics: Metrics,
+    new_http_client: Callable[[], httpx.AsyncClient],
+    *,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[Remembering]:
+    """Opens the store; a server that cannot be reached now is tried again later. Raises SettingsError."""
+    keys, key_file = _keys(settings)
+    async with open_store(settings, now=now) as store:
+        vault = _vault(store, keys, settings, metrics, now)
+        path = settings.store.journal if settings.store.kind != "memory" else ""
+        journal = Journal(Path(path), keys, max_bytes=settings.store.journal_max_bytes) if path else None
+        writer = Writer(vault, journal, metrics, operation_s=settings.store.operation_s, now=now)
+        webhooks = Webhooks(settings.webhooks, settings.secrets.webhook_secret, metrics, now=now)
+        around = Around(
+            settings.sessions,
+            agents,
+            vault,
+            writer,
+            Showing(metrics, context_limits(settings.sessions), keeps_trace=settings.sessions.trace),
+            metrics,
+            webhooks.tell,
+            now,
+        )
+        sessions = Sessions(around, settings, agents)
+        history = History(vault, sessions)
+        privacy = Privacy(vault, [sessions, writer, webhooks], now=now)
+        if not keys.is_encrypting:
+            log.warning("store_not_encrypted", kind=store.backend, see="ENCRYPTION_KEYS")
+        yield Remembering(store, vault, writer, webhooks, sessions, history, privacy, keys, key_file)
+
+
+@asynccontextmanager
+async def open_vault(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Vault]:
+    """The configured store for a tool of its own. Raises SettingsError, StoreDown."""
+    if settings.store.kind == "memory":
+        raise SettingsError("store.kind: with 'memory' there is nothing to open outside the engine; use --url")
+    keys, _ = _keys(settings)
+    async with open_store(settings, must_connect=True) as store:
+        vault = _vault(store, keys, settings, metrics or Metrics(stores=(settings.store.kind,)), time.time)
+        await vault.open()
+        yield vault
+
+
+def open_store(
+    settings: Settings, *, must_connect: bool = False, now: Callable[[], float] = time.time
+) -> AbstractAsyncContextManager[RecordStore]:
+    """Raises SettingsError: at once for a kind whose packages are not installed, else on entering."""
+    store, secrets = settings.store, settings.secrets
+    # Each kind brings packages of its own, which only its users need to have.
+    match store.kind:
+        case "memory":
+            from adapters.stores.memory import open_memory  # noqa: PLC0415
+
+            return open_memory(now=now)
+        case "sqlite":
+            from adapters.stores.sql import open_sqlite  # noqa: PLC0415
+
+            return open_sqlite(store.path, table=store.table, now=now)
+        case "postgresql":
+            _needs("psycopg", store.kind)
+            from adapters.stores.sql import open_postgresql  # noqa: PLC0415
+
+            url = secrets.database_url or store.url
+            if not url:
+                raise SettingsError("store.url: expected PostgreSQL's address, here or in DATABASE_URL")
+            return open_postgresql(url, table=store.table, now=now, must_connect=must_connect)
+        case _:
+            _needs("coredis", store.kind)
+            from adapters.stores.redis import open_redis  # noqa: PLC0415
+
+            return open_redis(
+                store.host,
+                store.port,
+                database=store.database,
+                password=secrets.redis_password,
+                prefix=store.table,
+                now=now,
+                must_connect=must_connect,
+            )
+
+
+def context_limits(settings: SessionSettings) -> ContextLimits:
+    return ContextLimits(settings.window, settings.max_chars, ContextFormat(settings.context_format))
+
+
+def _needs(package: str, kind: str) -> None:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    if find_spec(package) is None:
+        raise SettingsError(f"store.kind: {kind!r} needs more packages: pip install 'offhook[{kind}]'")
+
+
+def _keys(settings: Settings) -> tuple[KeyRing, KeyFile | None]:
+    secrets = settings.secrets
+    file = KeyFile(Path(secrets.encryption_keys_file)) if secrets.encryption_keys_file else None
+    return KeyRing.parse(secrets.encryption_keys), file
+
+
+def _vault(store: RecordStore, keys: KeyRing, settings: Settings, metrics: Metrics, now: Callable[[], float]) -> Vault:
+    sessions = settings.sessions
+    return Vault(
+        store,
+        keys,
+        metrics,
+        ttl_s=sessions.ttl_days * DAY_S,
+        retention=sessions.retention,
+        operation_s=settings.store.operation_s,
+        now=now,
+    )

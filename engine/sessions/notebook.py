@@ -1,0 +1,160 @@
+"""One session's pages: what it has of the store's, and what the store is to get."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord
+from engine.errors import StoreDown
+from engine.events import Modality
+from engine.observe.labels import WebhookEvent
+from engine.runtime.mailbox import Answer
+from engine.sessions.around import Around
+from engine.sessions.record import Save, Saved, SessionRecord, Stored, merged, new_session_id, with_turn
+from engine.sessions.writer import Journaled
+
+log = structlog.get_logger()
+
+
+class Notebook:
+    """Used by the session's actor alone. ``record`` and ``entries`` may be read by anybody."""
+
+    def __init__(self, stored: Stored, around: Around) -> None:
+        self.record = stored.record
+        self.entries = deque(stored.entries, around.settings.retention)
+        self.is_stale = False
+        """Somebody else has written to the session."""
+        self.is_forgotten = False
+        """Nothing is written any more."""
+        self._version = stored.version
+        self._around = around
+        self._waiting: tuple[TraceEvent, ...] = ()
+        """Moments that are written with whatever is written next."""
+
+    # --- what happens ---------------------------------------------------------------------------------------
+
+    def note(self, what: TraceWhat, **fields: object) -> None:
+        """A moment of the session's life; written with whatever is written next."""
+        if self._around.settings.trace:
+            self._waiting = (*self._waiting, self.event(what, **fields))
+
+    def event(self, what: TraceWhat, **fields: object) -> TraceEvent:
+        return TraceEvent(self._around.now(), what, {"session_id": self.record.session_id, **fields})
+
+    def tell(self, event: WebhookEvent, **fields: object) -> None:
+        """The world outside, if it may know."""
+        if not self.is_forgotten:
+            self._around.tell(event, self.record.session_id, self.record.number, fields)
+
+    def apply(self, turn: TurnRecord) -> None:
+        """The turn enters the history."""
+        before = self.record
+        self.entries.extend(turn.entries)
+        self.record = with_turn(before, turn)
+        for entry in turn.entries[:1]:
+            self._around.metrics.session_turns_total.labels(modality=entry.modality).inc()
+        if before.turns and self.record.modality is not before.modality and turn.entries:
+            self._switched(before.modality, self.record.modality)
+        for event in turn.trace:
+            self.tell_of(event)
+
+    def tell_of(self, event: TraceEvent) -> None:
+        """Count what is counted of it, and tell the world outside."""
+        metrics = self._around.metrics
+        if event.what is TraceWhat.CONTEXT_BRIDGED:
+            modality = str(event.fields["modality"])
+            metrics.context_bridges_total.labels(modality=modality).inc()
+            self.tell(WebhookEvent.CONTEXT_BRIDGED, modality=modality)
+        elif event.what is TraceWhat.HANDED_OVER:
+            metrics.session_handovers_total.inc()
+            self.tell(WebhookEvent.HANDED_OVER, origin=event.fields["origin"], target=event.fields["target"])
+
+    def _switched(self, origin: Modality, target: Modality) -> None:
+        self.record = replace(self.record, switches=self.record.switches + 1)
+        self._around.metrics.modality_switches_total.labels(origin=origin, target=target).inc()
+        self.tell(WebhookEvent.MODALITY_SWITCHED, origin=str(origin), target=str(target))
+        self.note(TraceWhat.MODALITY_SWITCHED, origin=str(origin), target=str(target))
+
+    # --- the store ------------------------------------------------------------------------------------------
+
+    async def save(
+        self, entries: Sequence[Entry] = (), traces: Sequence[TraceEvent] = (), *, may_wait: bool = True
+    ) -> None:
+        """Raises StoreDown for what may not wait; the rest is kept, or counted as lost, by the writer."""
+        if self.is_forgotten:
+            return
+        done: Answer[Saved | Journaled | None] = Answer()
+
+        def on_done(result: Saved | StoreDown | Journaled | None) -> None:
+            if isinstance(result, StoreDown):
+                done.fail(result)
+            else:
+                done.give(result)
+
+        kept = (*self._waiting, *traces) if self._around.settings.trace else ()
+        self._waiting = ()
+        save = Save(self.record, self._version, tuple(entries), kept)
+        self._around.writer.save(save, on_done, may_wait=may_wait)
+        try:
+            self._saved(await done.wait())
+        except StoreDown:
+            if not may_wait:
+                raise
+
+    def _saved(self, result: Saved | Journaled | None) -> None:
+        if isinstance(result, Saved):
+            self._version = result.version
+            if result.was_merged:
+                self.is_stale = True
+                self.record = merged(result.record, self.record)
+        elif result is None:
+            log.warning("session_gone", session_id=self.record.session_id)
+            self.forget()
+
+    async def acknowledge(self, turn: TurnRecord) -> None:
+        """Apply and save it, or neither. Raises StoreDown."""
+        record, entries = self.record, tuple(self.entries)
+        self.apply(turn)
+        try:
+            await self.save(turn.entries, turn.trace, may_wait=False)
+        except StoreDown:
+            self.record, self.entries = record, deque(entries, self._around.settings.retention)
+            raise
+
+    async def refresh(self) -> None:
+        """Read again what somebody else has changed. Not to be had now, it is tried again after the next turn."""
+        if not self.is_stale or self.is_forgotten or self._around.writer.backlog:
+            return
+        retention = self._around.settings.retention
+        try:
+            stored = await self._around.vault.get(self.record.session_id, last=retention)
+        except StoreDown:
+            return
+        if stored is None:
+            self.forget()
+            return
+        self.is_stale = False
+        self.record, self._version = merged(stored.record, self.record), stored.version
+        self.entries = deque(stored.entries, retention)
+
+    # --- its end --------------------------------------------------------------------------------------------
+
+    def begin_anew(self) -> None:
+        """Another session under the same key, that knows nothing yet."""
+        old, at = self.record, self._around.now()
+        self.record = SessionRecord(
+            new_session_id(), old.key, old.scope, at, at, old.agent, old.modality, number=old.number
+        )
+        self._version, self._waiting = 0, ()
+        self.entries.clear()
+        self.is_stale = False
+
+    def forget(self) -> None:
+        """Nothing is known any more, not even whose it was, and nothing is written."""
+        self.begin_anew()
+        self.record = replace(self.record, key="", number="")
+        self.is_forgotten = True
