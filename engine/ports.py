@@ -505,8 +505,11 @@ class RecordStore(Protocol):
 
     backend: str
     """``memory``, ``sqlite``, ``postgresql`` or ``redis``: a metric label."""
-    has_full_text: bool
-    """``search`` finds by an index."""
+
+    @property
+    def has_full_text(self) -> bool:
+        """``search`` finds by an index."""
+        ...
 
     async def find(self, key: str, *, last: int) -> Found | None:
         """The session with this key and its last messages."""
