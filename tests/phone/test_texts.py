@@ -122,6 +122,17 @@ async def test_the_same_text_can_be_sent_again_under_its_id() -> None:
         assert [text.text_id for text in engine.read] == ["SM1", "SM1"]
 
 
+async def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one() -> None:
+    async with open_inbox() as inbox, running("twilio", inbox) as (engine, callee):
+        engine.say = lambda _: ""
+        with pytest.raises(TooSlow):
+            await send_text("twilio", callee, "first", inbox=inbox, within_s=0.1)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await engine.provider.send_text(DIALLED, CALLER, "late", client)
+        with pytest.raises(TooSlow):
+            await send_text("twilio", callee, "second", inbox=inbox, within_s=0.1)
+
+
 async def test_a_text_without_an_answer_is_too_slow() -> None:
     async with open_inbox() as inbox, running("twilio", inbox) as (engine, callee):
         engine.say = lambda _: ""

@@ -181,6 +181,13 @@ async def test_an_event_that_nobody_takes_is_given_up(autojump_clock: MockClock)
     assert (rig.count(WebhookStatus.RETRIED), rig.count(WebhookStatus.FAILED), rig.depth) == (2, 1, 0)
 
 
+async def test_a_pause_begins_when_an_attempt_has_ended(autojump_clock: MockClock) -> None:
+    rig = Rig(Receiver([Unreachable("no answer within 5 s"), Reply(200)], takes_s=5))
+    rig.tell(STARTED, "s", NUMBER, {})
+    await rig.until_sent()
+    assert rig.receiver.times_s == [0, 7]
+
+
 @pytest.mark.parametrize("answer", [Reply(301), Reply(400), Reply(401), Reply(404), Reply(410), Forbidden("inside")])
 async def test_what_will_not_get_better_is_not_tried_again(answer: Answer, autojump_clock: MockClock) -> None:
     rig = Rig(Receiver([answer]))
@@ -341,6 +348,21 @@ async def test_of_a_session_with_two_numbers_only_the_forgotten_ones_events_go(a
         rig.webhooks.forget(NUMBER)
         await trio.sleep(0.1)
     assert [body["type"] for _, _, body in rig.receiver.got] == ["session.started", "session.modality_switched"]
+
+
+@pytest.mark.parametrize("answer", [Reply(200), Reply(500), Reply(404)])
+async def test_an_answer_that_comes_together_with_the_forgetting_changes_nothing(
+    answer: Reply, autojump_clock: MockClock
+) -> None:
+    def forget_and_answer(_: dict[str, Any]) -> Answer:
+        rig.webhooks.forget(NUMBER)
+        return answer
+
+    rig = Rig(Receiver(answer=forget_and_answer))
+    rig.tell(STARTED, "s", NUMBER, {})
+    await rig.until_sent()
+    counts = {status: rig.count(status) for status in WebhookStatus}
+    assert {status: count for status, count in counts.items() if count} == {WebhookStatus.DROPPED: 1}
 
 
 async def test_forgetting_nobody_forgets_nothing(autojump_clock: MockClock) -> None:
