@@ -119,7 +119,7 @@ def _message(entry: Entry) -> list[str]:
 
 
 def _quoted(text: str) -> list[str]:
-    return [f"> {_plain(line)}" for line in text.splitlines() if line.strip()] or [">"]
+    return [f"> {plain}" for line in text.splitlines() if (plain := _plain(line))] or [">"]
 
 
 def _plain(text: str) -> str:

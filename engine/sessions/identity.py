@@ -35,8 +35,9 @@ def e164(number: str, default_region: str) -> str:
             parsed = phonenumbers.parse(candidate, default_region)
         except phonenumbers.NumberParseException:
             continue
-        if _is_whole(parsed):
-            return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+        number = phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+        if _is_whole(parsed) and _reads_as_itself(number):
+            return number
     return ""
 
 
@@ -44,6 +45,11 @@ def _is_whole(number: PhoneNumber) -> bool:
     """One line in the world: not a number that several people have within their own town or company."""
     is_possible = phonenumbers.is_possible_number_with_reason(number) == ValidationResult.IS_POSSIBLE
     return is_possible and number.national_number != 0 and not number.extension
+
+
+def _reads_as_itself(number: str) -> bool:
+    """Noughts at its front would be lost the next time it is read, and it would be another one then."""
+    return phonenumbers.format_number(phonenumbers.parse(number), PhoneNumberFormat.E164) == number
 
 
 def caller_key(number: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 import trio
 
+from engine.errors import StoreDown
 from engine.sessions.codec import AuditEvent
 from engine.sessions.export import session_document
 from engine.sessions.vault import Vault
@@ -30,7 +31,7 @@ class Forgets(Protocol):
 
     async def forget(self, number: str) -> None:
         """Of this number (E.164) nothing is kept any more, and nothing on its way here is written later; when this
-        returns, also after a crash. Asked twice it does no harm."""
+        returns, also after a crash. Asked twice it does no harm. Raises StoreDown."""
         ...
 
 
@@ -99,8 +100,15 @@ class Privacy:
         return [_audited(event) for event in events]
 
     async def _forget(self, number: str) -> None:
+        """One that cannot now keeps no other from it."""
+        failed: StoreDown | None = None
         for forgetter in self._forgetters:
-            await forgetter.forget(number)
+            try:
+                await forgetter.forget(number)
+            except StoreDown as exc:
+                failed = exc
+        if failed is not None:
+            raise failed
 
     async def _note(self, number: str, by: str, action: str, detail: str) -> None:
         subject = self._vault.fingerprint(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -124,6 +124,7 @@ HOSTILE = st.text(st.characters() | st.sampled_from("<>[]()*_`#-+=.1&;~|!\\ \n")
 
 
 @given(HOSTILE)
+@example("\x1e\x1b")
 def test_nothing_that_is_said_becomes_markup(text: str) -> None:
     entry = replace(ENTRIES[3], text=f"<b>{text}</b>\n# {text}\n[{text}](x)\n1. {text}\n- {text}\n---\n{text}")
     tokens = MarkdownIt("commonmark").parse(as_markdown(Stored(replace(RECORD, memory=Memory()), 1, (entry,))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import phonenumbers
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
@@ -15,7 +15,7 @@ ABROAD = {"US": "011", "GB": "00", "DE": "00", "IT": "00", "FR": "00", "IN": "00
 """What is dialled before a number of another country."""
 
 
-def example(region: str, kind: int) -> phonenumbers.PhoneNumber:
+def example_of(region: str, kind: int) -> phonenumbers.PhoneNumber:
     number = phonenumbers.example_number_for_type(region, kind)
     assert number is not None
     return number
@@ -27,7 +27,7 @@ def numbers(draw: st.DrawFn) -> phonenumbers.PhoneNumber:
     region = draw(st.sampled_from(REGIONS))
     kind = draw(st.sampled_from([phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE]))
     number = phonenumbers.PhoneNumber()
-    number.merge_from(example(region, kind))
+    number.merge_from(example_of(region, kind))
     assert number.national_number is not None
     number.national_number += draw(st.integers(0, 9999)) - number.national_number % 10_000
     return number
@@ -98,6 +98,7 @@ def digits_of(text: str) -> str:
     ),
     st.sampled_from([*REGIONS, "", "nowhere"]),
 )
+@example("004900001", "DE")
 def test_whatever_is_read_as_a_number_ends_in_its_own_digits_and_is_read_so_again(text: str, region: str) -> None:
     number = e164(text, region)
     if not number:
