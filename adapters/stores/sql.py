@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -30,7 +31,7 @@ LONG_S = 60.0
 
 
 def open_sqlite(
-    path: str, *, table: str = "sessions", now: Callable[[], float] = time.time, busy_s: float = 5.0
+    path: str | os.PathLike[str], *, table: str = "sessions", now: Callable[[], float] = time.time, busy_s: float = 5.0
 ) -> AbstractAsyncContextManager[SqlStore]:
     """A store in one file, which other processes may have open, too.
 
@@ -38,7 +39,7 @@ def open_sqlite(
     long a write waits for another process. Raises SettingsError if the file or the table cannot be used, StoreDown if
     another process keeps it locked. Leaving the block closes every connection.
     """
-    return _opened(Sqlite(path, tables(table), busy_s), now, must_connect=True)
+    return _opened(Sqlite(os.fspath(path), tables(table), busy_s), now, must_connect=True)
 
 
 def open_postgresql(
@@ -78,9 +79,12 @@ class SqlStore:
     An operation is one transaction in one thread, on a connection that nobody else has meanwhile. Cancelled, the caller
     goes on at once, and the thread gives its connection back when it has finished.
 
-    SQLite: after :meth:`erase` and :meth:`purge` the bytes are gone from the file and from its write-ahead log, unless
-    another process keeps reading for long (then with the next one). What ``Remove`` and the retention delete is
-    overwritten in the file at once, and stays in the log and in parts of the full text index until the next purge.
+    SQLite: after :meth:`erase` no byte is left in the file and in its write-ahead log, unless another process keeps
+    reading from them, the disk has no room for a second copy of the file, or the file is larger than 1 GiB; a warning
+    in the log says so. It takes about 2 s for each 100 MB, and nobody can write meanwhile. What ``Remove`` and the
+    retention delete is overwritten at once, but stays in the write-ahead log and in parts of the full text index until
+    :meth:`purge`; that one writes files up to 256 MiB anew, too, once a day.
+
     PostgreSQL: what is deleted stays in its files until vacuum (autovacuum does it by itself), and in its write-ahead
     log and backups for as long as the server keeps those.
     """
@@ -135,7 +139,7 @@ class SqlStore:
         def work() -> int:
             database = self._database
             count = _transaction(database, lambda db: sql_read.erase(db, database, subject, at, self._now()), LONG_S)
-            database.wipe()
+            database.wipe(thoroughly=True)
             return count
 
         return await self._in_thread(work, self._writers)
@@ -149,7 +153,7 @@ class SqlStore:
                 some = _transaction(database, lambda db: sql_read.purge_some(db, database.tables, now), LONG_S)
                 count += some
             _transaction(database, lambda db: sql_read.purge_rest(db, database, now), LONG_S)
-            database.wipe()
+            database.wipe(thoroughly=False)
             return count
 
         return await self._in_thread(work, self._writers)

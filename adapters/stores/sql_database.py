@@ -59,8 +59,9 @@ class Database(Protocol):
     def forget(self, connection: sa.Connection) -> None:
         """In the transaction that has deleted: take the words out of the full text index, too."""
 
-    def wipe(self) -> None:
-        """After the transaction that has deleted: leave no byte of it, as far as that can be done here."""
+    def wipe(self, *, thoroughly: bool) -> None:
+        """After the transaction that has deleted: leave no byte of it, as far as that can be done here. Not
+        ``thoroughly``: with less effort."""
 
     def cut(self, *, everything: bool = False) -> None:
         """End what has run too long, or all; nothing more begins then. From any thread, at once."""

@@ -116,13 +116,13 @@ class Postgresql:
     def matching(self, words: Sequence[str]) -> sa.ColumnElement[bool]:
         # Literals, as in the index: with parameters in their place the planner would not see that it fits.
         indexed: sa.ColumnElement[str] = sa.literal_column(_indexed(self.tables))
-        asked = sa.func.plainto_tsquery(sa.literal_column("'simple'"), " ".join(words).replace("\0", " "))
+        asked = sa.func.plainto_tsquery(sa.literal_column("'simple'"), " ".join(words))
         return indexed.op("@@", is_comparison=True)(asked) & (self.tables.messages.c.text != sa.literal_column("''"))
 
     def forget(self, connection: sa.Connection) -> None:
         """Vacuum does."""
 
-    def wipe(self) -> None:
+    def wipe(self, *, thoroughly: bool) -> None:
         """Vacuum does."""
 
     def cut(self, *, everything: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from adapters.stores.sql_database import Database
-from adapters.stores.sql_tables import Tables, as_message, as_session, heads, insert_if_new
+from adapters.stores.sql_tables import Tables, as_message, as_session, heads, insert_if_new, storable
 from engine.ports import AuditRow, Found, MessageRow, SessionRow, TraceRow
 
 AUDITS = 10_000
@@ -77,7 +77,7 @@ def search(
     asked = (
         sa.select(messages.session_id, messages.message_id, messages.at, messages.body, messages.text)
         .join(at.sessions, at.sessions.c.session_id == messages.session_id)
-        .where(at.sessions.c.expires_at > now, database.matching(words.split()))
+        .where(at.sessions.c.expires_at > now, database.matching(storable(words).split()))
         .order_by(messages.at.desc(), messages.position.desc())
         .limit(max(limit, 0))
     )

@@ -16,11 +16,14 @@ from adapters.stores import sql_faults
 from adapters.stores.sql_database import Leases
 from adapters.stores.sql_migrate import WrongSchema, migrate
 from adapters.stores.sql_tables import Tables
-from engine.errors import SettingsError
+from engine.errors import SettingsError, StoreDown
 
 READERS = 3
 LIMIT_S = 60.0
 """For one operation: only a disk that hangs takes as long."""
+REWRITE_S = 86_400.0
+REWRITE_MAX_BYTES = 1 << 30
+"""About 20 s on an ordinary disk, during which nobody writes."""
 _PRAGMAS = (
     # What was acknowledged survives the loss of power, too; a commit waits for the disk.
     "PRAGMA synchronous=FULL",
@@ -45,6 +48,7 @@ class Sqlite:
         self.has_full_text = False
         self._path = Path(path)
         self._busy_s = busy_s
+        self._rewritten_at = float("-inf")
         self._leases = Leases(sqlite3.Connection.interrupt)
         self._writer = self._engine(1, "BEGIN IMMEDIATE")
         self._reader = self._engine(READERS, "BEGIN", "PRAGMA query_only=ON")
@@ -93,9 +97,15 @@ class Sqlite:
             # An index of FTS5 only notes down what is deleted, until its parts are merged into one.
             connection.exec_driver_sql(_named(_MERGE, self.tables))
 
-    def wipe(self) -> None:
-        """Empties the write-ahead log, for which nobody may be reading from it: waits for readers a while."""
-        until = time.monotonic() + self._busy_s
+    def wipe(self, *, thoroughly: bool) -> None:
+        """SQLite overwrites what is deleted, but not the copies that it left behind when it moved rows from page to
+        page. Only writing the whole file anew gets rid of them: done each time if ``thoroughly``, else daily."""
+        now = time.monotonic()
+        if thoroughly or now > self._rewritten_at + REWRITE_S:
+            self._rewrite(REWRITE_MAX_BYTES if thoroughly else REWRITE_MAX_BYTES // 4)
+            self._rewritten_at = now
+        # Then the write-ahead log is emptied, for which nobody may be reading from it: waits for readers a while.
+        until = now + self._busy_s
         while not self._checkpoint():
             if time.monotonic() > until:
                 log.warning("store_log_not_emptied", backend=self.backend)
@@ -108,14 +118,31 @@ class Sqlite:
         self._writer.dispose()
         self._reader.dispose()
 
+    def _rewrite(self, max_bytes: int) -> None:
+        size_bytes = self._path.stat().st_size
+        if size_bytes > max_bytes:
+            log.warning("store_not_rewritten", backend=self.backend, why="size", size_bytes=size_bytes)
+            return
+        try:
+            # The copy is made in a file, which has no name, and not in memory; of what is deleted it holds nothing.
+            self._outside("PRAGMA temp_store=FILE")
+            self._outside("VACUUM")
+            self._outside("PRAGMA temp_store=MEMORY")
+        except StoreDown as down:
+            log.warning("store_not_rewritten", backend=self.backend, why=down.why, size_bytes=size_bytes)
+
     def _checkpoint(self) -> bool:
+        busy, _, _ = self._outside("PRAGMA wal_checkpoint(TRUNCATE)")
+        return not busy
+
+    def _outside(self, statement: str) -> tuple[int, ...]:
+        """Of any transaction. The row that it gives, if any."""
         with _told(), self._leases.lease(self._writer, LIMIT_S) as connection:
             cursor = connection.connection.cursor()
             try:
-                busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return tuple(cursor.execute(statement).fetchone() or ())
             finally:
                 cursor.close()
-        return not busy
 
     def _engine(self, size: int, begin: str, *more: str) -> sa.Engine:
         engine = sa.create_engine(
