@@ -444,6 +444,7 @@ def test_good_settings_pass() -> None:
         (WebhookSettings(URL), "a very long pass phrase of many words, and no base64", "WEBHOOK_SECRET"),
         (WebhookSettings(URL), base64.b64encode(b"x" * 23).decode(), "WEBHOOK_SECRET"),
         (WebhookSettings(URL), "é" * 40, "WEBHOOK_SECRET"),
+        (WebhookSettings(URL), "x" * 20 + " " * 4 + "x" * 24, "WEBHOOK_SECRET"),
     ],
 )
 def test_wrong_settings_are_named_and_no_secret_is_repeated(settings: WebhookSettings, secret: str, named: str) -> None:
