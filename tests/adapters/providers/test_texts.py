@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.providers.texts import MAX_CHARS, MAX_PIECES, pieces, readable, received
@@ -52,6 +52,7 @@ def test_an_answer_that_will_not_end_is_ended_with_an_ellipsis() -> None:
     text=st.text(st.sampled_from(["a", " ", "\n", "ä", "\U0001f600", "\0", "\u202e"]), max_size=200),
     times=st.integers(1, 60),
 )
+@settings(deadline=None)
 def test_any_answer_fits_and_can_stand_in_a_document(text: str, times: int) -> None:
     for part in pieces(text * times):
         assert 0 < len(part) <= MAX_CHARS
