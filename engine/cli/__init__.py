@@ -123,7 +123,7 @@ store.command(
     still needs them. Exit code 1 when there was something that no key opens.""",
 )
 store.command(
-    "engine.cli.store:new-key",
+    "engine.cli.store:new_key",
     help="Print a new entry for ENCRYPTION_KEYS. Put it before the others, and it seals from then on.",
 )
 store.command(

@@ -1,0 +1,275 @@
+"""The tools on a store: what they find, what they change, what they hide, and what they say when there is none."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.stored import NUMBER, SAID, Stored, new_store, run
+
+Out = pytest.CaptureFixture[str]
+
+
+def told(out: Out) -> Any:
+    return json.loads(out.readouterr().out)
+
+
+# --- trace and validate -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["id", "CA0123456789", NUMBER, "(500) 555-0006"])
+def test_a_session_is_found_by_its_id_its_call_and_its_caller(name: str, stored: Stored, capsys: Out) -> None:
+    assert stored.run("trace", stored.session_id if name == "id" else name, "--json") == 0
+    report = told(capsys)
+    assert report["session_id"] == stored.session_id
+    assert [exchange["answer"] for exchange in report["exchanges"]] == [SAID[2]]
+
+
+def test_the_timeline_tells_what_was_shown_and_what_came_back_and_hides_numbers(stored: Stored, capsys: Out) -> None:
+    assert stored.run("trace", stored.session_id) == 0
+    out = capsys.readouterr().out
+    for words in ("session_created", "opening_said", "model_asked", "model_answered", "vendor=script", SAID[2]):
+        assert words in out
+    assert "I want tea at ***2000." in out
+    assert stored.run("trace", stored.session_id, "--show-numbers") == 0
+    assert SAID[1] in capsys.readouterr().out
+
+
+def test_a_sound_session_is_valid_and_a_gap_in_what_was_shown_is_not(
+    stored: Stored, tmp_path: Path, capsys: Out
+) -> None:
+    assert stored.run("validate", stored.session_id) == 0
+    assert "in order" in capsys.readouterr().out
+    (tmp_path / "gap").mkdir()
+    broken = new_store(tmp_path / "gap", shows_all=False)
+    assert broken.run("validate", broken.session_id) == 1
+    assert "missing" in capsys.readouterr().out
+    assert broken.run("validate", broken.session_id, "--json") == 1
+    found = told(capsys)
+    assert (found["is_valid"], [problem["rule"] for problem in found["problems"]]) == (False, ["missing"])
+
+
+@pytest.mark.parametrize("command", ["trace", "validate"])
+def test_what_is_not_there_is_a_usage_error_without_the_number(command: str, stored: Stored, capsys: Out) -> None:
+    assert stored.run(command, "+15005559999") == 2
+    said = capsys.readouterr().err
+    assert "there is no session" in said
+    assert "5005559999" not in said
+
+
+# --- history ------------------------------------------------------------------------------------------------
+
+
+def test_history_shows_what_is_known_and_what_was_said(stored: Stored, capsys: Out) -> None:
+    assert stored.run("history", "show", NUMBER) == 0
+    out = capsys.readouterr().out
+    for words in ("caller ***0006", "summary: Wants tea.", "known: drink: tea", "likes Fridays", "e3  caller (voice)"):
+        assert words in out
+    assert "5550006" not in out
+    assert stored.run("history", "show", NUMBER, "--show-numbers") == 0
+    assert f"caller {NUMBER}" in capsys.readouterr().out
+
+
+def test_history_is_searched_and_none_found_is_told_by_the_exit_code(stored: Stored, capsys: Out) -> None:
+    assert stored.run("history", "search", "friday", "--session", stored.session_id, "--json") == 0
+    found = told(capsys)
+    assert [hit["message"]["entry_id"] for hit in found["hits"]] == ["e3", "e2"]
+    assert found["is_complete"] is True
+    assert stored.run("history", "search", "friday", "--limit", "1") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert stored.run("history", "search", "coffee") == 1
+    assert stored.run("history", "search", " ") == 2
+    assert stored.run("history", "search", "tea", "--limit", "0") == 2
+
+
+def test_history_is_exported_as_a_document(stored: Stored, tmp_path: Path, capsys: Out) -> None:
+    assert stored.run("history", "export", NUMBER) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"# Session {stored.session_id}".replace("_", "\\_"))
+    assert "555-010-2000" not in text
+    out = tmp_path / "out.json"
+    assert stored.run("history", "export", NUMBER, "--format", "json", "--out", str(out)) == 0
+    masked = json.loads(out.read_text(encoding="utf-8"))
+    assert masked["messages"][1]["text"] == "I want tea at ***2000."
+    assert stored.run("history", "export", NUMBER, "--format", "json", "--show-numbers") == 0
+    document = told(capsys)
+    assert (document["session"]["number"], document["messages"][1]["text"]) == (NUMBER, SAID[1])
+    assert stored.run("history", "export", NUMBER, "--out", str(tmp_path)) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_an_edited_message_keeps_its_original(stored: Stored, capsys: Out) -> None:
+    assert stored.run("history", "edit", NUMBER, "e3", "On Monday.") == 0
+    assert "the original is kept" in capsys.readouterr().out
+    stored.run("history", "show", NUMBER, "--json")
+    message = told(capsys)["messages"][3]
+    assert (message["text"], message["original"]) == ("On Monday.", SAID[3])
+    assert stored.run("history", "edit", NUMBER, "e9", "On Monday.") == 2
+    assert "no message 'e9'" in capsys.readouterr().err
+    assert stored.run("history", "edit", NUMBER, "e3", " ") == 2
+
+
+def test_a_branch_begins_with_what_came_before_it(stored: Stored, capsys: Out) -> None:
+    assert stored.run("history", "branch", NUMBER, "e2", "--json") == 0
+    branched = told(capsys)
+    assert branched["parent"] == f"{stored.session_id}/e2"
+    stored.run("history", "show", branched["session_id"], "--json", "--show-numbers")
+    assert [message["text"] for message in told(capsys)["messages"]] == list(SAID[:3])
+    assert stored.run("history", "branch", NUMBER, "e9") == 2
+
+
+# --- privacy ------------------------------------------------------------------------------------------------
+
+
+def test_export_gives_all_of_a_caller_and_nothing_of_another(stored: Stored, capsys: Out) -> None:
+    assert stored.run("privacy", "export", "500 555 0006") == 0
+    text = capsys.readouterr().out
+    document = json.loads(text)
+    assert document["number"] == NUMBER
+    assert document["sessions"][0]["messages"][1]["text"] == SAID[1]
+    assert "5550007" not in text
+
+
+def test_deletion_asks_first_and_leaves_no_word(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, capsys: Out, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert stored.run("privacy", "delete", NUMBER) == 1
+    assert "expected --yes" in capsys.readouterr().err
+    assert stored.run("privacy", "delete", NUMBER, "--yes") == 0
+    assert capsys.readouterr().out == "erased ***0006: 1 session\n"
+    assert stored.run("history", "show", NUMBER) == 2
+    capsys.readouterr()
+    assert stored.run("history", "search", "tea", "--json") == 0
+    assert {hit["session_id"] for hit in told(capsys)["hits"]}.isdisjoint({stored.session_id})
+    assert stored.run("privacy", "audit", "--json") == 0
+    audited = told(capsys)
+    assert (audited[0]["by"], audited[0]["what"]) == ("cli", "privacy_delete")
+    assert NUMBER[2:] not in json.dumps(audited)
+    assert stored.run("privacy", "audit") == 0
+    assert "privacy_delete" in capsys.readouterr().out
+
+
+def test_a_terminal_is_asked_for_the_last_digits(stored: Stored, monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("no\n"))
+    assert stored.run("privacy", "delete", NUMBER) == 1
+    monkeypatch.setattr("sys.stdin", Terminal("0006\n"))
+    assert stored.run("privacy", "delete", NUMBER) == 0
+    assert "erased" in capsys.readouterr().out
+
+
+def test_what_is_no_number_is_said(stored: Stored, capsys: Out) -> None:
+    assert stored.run("privacy", "export", "somebody") == 2
+    assert "is no phone number" in capsys.readouterr().err
+
+
+# --- store --------------------------------------------------------------------------------------------------
+
+
+def test_info_tells_where_and_how_much(stored: Stored, tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "j").write_bytes(b"12345")
+    assert stored.run("store", "info", "--json") == 0
+    found = told(capsys)
+    assert (found["kind"], found["sessions"], found["encrypted_with"]) == ("sqlite", 2, [])
+    assert found["journal_bytes"] == 5
+    assert found["where"] == f"store.path '{tmp_path}/s.db'"
+    assert stored.run("store", "info") == 0
+    assert "5 bytes wait" in capsys.readouterr().out
+
+
+def test_a_new_key_seals_what_was_plain_and_the_old_one_can_go(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    assert run("store", "new-key") == 0
+    key = capsys.readouterr().out.strip()
+    monkeypatch.setenv("ENCRYPTION_KEYS", key)
+    assert stored.run("store", "reencrypt") == 0
+    assert f"newly under {key.partition(':')[0]}" in capsys.readouterr().out
+    assert stored.run("store", "reencrypt", "--json") == 0
+    assert told(capsys) | {"sessions": 2, "heads": 0, "messages": 0, "traces": 0, "unreadable": 0} == told_again(
+        stored, capsys
+    )
+    assert stored.run("history", "show", NUMBER) == 0
+    monkeypatch.delenv("ENCRYPTION_KEYS")
+    assert stored.run("history", "show", NUMBER) != 0
+
+
+def told_again(stored: Stored, capsys: Out) -> Any:
+    stored.run("store", "reencrypt", "--json")
+    return told(capsys)
+
+
+def test_migrate_and_purge_say_what_there_is(stored: Stored, capsys: Out) -> None:
+    assert stored.run("store", "migrate") == 0
+    assert "2 sessions" in capsys.readouterr().out
+    assert stored.run("store", "purge", "--json") == 0
+    assert told(capsys) == {"sessions": 0}
+
+
+# --- no store -----------------------------------------------------------------------------------------------
+
+EVERY = [
+    ("trace", "x"),
+    ("validate", "x"),
+    ("history", "show", "x"),
+    ("history", "search", "x"),
+    ("history", "export", "x"),
+    ("history", "edit", "x", "y", "z"),
+    ("history", "branch", "x", "y"),
+    ("privacy", "export", NUMBER),
+    ("privacy", "delete", NUMBER, "--yes"),
+    ("privacy", "audit"),
+    ("store", "info"),
+    ("store", "migrate"),
+    ("store", "reencrypt"),
+    ("store", "purge"),
+]
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_of_a_memory_store_every_tool_says_that_there_is_nothing_to_open(
+    words: tuple[str, ...], tmp_path: Path, capsys: Out
+) -> None:
+    config = tmp_path / "offhook.toml"
+    config.write_text('[store]\nkind = "memory"\n', encoding="utf-8")
+    assert run(*words, "--config", str(config)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("offhook: store.kind: 'memory'")
+    assert "--url" in said
+
+
+def test_a_file_that_is_not_there_is_named_and_not_made(tmp_path: Path, capsys: Out) -> None:
+    config = tmp_path / "offhook.toml"
+    config.write_text(f'[store]\npath = "{tmp_path}/none.db"\n', encoding="utf-8")
+    assert run("store", "info", "--config", str(config)) == 2
+    assert "store.path: there is no file" in capsys.readouterr().err
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_server_that_is_not_there_is_named_by_its_settings(tmp_path: Path, capsys: Out) -> None:
+    pytest.importorskip("psycopg")
+    url = "postgresql://offhook@127.0.0.1:1/offhook"
+    config = tmp_path / "offhook.toml"
+    config.write_text(f'[store]\nkind = "postgresql"\nurl = "{url}"\n', encoding="utf-8")
+    assert run("store", "info", "--config", str(config)) == 1
+    assert f"store.url '{url}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_help_is_worth_reading(words: tuple[str, ...], capsys: Out) -> None:
+    commands = [word for word in words if word.isalpha() and len(word) > 1][:2]
+    from engine.cli import app
+
+    app([*commands, "--help"], result_action="return_value")
+    text = " ".join(capsys.readouterr().out.split())
+    for odd in ("--no-", "--empty-", "default: ()", 'default: ""', "default: False"):
+        assert odd not in text
+    assert len(text) > 200
