@@ -76,21 +76,15 @@ def well_formed(messages: Sequence[Message], limits: ContextLimits) -> list[Rule
     return broken
 
 
-def has_second_opening(messages: Sequence[Message], history: Iterable[Entry]) -> bool:
+def has_second_opening(messages: Sequence[Message], history: Sequence[Entry]) -> bool:
     """The opening was said twice in the history, or is shown twice."""
-    opening, openings = "", 0
-    agents_words = []
-    for entry in history:
-        if entry.role is Role.AGENT:
-            agents_words.append(entry.text)
-            if entry.is_opening:
-                opening, openings = opening or entry.text, openings + 1
-    if openings > 1:
-        return True
-    if not opening:
-        return False
-    shown = sum(_times_shown(message, opening) for message in messages)
-    return agents_words.count(opening) > 1 or shown > 1
+    openings = [entry.text for entry in history if entry.is_opening]
+    if len(openings) != 1:
+        return len(openings) > 1
+    (opening,) = openings
+    # Also when the agent says it as an answer, and nobody has marked it.
+    said = sum(entry.text == opening for entry in history if entry.role is Role.AGENT)
+    return said > 1 or sum(_times_shown(message, opening) for message in messages) > 1
 
 
 def shows(shown: str, full: str, max_chars: int) -> bool:

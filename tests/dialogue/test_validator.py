@@ -200,9 +200,10 @@ def test_a_look_at_a_context_costs_next_to_nothing() -> None:
     assert judged(context, entries, limits) == []
 
     def took_s() -> float:
-        began = time.perf_counter()
-        for _ in range(100):
+        began = time.thread_time()
+        for _ in range(20):
             judged(context, entries, limits)
-        return (time.perf_counter() - began) / 100
+        return (time.thread_time() - began) / 20
 
-    assert min(took_s() for _ in range(5)) < 100e-6
+    # The best of many: whatever else this machine does is not what is measured.
+    assert min(took_s() for _ in range(30)) < 100e-6

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.dialogue.context import ContextFormat, ContextLimits, build_context
@@ -207,6 +207,7 @@ def test_a_welcome_back_in_other_words_is_no_second_opening() -> None:
     ),
     st.sampled_from(TraceWhat),
 )
+@settings(max_examples=40)
 def test_a_trace_of_any_content_makes_a_report(fields: dict[str, object], what: TraceWhat) -> None:
     told = a_good_one()
     told.traces += [TraceEvent(told.at, what, fields), TraceEvent(told.at, TraceWhat.MODEL_ANSWERED, fields)]
