@@ -38,6 +38,7 @@ class Shelf:
         self._operation_s = operation_s
         self._index_key = b""
         self._is_open = False
+        """After a failure it is looked at anew: a store may come back without what it held."""
         self._sealing: Sealing | None = None
         self._logged: dict[str, None] = {}
 
@@ -68,12 +69,12 @@ class Shelf:
             raise StoreDown("error", "none of ENCRYPTION_KEYS opens its index key") from None
 
     @contextmanager
-    def watched(self, op: StoreOp) -> Iterator[None]:
-        """One operation: timed, counted, and StoreDown after ``operation_s``."""
+    def watched(self, op: StoreOp, *, at_least_s: float = 0.0) -> Iterator[None]:
+        """One operation: timed, counted, and StoreDown after ``operation_s``, or ``at_least_s`` if that is longer."""
         backend = self.store.backend
         began_at_s = trio.current_time()
         try:
-            with trio.fail_after(self._operation_s):
+            with trio.fail_after(max(self._operation_s, at_least_s)):
                 yield
         except StoreDown as exc:
             self._failed(op, exc.why)
@@ -81,12 +82,14 @@ class Shelf:
         except trio.TooSlowError:
             self._failed(op, "timeout")
             raise StoreDown("timeout") from None
+        except trio.Cancelled:
+            self._is_open = False
+            raise
         finally:
             took_s = trio.current_time() - began_at_s
             self._metrics.store_operation_duration_seconds.labels(backend=backend, op=op).observe(took_s)
 
     def _failed(self, op: StoreOp, why: str) -> None:
-        # It may come back without what it held: the index key is looked at anew.
         self._is_open = False
         self._metrics.store_errors_total.labels(backend=self.store.backend, op=op, error=why).inc()
 

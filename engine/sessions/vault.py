@@ -35,13 +35,16 @@ __all__ = ["AuditEvent", "Reencrypted", "SearchResult", "Vault"]
 
 ALL = 1_000_000
 """Messages of one session: more than any retention allows."""
+LONG_S = 60.0
+"""For what goes through a whole store: erasing and purging."""
 MAX_ATTEMPTS = 8
 """At changing what somebody else is changing too."""
 
 
 class Vault:
-    """Everything raises StoreDown when the store does not do its part within ``operation_s``, or when its index key
-    does not open with the keys there are. It opens the store when first used: the engine starts without one."""
+    """Everything raises StoreDown when the store does not do its part within ``operation_s`` (erasing and purging
+    have a minute), or when its index key does not open with the keys there are. It opens the store when first used: the
+    engine starts without one."""
 
     def __init__(
         self,
@@ -168,7 +171,7 @@ class Vault:
         """Everything of a number in E.164, and what is still on its way of a session begun by ``at`` (Unix seconds).
         Returns how many sessions there were."""
         sealing = await self._shelf.open()
-        with self._shelf.watched(StoreOp.ERASE):
+        with self._shelf.watched(StoreOp.ERASE, at_least_s=LONG_S):
             return await self._shelf.store.erase(sealing.subject(number), at)
 
     async def sessions(self, after: str = "", *, limit: int = 100) -> list[Stored]:
@@ -193,7 +196,7 @@ class Vault:
 
     async def purge(self, now: float | None = None) -> int:
         """Let go of what has expired by ``now`` (Unix seconds). Returns how many sessions."""
-        with self._shelf.watched(StoreOp.ERASE):
+        with self._shelf.watched(StoreOp.ERASE, at_least_s=LONG_S):
             return await self._shelf.store.purge(self._now() if now is None else now)
 
     # --- audit ----------------------------------------------------------------------------------------------
