@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.stores.memory import MemoryStore
+from adapters.stores.redis import open_redis
 from adapters.stores.sql import open_postgresql, open_sqlite
 from engine.ports import Append, MessageRow, RecordStore, SessionRow, TraceRow, Write, Written
 from tests.fakes.servers import RedisServer
@@ -62,8 +63,6 @@ def postgresql_bench(url: str) -> Bench:
 
 
 def redis_bench(server: RedisServer) -> Bench:
-    from adapters.stores.redis import open_redis
-
     clock = Clock()
     return Bench("redis", clock, lambda: open_redis(server.host, server.port, prefix="sessions", now=clock))
 

@@ -18,6 +18,7 @@ from engine.ports import (
     Rekey,
     Remove,
     Replace,
+    Write,
     Written,
 )
 from tests.contract.benches import DAY_S, T0, Bench, Rows, ids, message, trace, written
@@ -314,7 +315,7 @@ async def test_from_its_expiry_on_a_session_is_not_there(bench: Bench, store: Re
     assert await store.traces("s1") == []
     assert await store.search("word") == []
     assert [row.session_id for row in await store.scan(limit=1)] == ["s2"]
-    late = [ANNA.append(1), Replace("s1", message(1, b"x"), text.body), Rekey("s1", "k9"), Remove("s1")]
+    late: list[Write] = [ANNA.append(1), Replace("s1", message(1, b"x"), text.body), Rekey("s1", "k9"), Remove("s1")]
     assert await store.write(late) == [Gone()] * 4
 
 

@@ -37,6 +37,7 @@ class Server:
         self._command = list(command)
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_paused = False
 
     @property
     def pid(self) -> int:
@@ -71,13 +72,13 @@ class Server:
 
     def pause(self) -> None:
         """From here on it takes connections and answers nothing."""
-        for pid in (self.pid, *self._children()):
-            os.kill(pid, signal.SIGSTOP)
+        self._is_paused = True
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        if self.is_running:
-            for pid in (self.pid, *self._children()):
-                os.kill(pid, signal.SIGCONT)
+        if self._is_paused:
+            self._is_paused = False
+            self._signal_all(signal.SIGCONT)
 
     def restore(self) -> None:
         """Running, whatever was done to it."""
@@ -90,6 +91,11 @@ class Server:
         self.resume()
         self._process.send_signal(how)
         self._process.wait(STOP_S)
+
+    def _signal_all(self, what: signal.Signals) -> None:
+        for pid in (self.pid, *self._children()) if self.is_running else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, what)
 
     def _children(self) -> list[int]:
         found = subprocess.run(["pgrep", "-P", str(self.pid)], capture_output=True, check=False)
