@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-import trio
 
 from engine.errors import StoreDown
 from engine.sessions.codec import AuditEvent
@@ -64,11 +63,8 @@ class Privacy:
         sessions = []
         for one in stored:
             traces = await self._vault.traces(one.record.session_id)
-            # One at a time: however many there are, calls are served in between.
-            sessions.append(
-                session_document(one, with_number=True) | {"trace": [msgspec.to_builtins(event) for event in traces]}
-            )
-            await trio.lowlevel.checkpoint()
+            document = session_document(one, with_number=True)
+            sessions.append(document | {"trace": [msgspec.to_builtins(event) for event in traces]})
         await self._note(number, by, EXPORTED, f"{len(sessions)} sessions")
         return {
             "schema": SCHEMA,
