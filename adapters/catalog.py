@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
+import trio
+
 from adapters.models.script import Script, load_script
 from adapters.models.scripted import open_model
 from engine.dialogue.recollection import recollect
@@ -53,7 +55,8 @@ class EmbeddedAgent:
         return open_model(self._script, call_id=session.call_id)
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
-        return recollect(messages, before)
+        # Some milliseconds of computing for a long conversation: not on the event loop.
+        return await trio.to_thread.run_sync(recollect, messages, before)
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         return self._speech.clip(text, format)

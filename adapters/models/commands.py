@@ -77,10 +77,9 @@ def asks_what_is_known(said: str) -> bool:
     return len(said.split()) <= _LONGEST_QUESTION_WORDS and mentions_any(said, _KNOWN)
 
 
-def goes_on(text: str, said: str) -> bool:
-    """Wants to go on with what was begun: in words, or with a plain yes."""
-    words = len(said.split())
-    return (words <= _LONGEST_QUESTION_WORDS and mentions_any(said, _GO_ON)) or answers_offer(text, said) is True
+def goes_on(said: str) -> bool:
+    """Wants to go on with what was begun."""
+    return _is_short(said) and mentions_any(said, _GO_ON)
 
 
 def resets(said: str) -> bool:

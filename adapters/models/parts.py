@@ -17,6 +17,9 @@ class SlotType(StrEnum):
     TIME = "time"
     NUMBER = "number"
     PHONE = "phone"
+    CODE = "code"
+    """A number read out digit by digit, or written with letters: ``4711``, ``SKU-4471``. Unasked it is taken behind the
+    slot's name: "case 4711"."""
     CHOICE = "choice"
     YES_NO = "yes_no"
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from adapters.models.commands import asks_again, asks_for_help, asks_for_history, asks_to_repeat, asks_what_is_known
+from adapters.models.commands import (
+    asks_again,
+    asks_for_help,
+    asks_for_history,
+    asks_to_repeat,
+    asks_what_is_known,
+    goes_on,
+)
 from adapters.models.parts import Derived, Slot
 from adapters.models.script import Script
 from adapters.models.spoken import mentions, plain
@@ -16,19 +23,24 @@ MOST_REQUESTS = 3
 """Told of a history that is asked for: it is spoken."""
 MOST_FACTS = 2
 HISTORY_CHARS = 450
+LEAST_REQUESTS = 2
+"""With fewer, other words of the caller are told too."""
 LEAST_WORDS = 2
 """Fewer are no request: "yes", "hello"."""
 
 
-def asked_for(script: Script, text: str) -> Slot | Derived | None:
-    """The slot whose value the caller wants to know: what is asked for in more words than any errand."""
+def asked_for(script: Script, text: str, *, only: bool = False) -> Slot | Derived | None:
+    """The slot whose value the caller wants to know: what is asked for in more words than any errand.
+
+    ``only``: nothing else may be said, because anything would be an answer.
+    """
     said = plain(text)
     words, found = 0, None
     for item in (item for intent in script.intents.values() for item in intent.named):
         most = max((len(plain(phrase).split()) for phrase in item.recall if mentions(said, phrase)), default=0)
         if most > words:
             words, found = most, item
-    if found is None:
+    if found is None or (only and words < len(said.split()) - 1):
         return None
     errand = script.matcher.by_keyword(text)
     return found if errand is None or words >= errand[1] else None
@@ -56,10 +68,15 @@ def history(script: Script, state: State, context: Context) -> str:
     """The last things the caller asked for, and what came of them."""
     log = list(state.log[-MOST_REQUESTS:])
     is_open = state.intent or (state.suspended.intent if state.suspended else None)
-    told = [_request(script, item, is_open is not None and item.intent == is_open.name) for item in log]
-    if len(log) < LEAST_WORDS:
-        earlier = [text for text in requests_in(context) if not any(_same(text, item.text) for item in log)]
-        told = [_quoted(text) for text in earlier[-MOST_REQUESTS:]] + told
+    requests = {item.text: _request(script, item, is_open is not None and item.intent == is_open.name) for item in log}
+    told = list(requests.values())
+    if len(log) < LEAST_REQUESTS:
+        seen = [
+            (text, next((told for start, told in requests.items() if _same(text, start)), ""))
+            for text in requests_in(context)
+        ]
+        out_of_sight = [text for text in told if text not in (known for _, known in seen)]
+        told = [*out_of_sight, *(known or _quoted(text) for text, known in seen)][-MOST_REQUESTS:]
     said = " ".join(told)
     told = [fact for fact in _facts(context)[-MOST_FACTS:] if fact.rstrip(".") not in said] + told
     return _within(script.lines.history, told) if told else script.lines.no_history
@@ -75,7 +92,7 @@ def _is_about_talk(said: str) -> bool:
     return any(is_one(said) for is_one in _ABOUT_TALK)
 
 
-_ABOUT_TALK = (asks_again, asks_to_repeat, asks_for_history, asks_what_is_known, asks_for_help)
+_ABOUT_TALK = (asks_again, asks_to_repeat, asks_for_history, asks_what_is_known, asks_for_help, goes_on)
 
 
 def _request(script: Script, item: Request, is_open: bool) -> str:

@@ -160,7 +160,7 @@ class ScriptedModel:
         if asks_what_is_known(said):
             return self._told(all_known(script, state, self._context))
         takes_all = state.expected is not None and state.expected.type is SlotType.TEXT
-        item = None if takes_all else asked_for(script, text)
+        item = asked_for(script, text, only=takes_all)
         return self._recall(item, text) if item else []
 
     def _open_question(self, text: str) -> list[ReplyPart]:
@@ -172,7 +172,8 @@ class ScriptedModel:
         answer = answers_offer(text, plain(text))
         if answer is False and self._state.offered_more:
             return self._start(self._script.intents[self._script.lines.farewell], "")
-        if answer is True or resets(plain(text)):
+        is_greeting = bool(plain(text)) and not after_greeting(plain(text))
+        if answer is True or is_greeting or resets(plain(text)):
             return [self._script.lines.ask]
         return self._not_understood(self._script.lines.unclear)
 
@@ -181,7 +182,7 @@ class ScriptedModel:
         errand = self._script.matcher.by_keyword(after_greeting(plain(text)))
         if errand and errand[0] != form.intent.name:
             return self._start(self._script.intents[errand[0]], text)
-        if not (errand or is_keys(text)) and goes_on(text, plain(text)):
+        if not (errand or is_keys(text)) and (goes_on(plain(text)) or answers_offer(text, plain(text))):
             return self._resume(form, self._script.lines.go_on)
         waiting, slot = self._state, self._open(form)
         is_open = slot is not None and slot.type is SlotType.TEXT  # which anything would fit
@@ -208,6 +209,8 @@ class ScriptedModel:
         if leaves(said, free_text=slot is not None and slot.type is SlotType.TEXT):
             other = self._other_intent(text, SURE_WORDS)
             return self._start(other, text) if other and (other.slots or other.hang_up) else self._leave(intent)
+        if slot is not None and slot.type is not SlotType.YES_NO and goes_on(said):
+            return [self._with_question(self._script.lines.go_on)]
         if self._state.is_confirming or slot is None:
             return self._on_confirmation(intent, text)
         return self._on_answer(intent, slot, text)
@@ -239,7 +242,7 @@ class ScriptedModel:
         if refusal:
             return [refusal]
         if self._state.values != before:  # "no, at eleven"
-            return [self._ask_to_confirm(intent)]
+            return self._next(intent)
         answer = yes_or_no(plain(text))
         if answer is True:
             return self._complete(intent)
@@ -285,6 +288,7 @@ class ScriptedModel:
     def _next(self, intent: Intent) -> list[ReplyPart]:
         slot = self._state.expected
         if slot is not None:
+            self._state = replace(self._state, is_confirming=False)
             return [self._filled(slot.prompt)]
         if intent.confirm:
             return [self._ask_to_confirm(intent)]
@@ -353,7 +357,9 @@ class ScriptedModel:
         self._items.append(MemoryItem(MemoryKind.FACT, fact))
         if intent.preference:
             self._items.append(MemoryItem(MemoryKind.PREFERENCE, self._filled(intent.preference)))
-        known = {name: value for name, value in {**state.known, **values}.items() if name not in intent.forgets}
+        stale = {*intent.forgets, *(item.name for item in intent.named)}
+        known = {name: value for name, value in state.known.items() if name not in stale}
+        known |= {name: value for name, value in values.items() if name not in intent.forgets}
         self._state = state.came(intent.name, fact if intent.fact else answer).at_rest(offered_more=True, known=known)
         return [answer, HangUp()] if intent.hang_up else [f"{answer} {self._script.lines.anything_else}"]
 

@@ -14,6 +14,7 @@ from adapters.models.spoken import digits_of, is_keys, mentions_any, number_of, 
 
 LEAST_DIGITS = 6
 """Fewer are no telephone number."""
+_WRITTEN_CODE = re.compile(r"\b(?:[A-Za-z]{1,8}-?)?\d{2,}[\w-]*")
 _OWN_NUMBER = re.compile(r"\b(?:number|phone|telephone|mobile|reach me|call me)\b")
 
 
@@ -40,6 +41,8 @@ def read_slot(slot: Slot, text: str, today: date, *, asked: bool = True) -> Valu
         return _name(text, asked=asked)
     if slot.type is SlotType.PHONE:
         return _phone(text, asked=asked)
+    if slot.type is SlotType.CODE:
+        return _code(slot, text, asked=asked)
     return _READERS[slot.type](text) if asked else None
 
 
@@ -98,6 +101,21 @@ def _phone(text: str, *, asked: bool) -> Value | None:
         return None
     digits = digits_of(said)
     return Value(_read_out(digits)) if len(digits) >= LEAST_DIGITS else None
+
+
+def _code(slot: Slot, text: str, *, asked: bool) -> Value | None:
+    if not asked:
+        label = rf"\b{re.escape(slot.name)}(?: number| no)?(?: is)?[ .:#]+"
+        found = re.search(label, text, re.IGNORECASE)
+        text = text[found.end() :] if found else ""
+        first = plain(text).split()[:1]
+        if not first or not (digits_of(first[0]) or _WRITTEN_CODE.match(text)):
+            return None
+    written = _WRITTEN_CODE.search(text)
+    said = plain(text)
+    is_number = not {"hundred", "thousand"}.isdisjoint(said.split())
+    code = written.group().upper() if written else str(number_of(said) or "") if is_number else digits_of(said)
+    return Value(code) if code else None
 
 
 def _number(text: str) -> Value | None:

@@ -96,7 +96,8 @@ class State:
     def asked(self, text: str, intent: str, came: str = "") -> State:
         """The caller wants something."""
         request = Request(_cut(text, LOG_CHARS), intent, _cut(came, LOG_CHARS))
-        return replace(self, request=text[:REQUEST_CHARS], log=(*self.log, request)[-LOG_LENGTH:])
+        log = [item for item in self.log if (item.text, item.intent) != (request.text, intent)]
+        return replace(self, request=text[:REQUEST_CHARS], log=(*log, request)[-LOG_LENGTH:])
 
     def came(self, intent: str, came: str) -> State:
         """What was asked for last with this intent has ended so."""

@@ -95,6 +95,8 @@ class _Hint(Enum):
     NAME = 6
     NOT = 7
     TIME = 8
+    SPOKEN = 9
+    AMOUNT = 10
 
 
 def _hints(text: str) -> set[_Hint]:
@@ -103,9 +105,15 @@ def _hints(text: str) -> set[_Hint]:
     if "@" in text:
         hints.add(_Hint.AT)
     if _FIGURE.search(text):
-        hints |= {_Hint.DIGIT, _Hint.NUMBER, _Hint.DATE, _Hint.TIME}
+        hints |= {_Hint.DIGIT, _Hint.NUMBER}
+        if _ORDINAL_FIGURE.search(text):
+            hints.add(_Hint.DATE)
+    if _SYMBOL.search(text):
+        hints.add(_Hint.AMOUNT)
     if _LATER_CAPITAL.search(text):
         hints.add(_Hint.CAPITAL)
+    if _Hint.SPOKEN in hints:
+        hints.add(_Hint.NUMBER)
     if _Hint.NUMBER in hints:
         hints.add(_Hint.TIME)
     return hints
@@ -113,6 +121,8 @@ def _hints(text: str) -> set[_Hint]:
 
 _WORD = re.compile(r"[a-z']+")
 _FIGURE = re.compile(r"\d")
+_ORDINAL_FIGURE = re.compile(r"\d(?:st|nd|rd|th)\b")
+_SYMBOL = re.compile("[$€£¥%]")
 _LATER_CAPITAL = re.compile(r"(?<=[\w,'\u2019] )[^\W\d_a-z][^\W\d_A-Z]")
 
 
@@ -135,11 +145,12 @@ _LABEL = _any_of(
     "confirmation room flat apartment gate flight train size category chapter heading code permit licence license "
     "passport form claim contract sku"
 )
-_MONEY = _any_of("dollars? pounds? euros? cents? pence usd eur gbp francs? yen rupees? percent")
-_MEASURE = _any_of(
+_AMOUNTS = (
+    "dollars? pounds? euros? cents? pence usd eur gbp francs? yen rupees? percent "
     "kg kilos? grams? km metres? meters? miles? cm mm inch(?:es)? litres? liters? hours? minutes? days? weeks? months? "
     "years?"
 )
+_OF_WHAT = _any_of(_AMOUNTS)
 
 
 # --- what is found by its form ------------------------------------------------------------------------------
@@ -161,22 +172,25 @@ _dates_in_figures = _by_form(FactKind.DATE, r"\b\d{4}-\d\d-\d\d\b", r"\b\d{1,2}[
 _amounts = _by_form(
     FactKind.AMOUNT,
     r"[$€£¥] ?\d+(?:[.,]\d+)*(?: ?(?:k|thousand|million)\b)?",
-    rf"\b{_NUMBER} ?(?:%|(?:{_MONEY}|{_MEASURE})\b)",
+    rf"\b{_NUMBER} ?(?:%|{_OF_WHAT}\b)",
 )
 _phones = _by_form(
     FactKind.PHONE,
     r"(?<![\w.])\+?\(?\d(?:(?:[ ().-]|, ){0,2}\d){6,14}\b",
+)
+_spoken_phones = _by_form(
+    FactKind.PHONE,
     rf"\b{_DIGIT}(?:(?:,? |-){_DIGIT}\b){{5,14}}",
 )
 _codes = _by_form(
     FactKind.CODE,
     rf"\b{_LABEL}(?: (?:number|no|code|id|is))*\.?:? ?#? ?(?=[\w./-]*\d)\w+(?:[-./]\w+)*",
-    rf"\b{_LABEL} (?:number|code|id)(?: is)?:? {_DIGIT}(?:,? {_DIGIT}\b)+",
     r"\b[a-z]{1,8}-?\d[\w-]*\b",
     r"\b[a-z]{2,8}(?:-[a-z]{1,8})?-\w*\d[\w-]*\b",
     r"\b\d+(?-i:[A-Z])[a-z0-9]*\d\w*\b",
     r"#\d+\b",
 )
+_spoken_codes = _by_form(FactKind.CODE, rf"\b{_LABEL} (?:number|code|id)(?: is)?:? {_DIGIT}(?:,? {_DIGIT}\b)+")
 _dates = _by_form(
     FactKind.DATE,
     rf"\b(?:(?:next |this |on )?{_DAY},? (?:the )?)?(?:{_ORDINAL}|\d{{1,2}}) (?:of )?{_MONTH}(?:,? \d{{4}})?",
@@ -302,10 +316,12 @@ _FINDERS: tuple[tuple[_Hint, Callable[[str], Iterator[Fact]]], ...] = (
     (_Hint.AT, _emails),
     (_Hint.DIGIT, _dates_in_figures),
     (_Hint.NAME, _own_names),
-    (_Hint.NUMBER, _amounts),
+    (_Hint.AMOUNT, _amounts),
     (_Hint.DIGIT, _places),
-    (_Hint.NUMBER, _phones),
-    (_Hint.NUMBER, _codes),
+    (_Hint.DIGIT, _phones),
+    (_Hint.SPOKEN, _spoken_phones),
+    (_Hint.DIGIT, _codes),
+    (_Hint.SPOKEN, _spoken_codes),
     (_Hint.DATE, _dates),
     (_Hint.TIME, _times),
     (_Hint.CAPITAL, _proper_names),
@@ -313,7 +329,8 @@ _FINDERS: tuple[tuple[_Hint, Callable[[str], Iterator[Fact]]], ...] = (
 )
 """The first to find something keeps it."""
 _HINT_WORDS = {
-    _Hint.NUMBER: words(f"{UNITS} oh double triple"),
+    _Hint.SPOKEN: words(f"{UNITS} oh double triple"),
+    _Hint.AMOUNT: words(_AMOUNTS.replace("?", "")) | words(_AMOUNTS.replace("s?", "").replace("(?:es)?", "")),
     _Hint.DATE: words(f"{MONTHS} {WEEKDAYS} {ORDINALS} tomorrow yesterday week weeks month months year day days")
     | {f"{day}s" for day in WEEKDAYS.split()},
     _Hint.TIME: words("noon midday midnight"),

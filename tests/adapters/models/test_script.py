@@ -83,7 +83,11 @@ def test_fixed_phrases_hold_nothing_of_a_caller(file: Path) -> None:
         ('prompt = "Which size?"', "prompt = 3", r"intents\[0\]\.slots\[0\]\.prompt: expected text"),
         ('reprompt = "Small or large?"', "", r"slots\[0\]\.reprompt: expected text, and it is missing"),
         ("hang_up = true", 'hang_up = "yes"', r"intents\[1\]\.hang_up: expected true or false"),
-        ("hang_up = true", "hangup = true", r"intents\[1\]\.hangup: expected one of answer, answers, answers_by, confirm"),
+        (
+            "hang_up = true",
+            "hangup = true",
+            r"intents\[1\]\.hangup: expected one of answer, answers, answers_by, confirm",
+        ),
         (
             '"One {size} coming',
             '"One {colour} coming',
