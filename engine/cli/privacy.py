@@ -17,6 +17,7 @@ from engine.cli.tools import (
     Json,
     Tools,
     Url,
+    counted,
     number_in,
     on_store,
     open_api,
@@ -84,7 +85,7 @@ def delete(
         if json_output:
             print_json({"sessions": count}, show_numbers=False)
         else:
-            print(f"erased {mask_number(e164)}: {count} session{'' if count == 1 else 's'}")
+            print(f"erased {mask_number(e164)}: {counted(count, 'session')}")
         return 0
 
     async def work(tools: Tools) -> int:

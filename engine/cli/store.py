@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.cli.tools import SCAN_PAGE, Config, Json, Tools, on_store, print_json, where
+from engine.cli.tools import SCAN_PAGE, Config, Json, Tools, counted, on_store, print_json, where
 from engine.sessions.export import utc
 from engine.sessions.keyring import KeyRing
 from engine.sessions.keyring import new_key as make_key
@@ -52,7 +52,7 @@ def migrate(*, config: Config = None, json_output: Json = False) -> int:
         if json_output:
             print_json({"sessions": sessions}, show_numbers=True)
         else:
-            print(f"{where(tools.settings)}: the schema is this program's, {sessions} sessions")
+            print(f"{where(tools.settings)}: the schema is this program's, {counted(sessions, 'session')}")
         return 0
 
     return on_store(config, work)
@@ -97,7 +97,7 @@ def purge(*, config: Config = None, json_output: Json = False) -> int:
         if json_output:
             print_json({"sessions": count}, show_numbers=True)
         else:
-            print(f"{count} expired sessions are gone")
+            print(f"gone: {counted(count, 'expired session')}")
         return 0
 
     return on_store(config, work)
@@ -149,7 +149,7 @@ def _show_info(found: dict[str, object]) -> None:
 
 def _show_reencrypted(done: Reencrypted, keys: KeyRing) -> None:
     seal = f"under {keys.ids[0]}" if keys.ids else "plain, because ENCRYPTION_KEYS is empty"
-    print(f"{done.sessions} sessions looked at; {_sealed(done)} records are newly {seal}")
+    print(f"{counted(done.sessions, 'session')} looked at, {counted(_sealed(done), 'record')} newly {seal}")
     notes = {
         "sessions that could not be read before are back": done.restored,
         "sessions that could not be read before are found by their number only": done.aside,

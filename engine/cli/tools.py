@@ -95,7 +95,7 @@ def on_store(config: Path | None, work: Callable[[Tools], Awaitable[int]]) -> in
 
     Raises SettingsError, NotThere, StoreDown.
     """
-    configure_logs(level="error")
+    configure_logs(level="critical")  # what goes wrong is told in the command's own words
     return trio.run(_on_store, load_settings(config), work)
 
 
@@ -192,6 +192,10 @@ def print_json(value: object, *, show_numbers: bool) -> None:
 
 def masked(text: str, *, show_numbers: bool) -> str:
     return text if show_numbers else mask_text(text, limit=len(text) + 1)
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _masked(name: str, value: Any) -> Any:

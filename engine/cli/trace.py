@@ -17,6 +17,7 @@ from engine.cli.tools import (
     Tools,
     Url,
     context_limits,
+    counted,
     find_over,
     on_store,
     open_api,
@@ -86,7 +87,8 @@ def _show(report: Report) -> None:
         print(f"{problem.rule:<16} {_place(problem)}{f': {problem.detail}' if problem.detail else ''}")
     asked = len(report.exchanges)
     verdict = "in order" if report.is_ok else f"{len(report.problems)} found wrong"
-    print(f"session {report.session_id}: {report.turns} turns, {asked} requests to models, {verdict}")
+    counts = f"{counted(report.turns, 'turn')}, {counted(asked, 'request')} to models"
+    print(f"session {report.session_id}: {counts}, {verdict}")
 
 
 def _place(problem: Problem) -> str:
