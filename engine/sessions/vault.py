@@ -20,7 +20,7 @@ from engine.dialogue.history import Entry, TraceEvent
 from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.observe.metrics import Metrics
-from engine.ports import Append, Conflict, Found, RecordStore, Remove, Replace, SessionRow, Written
+from engine.ports import Append, Conflict, Found, MessageRow, RecordStore, Remove, Replace, SessionRow, Written
 from engine.sessions import merging, searching
 from engine.sessions.codec import AuditEvent
 from engine.sessions.keyring import KeyRing, Unreadable
@@ -219,6 +219,23 @@ class Vault:
             except Unreadable as exc:
                 self._shelf.unreadable("audit", exc)
         return events
+
+    # --- rows that others write -----------------------------------------------------------------------------
+
+    @property
+    def is_encrypting(self) -> bool:
+        return self._shelf.keys.is_encrypting
+
+    async def rows(
+        self, record: SessionRecord, entries: Sequence[Entry], *, expires_from: float
+    ) -> tuple[SessionRow, list[MessageRow]]:
+        """A session that has never been stored, as it will be: for a store that takes it over from elsewhere. It is
+        kept for a whole TTL from ``expires_from`` (Unix seconds) on."""
+        sealing = await self._shelf.open()
+        head = sealing.head(record, 0)
+        expires_at = head.expires_at - record.last_at + expires_from
+        messages = [sealing.message(record.session_id, entry) for entry in entries]
+        return replace(head, expires_at=max(expires_at, head.expires_at)), messages
 
     # --- keys -----------------------------------------------------------------------------------------------
 
