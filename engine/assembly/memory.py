@@ -84,6 +84,16 @@ class Remembering:
             log.info("encryption_keys_exchanged")
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsent:
+    """Events that wait to be sent out, as one of those who have to forget a number."""
+
+    webhooks: Webhooks
+
+    async def forget(self, number: str) -> None:
+        self.webhooks.forget(number)
+
+
 @asynccontextmanager
 async def remembering(
     settings: Settings,
@@ -99,7 +109,7 @@ async def remembering(
         vault = _vault(store, keys, settings, metrics, now)
         path = settings.store.journal if settings.store.kind != "memory" else ""
         journal = Journal(Path(path), keys, max_bytes=settings.store.journal_max_bytes) if path else None
-        writer = Writer(vault, journal, metrics, operation_s=settings.store.operation_s, now=now)
+        writer = Writer(vault, journal, metrics, operation_s=settings.store.operation_s)
         webhooks = Webhooks(settings.webhooks, settings.secrets.webhook_secret, metrics, now=now)
         around = Around(
             settings.sessions,
@@ -113,7 +123,7 @@ async def remembering(
         )
         sessions = Sessions(around, settings, agents)
         history = History(vault, sessions)
-        privacy = Privacy(vault, [sessions, writer, webhooks], now=now)
+        privacy = Privacy(vault, [sessions, writer, _Unsent(webhooks)], now=now)
         if not keys.is_encrypting:
             log.warning("store_not_encrypted", kind=store.backend, see="ENCRYPTION_KEYS")
         yield Remembering(store, vault, writer, webhooks, sessions, history, privacy, keys, key_file)

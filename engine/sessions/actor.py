@@ -207,6 +207,10 @@ class Session:
         """The next turn is this agent's. Raises StoreDown."""
         await self._mailbox.ask(lambda answer: _HandOver(agent, answer))
 
+    async def catch_up(self) -> None:
+        """Until it has taken what it was told before, and read what others have changed. Raises MailboxClosed."""
+        await self._mailbox.ask(_Refresh)
+
     def changed(self) -> None:
         """Somebody has edited what is stored."""
         self._pages.is_stale = True
@@ -304,8 +308,7 @@ class Session:
                 text.answer.fail(self._as_known(exc))
 
     async def _answered(self, text: _Text) -> TurnAnswer:
-        if self._pages.is_stale:
-            await self._mailbox.ask(_Refresh)
+        await self.catch_up()
         record = self.record
         answer, turn = await Answering(self._around, record, self.entries, text.modality).answer(text.text, text.agent)
         await self._mailbox.ask(lambda stored: _Acknowledge(turn, record.session_id, stored))

@@ -129,9 +129,12 @@ class Sessions:
         key = caller_key(number) if scope is Scope.CALLER else stream_key(call.stream_id)
         who = _Who(key, scope, call.agent, Modality.VOICE, number)
         try:
-            return await self._open(who, self._settings.store.load_s, may_be_blank=True)
+            session, is_new = await self._open(who, self._settings.store.load_s, may_be_blank=True)
         except StoreDown:
             return None
+        with trio.move_on_after(self._settings.store.load_s), suppress(MailboxClosed):
+            await session.catch_up()  # the last call's words may be on their way yet
+        return session, is_new
 
     def _trusts(self, call: CallInfo) -> bool:
         sessions = self._settings.sessions

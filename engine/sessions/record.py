@@ -153,7 +153,7 @@ def with_recollection(record: SessionRecord, made: Recollection, upto: float) ->
 def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
     """Two writers on one session: nothing that either learnt is lost; of two values for one thing the newer counts.
     The identity is theirs, which is the stored one."""
-    older, newer = (ours, theirs) if theirs.last_at >= ours.last_at else (theirs, ours)
+    older, newer = (ours, theirs) if theirs.last_at > ours.last_at else (theirs, ours)
     with_summary = theirs if theirs.summary_at >= ours.summary_at else ours
     items = dict.fromkeys((*older.memory.items, *newer.memory.items))
     memory = Memory(
@@ -190,6 +190,8 @@ def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
         summary_at=with_summary.summary_at,
         topics=topics,
         parent=theirs.parent,
+        ended_at=ours.ended_at or theirs.ended_at,
+        end_reason=ours.end_reason or theirs.end_reason,
         **counts,
     )
 

@@ -87,7 +87,7 @@ async def house(
     clock, metrics, store = Clock(), Metrics(), store or MemoryStore(now=Clock())
     ttl_s, retention = settings.sessions.ttl_days * 86_400.0, settings.sessions.retention
     vault = Vault(store, KeyRing.parse(keys), metrics, ttl_s=ttl_s, retention=retention, now=clock)
-    writer = Writer(vault, None, metrics, operation_s=5.0, now=clock)
+    writer = Writer(vault, None, metrics)
     told: list[tuple[WebhookEvent, str, str, Mapping[str, object]]] = []
     showing = Showing(metrics, ContextLimits(settings.sessions.window, settings.sessions.max_chars))
     around = Around(settings.sessions, named, vault, writer, showing, metrics, lambda *event: told.append(event), clock)

@@ -339,7 +339,7 @@ async def test_a_session_that_nobody_uses_leaves_the_memory_and_comes_back_from_
 async def test_a_summary_is_made_in_the_background_once_the_call_is_over(autojump_clock: MockClock) -> None:
     async with house() as rig:
         async with rig.call() as call:
-            call.caller_said("I need a new passport")
+            call.caller_said("I need a new passport on Tuesday")
             call.agent_was_heard("yes")
         await trio.sleep(1)
         await rig.sessions.settle()
