@@ -241,6 +241,14 @@ async def test_the_next_address_of_a_name_is_tried_when_one_is_dead(tls: Tls) ->
     assert wire.connected == ["8.8.8.8", PUBLIC]
 
 
+async def test_an_address_instead_of_a_name_is_asked_for_as_it_is_written() -> None:
+    async with rest_api(ok) as api:
+        wire = Wire(api.base)
+        await GuardedHttp(allow_private=True, backend=wire).post("http://[2606:4700::1]:8080/", {}, b"{}")
+        assert api.requests[0].headers["host"] == "[2606:4700::1]:8080"
+    assert wire.connected == ["2606:4700::1"]
+
+
 async def test_a_certificate_of_another_name_is_no_answer(tls: Tls) -> None:
     async with rest_api(ok, tls[0]) as api:
         http = GuardedHttp(resolve=Dns([PUBLIC]).resolve, ssl_context=tls[1], backend=Wire(api.base))
