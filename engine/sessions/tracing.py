@@ -310,10 +310,12 @@ def _violations(exchange: Exchange, stored: Stored, limits: ContextLimits) -> li
 
 def _before(exchange: Exchange, entries: Sequence[Entry]) -> list[Entry]:
     """The history when this was asked, as it read then: the turns that were over, none of them in part."""
-    before = []
+    before: list[Entry] = []
     for turn_id, turn in groupby(entries, key=lambda entry: entry.turn_id):
+        if turn_id == exchange.turn_id:
+            break
         whole = list(turn)
-        if turn_id != exchange.turn_id and max(entry.at for entry in whole) <= exchange.at:
+        if max(entry.at for entry in whole) <= exchange.at:
             before += [_as_of(entry, exchange.at) for entry in whole]
     return before
 

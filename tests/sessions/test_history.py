@@ -8,16 +8,21 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from adapters.stores.memory import MemoryStore
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.errors import Busy
-from engine.events import Memory, Modality, Role
+from engine.events import Memory, Message, Modality, ReplyPart, Role
 from engine.observe.metrics import Metrics
 from engine.sessions.history import MAX_HITS, MAX_TEXT_CHARS, MAX_WORDS_CHARS, History
 from engine.sessions.keyring import KeyRing
 from engine.sessions.record import Save, Saved, Scope, SessionRecord, Stored
+from engine.sessions.tracing import as_text
 from engine.sessions.vault import Vault
+from tests.fakes.puppet import PuppetAgent
+from tests.sessions.rig import house
 
 ADA = "+15550100001"
 AT = 1_800_000_000.0
@@ -322,3 +327,68 @@ async def test_a_session_is_judged_by_its_trace(desk: Desk) -> None:
     report = await desk.history.validate("s_1")
     assert report is not None
     assert "second_opening" in {problem.rule for problem in report.problems}
+
+
+# --- with sessions in use -----------------------------------------------------------------------------------
+
+
+def shows(context: Sequence[Message]) -> list[ReplyPart | float | Exception]:
+    """A model that answers with what it was shown."""
+    return ["|".join(message.text for message in context)]
+
+
+async def test_an_edit_is_what_the_next_turn_of_a_live_session_is_shown(autojump_clock: MockClock) -> None:
+    async with house(PuppetAgent(shows)) as rig:
+        history = History(rig.vault, rig.sessions, now=rig.sessions.now)
+        answer = await rig.sessions.turn("a cable", stream_id="a")
+        stored = await history.session(answer.session_id)
+        assert stored is not None
+        assert await history.edit(answer.session_id, stored.entries[0].entry_id, "a table", "bob") is not None
+        assert (await rig.sessions.turn("for two", stream_id="a")).text == "a table|a cable|for two"
+        report = await history.validate(answer.session_id)
+        assert report is not None
+        assert report.problems == ()
+
+
+async def test_a_branch_is_gone_on_with_by_written_turns_while_its_origin_goes_its_own_way(
+    autojump_clock: MockClock,
+) -> None:
+    async with house(PuppetAgent(shows)) as rig:
+        history = History(rig.vault, rig.sessions, now=rig.sessions.now)
+        first = await rig.sessions.turn("one", stream_id="a")
+        await rig.sessions.turn("two", stream_id="a")
+        stored = await history.session(first.session_id)
+        assert stored is not None
+        branch = await history.branch(first.session_id, stored.entries[1].entry_id, "bob")
+        assert branch is not None
+        elsewhere = await rig.sessions.turn("three", stream_id=branch.session_id)
+        assert (elsewhere.session_id, elsewhere.text) == (branch.session_id, "one|one|three")
+        here = await rig.sessions.turn("four", stream_id="a")
+        assert (here.session_id, here.text) == (first.session_id, "one|one|two|one|one|two|four")
+        for session_id in (first.session_id, branch.session_id):
+            report = await history.validate(session_id)
+            assert report is not None
+            assert (report.problems, report.session_ids) == ((), (session_id,))
+            assert TraceWhat.BRANCHED in [event.what for event in await history.trace(session_id) or ()]
+
+
+async def test_what_is_asked_of_models_through_calls_and_texts_is_sound(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(shows)
+    async with house(agent) as rig:
+        history = History(rig.vault, rig.sessions, now=rig.sessions.now)
+        for at in range(2):
+            async with rig.call(ADA, f"MZ{at}") as call:
+                call.agent_was_heard(call.opening(agent.phrases), is_opening=True)
+                for turn in range(8):
+                    call.caller_said(f"question {at} {turn} " + "and more " * turn * 5)
+                    call.context(agent)
+                    call.agent_was_heard(f"answer {turn}")
+                    await trio.sleep(1)
+                await rig.sms(f"a text {at}", ADA)
+        await rig.stored(f"caller:{ADA}")
+        (stored,) = await history.of_number(ADA)
+        report = await history.validate(stored.record.session_id)
+        assert report is not None
+        assert report.problems == ()
+        assert report.turns == 18
+        assert max(map(len, as_text(report).splitlines())) <= 100

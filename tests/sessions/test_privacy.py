@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from adapters.stores.memory import MemoryStore
 from adapters.stores.sql import open_sqlite
@@ -23,6 +25,8 @@ from engine.sessions.keyring import KeyRing
 from engine.sessions.privacy import Privacy
 from engine.sessions.record import Save, Scope, SessionRecord
 from engine.sessions.vault import Vault
+from tests.fakes.puppet import PuppetAgent
+from tests.sessions.rig import house
 
 ADA, BOB = "+15550100001", "+15550100002"
 AT = 1_800_000_000.0
@@ -278,3 +282,45 @@ async def test_no_byte_of_an_erased_caller_is_left_on_the_disk(tmp_path: Path, k
         assert "blueberry" in await words_of(it.vault, BOB)
         assert await it.vault.write([save("s_1", ADA, "apricot")]) == [None]
     assert found_in(tmp_path, ADA, ADA[1:], "apricot", "artichoke", *ids[1:2]) == set()
+
+
+# --- with sessions in use -----------------------------------------------------------------------------------
+
+
+async def test_a_caller_erased_in_a_live_call_and_while_texting_leaves_nothing_behind(
+    autojump_clock: MockClock,
+) -> None:
+    """The call goes on without memory, and nothing of it is written back."""
+    agent = PuppetAgent()
+    async with house(agent) as rig:
+        privacy = Privacy(rig.vault, [rig.sessions, rig.writer], now=rig.sessions.now)
+        await rig.sms("apricot", BOB)
+        async with rig.call(ADA) as call:
+            call.caller_said("apricot one")
+            call.agent_was_heard("Yes.")
+            await rig.sms("apricot by text", ADA)
+            call.caller_said("apricot two")
+            assert await privacy.delete(ADA, "alice") == 1
+            call.caller_said("who am I?")
+            context = call.context(agent)
+            assert [message.text for message in context] == ["who am I?"]
+            call.agent_was_heard("I do not know.")
+            await rig.sessions.settle()
+        await rig.sessions.settle()
+        await rig.writer.flush()
+        assert await rig.vault.of_number(ADA) == []
+        assert len(await rig.vault.of_number(BOB)) == 1
+        # Whoever comes back is a stranger, and is remembered again.
+        assert "apricot" not in await rig.sms("hello", ADA)
+        assert len(await rig.vault.of_number(ADA)) == 1
+
+
+async def test_a_turn_that_is_being_answered_when_its_caller_is_erased_is_not_kept(autojump_clock: MockClock) -> None:
+    async with house(PuppetAgent(lambda _: [1.0, "apricot"])) as rig:
+        privacy = Privacy(rig.vault, [rig.sessions, rig.writer], now=rig.sessions.now)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.sms, "apricot?", ADA)
+            await trio.sleep(0.5)
+            await privacy.delete(ADA, "alice")
+        await rig.writer.flush()
+        assert await rig.vault.of_number(ADA) == []
