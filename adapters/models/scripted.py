@@ -27,7 +27,7 @@ from adapters.models.recall import all_known, asked_for, history, recalled, requ
 from adapters.models.script import Script
 from adapters.models.slots import Value, read_correction, read_slot
 from adapters.models.spoken import is_keys, plain, yes_or_no
-from adapters.models.state import SAID_CHARS, VALUE_CHARS, Form, State
+from adapters.models.state import REQUEST_CHARS, SAID_CHARS, VALUE_CHARS, Form, State
 from adapters.models.tables import references
 from adapters.models.thread import Thread
 from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Message, Modality, ReplyPart, Role
@@ -186,6 +186,8 @@ class ScriptedModel:
             return self._resume(form, self._script.lines.go_on)
         waiting, slot = self._state, self._open(form)
         is_open = slot is not None and slot.type is SlotType.TEXT  # which anything would fit
+        if errand:
+            self._state = replace(self._state, request=text[:REQUEST_CHARS])
         refusal = self._fill(form.intent, text, None if is_open else slot)
         if refusal:
             return [refusal]
@@ -410,7 +412,7 @@ class ScriptedModel:
 
     def _recall(self, item: Slot | Derived, text: str) -> list[ReplyPart]:
         """The value of a slot, for a caller who asks for it."""
-        self._state = replace(self._state, request=text)
+        self._state = replace(self._state, request=text[:REQUEST_CHARS])
         state, lines = self._state, self._script.lines
         form = Form(state.intent, state.values) if state.intent else state.suspended
         value = form.values.get(item.name) if form else None

@@ -42,7 +42,7 @@ def plain(text: str) -> str:
 
 def mentions(said: str, phrase: str) -> bool:
     """Whether plain text holds a phrase: its words together or apart ("check-up", "checkup"), the last in any form."""
-    return bool(phrase) and _pattern(plain(phrase)).search(said) is not None
+    return bool(phrase) and _pattern(phrase).search(said) is not None
 
 
 def mentions_any(said: str, phrases: Iterable[str]) -> bool:
@@ -51,7 +51,7 @@ def mentions_any(said: str, phrases: Iterable[str]) -> bool:
 
 @cache
 def _pattern(phrase: str) -> re.Pattern[str]:
-    return re.compile(rf"\b{' ?'.join(map(re.escape, phrase.split()))}{_ENDINGS}\b")
+    return re.compile(rf"\b{' ?'.join(map(re.escape, plain(phrase).split()))}{_ENDINGS}\b")
 
 
 # --- numbers ------------------------------------------------------------------------------------------------
