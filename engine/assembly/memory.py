@@ -122,7 +122,7 @@ async def remembering(
             now,
         )
         sessions = Sessions(around, settings, agents)
-        history = History(vault, sessions)
+        history = History(vault, sessions, context_limits(settings.sessions), now=now)
         privacy = Privacy(vault, [sessions, writer, _Unsent(webhooks)], now=now)
         if not keys.is_encrypting:
             log.warning("store_not_encrypted", kind=store.backend, see="ENCRYPTION_KEYS")
