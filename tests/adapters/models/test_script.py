@@ -111,6 +111,100 @@ def test_a_mistake_is_named(file: Path, old: str, new: str, message: str) -> Non
         load_script(file)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "size"', 'name = "size"\nremember = 1', r"slots\[0\]\.remember: expected true or false"),
+        (
+            'name = "size"',
+            'name = "size"\nrecall = ["which size"]',
+            r"slots\[0\]\.recalled: expected recall and recalled",
+        ),
+        (
+            'name = "size"',
+            'name = "size"\nrecall = ["which"]\nrecalled = "{colour}"',
+            r"intents\[0\]\.size\.recalled: expected no reference to \{colour\}",
+        ),
+        (
+            'name = "size"',
+            'name = "size"\nwhen = {colour = ["red"]}',
+            r"slots\[0\]\.when\.colour: expected the name of a",
+        ),
+        ('answer = "Bye."', 'answer = "Bye."\nforgets = ["colour"]', r"intents\[1\]\.forgets: expected names of slots"),
+        (
+            "hang_up = true",
+            'hang_up = true\nhand_over = "desk"',
+            r"intents\[1\]\.hand_over: expected no slots and no hang",
+        ),
+        (
+            'answer = "Bye."',
+            'answers_by = "size"\nanswer = "Bye."',
+            r"answers_by: expected the name of a slot of the type",
+        ),
+        (
+            'answer = "One {size} coming up."',
+            'answers_by = "size"\nanswers = {large = "L."}',
+            r"answers: expected a text for small too",
+        ),
+        (
+            'declined = "Then not."',
+            'declined = "Then not."\nanswers_by = "size"\nanswers = {huge = "No."}',
+            r"intents\[0\]\.answers: expected a text for each of small, large",
+        ),
+        (
+            'declined = "Then not."',
+            'declined = "Then not."\nderived = [{name = "price", otherwise = "1", '
+            'cases = [{size = ["huge"], value = "2"}]}]',
+            r"derived\[0\]\.cases\[0\]\.size: expected a list of some of small, large",
+        ),
+        (
+            'declined = "Then not."',
+            'declined = "Then not."\nderived = [{name = "price"}]',
+            r"derived\[0\]\.otherwise: expected text, and it is missing",
+        ),
+        (
+            "[facts]",
+            '[written]\n"Hello {name}" = ""\n[facts]',
+            r"written\.Hello \{name\}: expected only references to facts",
+        ),
+    ],
+)
+def test_a_mistake_in_what_is_remembered_is_named(file: Path, old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    file.write_text(SMALL.replace(old, new, 1))
+    with pytest.raises(SettingsError, match=message):
+        load_script(file)
+
+
+def test_an_answer_may_refer_to_what_its_choice_alone_asks_for(file: Path) -> None:
+    """And no other text may."""
+    asked = """
+  [[intents.slots]]
+  name = "gift"
+  type = "yes_no"
+  when = {size = ["large"]}
+  prompt = "As a gift?"
+  reprompt = "A gift?"
+"""
+    small = SMALL.replace(
+        'answer = "One {size} coming up."', 'answers_by = "size"\nanswers = {small = "S.", large = "L {gift}"}'
+    )
+    small = small.replace('large = ["big"]', f'large = ["big"]{asked}')
+    file.write_text(small)
+    assert load_script(file).intents["order"].answer_to({"size": "large"}) == "L {gift}"
+    for old, new in (('"S."', '"S {gift}"'), ('"A {size} one?"', '"A {gift}?"')):
+        file.write_text(small.replace(old, new))
+        with pytest.raises(SettingsError, match=r"expected only references to shop, size, not \{gift\}"):
+            load_script(file)
+
+
+def test_who_comes_back_is_greeted_in_the_scripts_words() -> None:
+    desk = load_script("appointment_desk")
+    assert desk.phrases.returning == "Welcome back to Riverside Practice. How can I help you?"
+    assert desk.phrases.returning in desk.fixed_phrases()
+    assert desk.lines.history in desk.fixed_phrases()
+
+
 def test_a_script_that_does_not_exist_is_named() -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml: no such file"):
         load_script("nowhere.toml")
