@@ -252,10 +252,13 @@ class PostgresqlServer(Server):
 
     def empty(self, url: str) -> None:
         """Every row of this database's tables goes; the tables stay, and what the migrations know of them."""
-        rows = self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", url=url)
-        tables = [f'"{name}"' for (name,) in rows if not name.endswith("_version")]
-        if tables:
-            self.execute(f"TRUNCATE {', '.join(tables)}", url=url)
+        with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+            rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            tables = [f'"{name}"' for (name,) in rows if not name.endswith("_version")]
+            # Faster for few rows than TRUNCATE.
+            connection.execute(
+                "; ".join(["SET session_replication_role = replica", *map("DELETE FROM {}".format, tables)])
+            )
 
     def execute(self, statement: str, *values: object, url: str = "") -> list[tuple[Any, ...]]:
         """One statement, committed; by default in the database ``postgres``."""
