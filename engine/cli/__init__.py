@@ -95,10 +95,10 @@ privacy.command(
 )
 privacy.command(
     "engine.cli.privacy:delete",
-    help="""Erase a number: afterwards no byte of the caller is left in the store.
+    help="""Erase a number: afterwards no byte of the caller is left in the store and in its journal.
 
-    Asks first, unless --yes says that nobody need be asked. With --url the running engine does it, which also ends
-    what a live call remembers and what waits in its journal; without it only the store is changed.""",
+    Asks first, unless --yes says that nobody need be asked. Beside a running engine use --url: then it is the engine
+    that does it, which also ends what a live call remembers.""",
 )
 privacy.command(
     "engine.cli.privacy:audit",

@@ -25,6 +25,8 @@ from engine.observe.logs import configure_logs
 from engine.observe.masking import mask_number, mask_text
 from engine.sessions.history import History
 from engine.sessions.identity import e164, stream_key
+from engine.sessions.journal import Journal
+from engine.sessions.keyring import KeyRing
 from engine.sessions.privacy import Privacy
 from engine.sessions.record import Stored
 from engine.sessions.vault import Vault
@@ -112,7 +114,7 @@ async def _on_store(settings: Settings, work: Callable[[Tools], Awaitable[int]])
         async with open_vault(settings) as vault:
             limits = context_limits(settings.sessions)
             history = History(vault, Nobody(), limits)
-            return await work(Tools(settings, vault, history, Privacy(vault, [])))
+            return await work(Tools(settings, vault, history, Privacy(vault, [LeftJournal(settings)])))
     except StoreDown as exc:
         raise Unreachable(f"{exc}; look at {where(settings)}") from exc
 
@@ -122,6 +124,30 @@ class Nobody:
 
     def changed(self, session_id: str) -> None:
         pass
+
+
+class LeftJournal:
+    """What an engine has left behind while its store was down; it would be stored at the next start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def forget(self, number: str) -> None:
+        """Raises Unreachable while an engine has it open."""
+        store = self._settings.store
+        if not store.journal or not await trio.Path(store.journal).exists():
+            return
+        keys = KeyRing.parse(self._settings.secrets.encryption_keys)
+        journal = Journal(Path(store.journal), keys, store.journal_max_bytes, operation_s=store.operation_s)
+        try:
+            await journal.forget(number)
+        except StoreDown as exc:
+            raise Unreachable(
+                f"store.journal {store.journal!r} cannot be changed ({exc.why}); if an engine runs, ask it with --url"
+            ) from exc
+        finally:
+            with trio.move_on_after(store.operation_s, shield=True):
+                await journal.aclose()
 
 
 class Unreachable(OffhookError):

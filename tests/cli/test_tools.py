@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from tests.cli.stored import NUMBER, SAID, Stored, new_store, run
+from engine.sessions.journal import Journal
+from engine.sessions.keyring import KeyRing
+from engine.sessions.record import Save, new_session_id
+from tests.cli.stored import NUMBER, OTHER, SAID, Stored, entries, new_store, run, session
 
 Out = pytest.CaptureFixture[str]
 
@@ -152,6 +156,35 @@ def test_deletion_asks_first_and_leaves_no_word(
     assert NUMBER[2:] not in json.dumps(audited)
     assert stored.run("privacy", "audit") == 0
     assert "privacy_delete" in capsys.readouterr().out
+
+
+def test_deletion_reaches_what_an_engine_left_in_its_journal(stored: Stored, tmp_path: Path) -> None:
+    save = Save(session(new_session_id()), 0, entries("c"))
+    kept = Save(session(new_session_id(), OTHER), 0, entries("c"))
+
+    async def write() -> None:
+        journal = Journal(tmp_path / "j", KeyRing({}), 1 << 20)
+        await journal.append([save, kept])
+        await journal.aclose()
+
+    trio.run(write)
+    assert NUMBER.encode() in (tmp_path / "j").read_bytes()
+    assert stored.run("privacy", "delete", NUMBER, "--yes") == 0
+    left = (tmp_path / "j").read_bytes()
+    assert NUMBER.encode() not in left
+    assert OTHER.encode() in left
+
+
+def test_a_journal_that_an_engine_has_open_is_not_touched(stored: Stored, tmp_path: Path, capsys: Out) -> None:
+    async def delete_beside() -> int:
+        journal = Journal(tmp_path / "j", KeyRing({}), 1 << 20)
+        await journal.append([Save(session(new_session_id()), 0, entries("c"))])
+        code = await trio.to_thread.run_sync(stored.run, "privacy", "delete", NUMBER, "--yes")
+        await journal.aclose()
+        return code
+
+    assert trio.run(delete_beside) == 1
+    assert "ask it with --url" in capsys.readouterr().err
 
 
 def test_a_terminal_is_asked_for_the_last_digits(stored: Stored, monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
