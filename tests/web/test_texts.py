@@ -167,7 +167,7 @@ async def test_a_number_that_writes_too_often_gets_no_answer_and_others_do(autoj
 
 async def test_withheld_senders_and_short_ones_are_not_one_number(autojump_clock: MockClock) -> None:
     async with phone(sessions=replace(SETTINGS, texts_per_minute_per_caller=1)) as they:
-        senders = ["", "", "anonymous", "anonymous", "+266696687", "266696687", "12345", "54321", "OFFHOOK", "OFFHOOK"]
+        senders = ["", "", "anonymous", "anonymous", "+266696687", "+266696687", "12345", "54321", "OFFHOOK", "OFFHOOK"]
         for n, sender in enumerate(senders):
             assert await they.hears("x", f"SM{n}", sender) == "You said: x", sender
         assert await they.hears("x", "SM99", "12345") == ""
