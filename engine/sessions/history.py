@@ -157,11 +157,12 @@ class History:
     # --- editing --------------------------------------------------------------------------------------------
 
     async def _tell_of_edit(self, session_id: str, entry_id: str) -> None:
-        self._live.changed(session_id)
-        stored = await self._vault.get(session_id, last=1)
-        if stored is not None:
-            event = self._event(TraceWhat.EDITED, session_id, entry_id=entry_id)
-            await self._vault.write([Save(stored.record, stored.version, traces=(event,))])
+        try:
+            stored = await self._vault.get(session_id, last=1)
+            if stored is not None:
+                event = self._event(TraceWhat.EDITED, session_id, entry_id=entry_id)
+                await self._vault.write([Save(stored.record, stored.version, traces=(event,))])
+        finally:
             self._live.changed(session_id)
 
     # --- branching ------------------------------------------------------------------------------------------

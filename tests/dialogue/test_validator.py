@@ -141,6 +141,11 @@ def test_an_opening_said_twice_is_seen_however_it_came_about(is_opening: bool) -
     assert judged(built(entries), entries) == [Rule.SECOND_OPENING]
 
 
+def test_an_opening_said_as_an_answer_is_seen_when_it_is_out_of_the_window_too() -> None:
+    entries = history("hello?", OPENING, "a table", "For how many?", "for two", "On what day?", "on Monday")
+    assert judged(built(entries), entries) == [Rule.SECOND_OPENING]
+
+
 def test_an_opening_of_other_words_is_a_second_one_too() -> None:
     entries = [*SHORT, entry(AGENT, "Welcome!", 2, is_opening=True), entry(CALLER, "a table", 3)]
     assert judged(built(entries), entries) == [Rule.SECOND_OPENING]

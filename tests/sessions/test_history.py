@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from adapters.stores.memory import MemoryStore
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
-from engine.errors import Busy
+from engine.errors import Busy, StoreDown
 from engine.events import Memory, Message, Modality, ReplyPart, Role
 from engine.observe.metrics import Metrics
 from engine.sessions.history import MAX_HITS, MAX_TEXT_CHARS, MAX_WORDS_CHARS, History
@@ -210,6 +210,24 @@ async def test_an_edit_needs_words_and_not_too_many(desk: Desk, text: str) -> No
     with pytest.raises(ValueError, match="text"):
         await desk.history.edit("s_1", "t_2.3", text, "bob")
     assert await desk.history.session("s_1") == before
+
+
+class Untraced(Vault):
+    """The store goes down right after an edit."""
+
+    async def write(self, saves: Sequence[Save]) -> list[Saved | None]:
+        if not saves[0].entries:
+            raise StoreDown("refused")
+        return await super().write(saves)
+
+
+async def test_a_live_session_hears_of_an_edit_whatever_comes_after_it() -> None:
+    desk = desk_over(Untraced)
+    await told(desk, *TALK)
+    with pytest.raises(StoreDown):
+        await desk.history.edit("s_1", "t_2.3", "for three", "bob")
+    assert desk.live.told == ["s_1"]
+    assert (await desk.texts("s_1"))[3] == "for three"
 
 
 class Meddled(Vault):
