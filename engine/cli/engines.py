@@ -157,17 +157,22 @@ class _Here:
 
 @asynccontextmanager
 async def own_engine(
-    script: Script, *, keep: bool = False, open_voice: OpenVoice | None = None, **more: Mapping[str, object]
+    script: Script,
+    *,
+    keep: bool = False,
+    open_voice: OpenVoice | None = None,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
 ) -> AsyncIterator[KeepingTarget]:
     """An engine made for the script, on a store in a directory of its own, which is gone afterwards unless it is to be
-    kept. ``more``: tables of settings over those made here. Raises SettingsError."""
+    kept. ``settings``: tables of them over those made here. ``open_voice``: instead of the embedded speech. Raises
+    SettingsError."""
     directory = Path(tempfile.mkdtemp(prefix="offhook-converse-"))
     try:
         config = directory / "offhook.toml"
         environ = _new_secrets(script)
         async with open_inbox() as inbox:
             tables = settings_for(script, directory, inbox.url)
-            for table, values in more.items():
+            for table, values in (settings or {}).items():
                 tables[table] = tables.get(table, {}) | dict(values)
             config.write_text(as_toml(tables), encoding="utf-8")
             async with _in_no_group() as nursery:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from engine.errors import SettingsError
 from engine.observe.metrics import Metrics
 from engine.phone.conversation import Voice
+from engine.phone.texts import Inbox
 from engine.web.door import Door
 
 KEY = "a-key-of-more-than-sixteen"
@@ -30,6 +31,7 @@ class FakeEngine:
     url: str = ""
     api_key: str = ""
     public_url: str = ""
+    inbox: Inbox | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     told: dict[str, list[str]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
