@@ -56,6 +56,7 @@ class Remembering:
         with trio.move_on_after(SETTLE_S) as waiting:
             await self.sessions.settle()
             await self.writer.flush()
+            await self.webhooks.wait_sent()
         if waiting.cancelled_caught:
             log.warning("not_settled", backlog=self.writer.backlog)
 
