@@ -80,7 +80,12 @@ class Engine:
         self.has_given_up = False
         """An actor crashed too often: the engine drained, and the process should exit non-zero."""
         check_webhooks(settings.webhooks, settings.secrets.webhook_secret)
-        self._access = Access(parse_keys(settings.secrets.api_keys), insecure=insecure_dev)
+        self._access = Access(
+            parse_keys(settings.secrets.api_keys),
+            insecure=insecure_dev,
+            per_minute=settings.server.api_requests_per_minute,
+            wrong_per_minute=settings.server.api_wrong_keys_per_minute,
+        )
         self._providers, self._closed_routes = providers_of(settings, insecure=insecure_dev)
         self._agents: dict[str, Agent] = {}
         self._ticker = Ticker(on_crash=lambda exc: log.error("tick_crashed", exc_info=exc))
