@@ -61,9 +61,6 @@ class JournalFile:
             if self._lock_fd < 0:
                 self._lock()
                 self._read_anew()
-            elif disk.size_of(self._path) < self._size:
-                log.error("journal_vanished", records=len(self))
-                self._read_anew()
             frames = self._fitting(bodies)
             if len(frames) < len(bodies) and sum(end - start for start, end in self._frames) < self._size:
                 self._compact()
@@ -131,6 +128,10 @@ class JournalFile:
             except BaseException:
                 self.close()
                 raise
+            self._let_go_if_empty()
+        elif disk.size_of(self._path) < self._size:
+            log.error("journal_vanished", records=len(self))
+            self._read_anew()
             self._let_go_if_empty()
 
     def _lock(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+
+import trio
 
 from engine.dialogue.history import Entry, TraceEvent
 from engine.errors import StoreDown
@@ -16,6 +19,7 @@ from engine.sessions.shelf import Shelf
 
 MAX_ROUNDS = 8
 """Conflicts in a row before a save is given up."""
+GIVE_WAY_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved |
         appends = [pending.append(sealing, kept) for pending in now]
         with shelf.watched(StoreOp.WRITE):
             outcomes = await shelf.store.write(appends)
-        conflicting = []
+        conflicting: list[_Pending] = []
         for pending, outcome in zip(now, outcomes, strict=True):
             if isinstance(outcome, Conflict):
                 await _reconcile(shelf, pending, outcome.current)
@@ -75,7 +79,14 @@ async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved |
             else:
                 _settle(results, pending, outcome)
         waiting = conflicting + later
+        await _give_way(max((pending.conflicts for pending in conflicting), default=0))
     return results
+
+
+async def _give_way(conflicts: int) -> None:
+    """From the second conflict on wait a little, each writer for another time, so that not all come back at once."""
+    if conflicts > 1:
+        await trio.sleep(random.uniform(0, GIVE_WAY_S * 2**conflicts))  # noqa: S311 - no secret
 
 
 def _gathered(saves: Sequence[Save]) -> list[_Pending]:
