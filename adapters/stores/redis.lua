@@ -22,7 +22,7 @@ local function traces_key(id) return prefix .. ':traces:' .. id end
 local function key_key(key) return prefix .. ':key:' .. key end
 local function subject_key(subject) return prefix .. ':subject:' .. subject end
 local ALL, EXPIRY, ERASED = prefix .. ':all', prefix .. ':expiry', prefix .. ':erased'
-local META, AUDIT = prefix .. ':meta', prefix .. ':audit'
+local META, AUDIT, FORMAT = prefix .. ':meta', prefix .. ':audit', prefix .. ':format'
 local FIELDS = {'key', 'subject', 'version', 'started', 'last', 'expires', 'body'}
 local CHUNK = 1000 -- what unpack takes without complaint
 
@@ -256,8 +256,15 @@ local function put_down(session)
   end
 end
 
--- What is let go of first, so that nobody's new key goes with it.
+-- What is let go of first, so that nobody's new key goes with it. But Redis tests for memory with the first command
+-- that writes, and deleting needs none: a batch that adds something begins with a command that does.
 local function put_all_down()
+  for _, session in ipairs(touched) do
+    if session.is_changed and session.row then
+      redis.call('SETNX', FORMAT, '1')
+      break
+    end
+  end
   for _, session in ipairs(touched) do
     local old, row = session.old, session.row
     if session.is_wiped then
@@ -343,7 +350,7 @@ function operations.erase()
   local ids = redis.call('SMEMBERS', subject_key(subject))
   local rows = {}
   for _, id in ipairs(ids) do rows[id] = read_row(id) end
-  if not erased or tonumber(erased) < tonumber(at) then redis.call('HSET', ERASED, subject, at) end
+  redis.call('DEL', subject_key(subject)) -- first what needs no memory: a full Redis can forget
   for _, id in ipairs(ids) do
     local row = rows[id]
     if not row or row.subject == subject then
@@ -351,7 +358,7 @@ function operations.erase()
       if is_there(row) then count = count + 1 end
     end
   end
-  redis.call('DEL', subject_key(subject))
+  if not erased or tonumber(erased) < tonumber(at) then redis.call('HSET', ERASED, subject, at) end
   return count
 end
 

@@ -31,8 +31,9 @@ STOP_S = 10.0
 class Server:
     """One server process. Every method blocks until what it says is so."""
 
-    def __init__(self, directory: Path, command: Sequence[str], user: str | None = None) -> None:
+    def __init__(self, directory: Path, port: int, command: Sequence[str], user: str | None = None) -> None:
         self.host = HOST
+        self.port = port
         self.directory = directory
         self._command = list(command)
         self._user = user
@@ -127,10 +128,10 @@ class RedisServer(Server):
     """Redis with an append-only file. ``options`` are further ones of redis-server's command line."""
 
     def __init__(self, directory: Path, program: str, options: Sequence[str] = ()) -> None:
-        self.port = free_port()
-        command = [program, "--bind", HOST, "--port", str(self.port), "--dir", str(directory), "--save", ""]
+        port = free_port()
+        command = [program, "--bind", HOST, "--port", str(port), "--dir", str(directory), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0"]
-        super().__init__(directory, [*command, *options])
+        super().__init__(directory, port, [*command, *options])
         self.password = options[list(options).index("--requirepass") + 1] if "--requirepass" in options else ""
 
     def command(self, *words: str | bytes | float) -> Reply:
@@ -229,13 +230,13 @@ class PostgresqlServer(Server):
     """PostgreSQL whose texts sort as in English, so that nothing relies on the order of bytes by chance."""
 
     def __init__(self, directory: Path, postgres: str, user: str | None) -> None:
-        self.port = free_port()
+        port = free_port()
         self._databases = 0
         data = directory / "data"
-        command = [postgres, "-D", str(data), "-p", str(self.port), "-h", HOST, "-k", str(directory)]
+        command = [postgres, "-D", str(data), "-p", str(port), "-h", HOST, "-k", str(directory)]
         for setting in ("fsync=off", "max_connections=60", "shared_buffers=16MB", "max_wal_size=256MB"):
             command += ["-c", setting]
-        super().__init__(directory, command, user)
+        super().__init__(directory, port, command, user)
         initdb = [str(Path(postgres).with_name("initdb")), "-D", str(data), "-U", OWNER, "-A", "trust", "--no-sync"]
         initdb += ["-E", "UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"]
         subprocess.run(initdb, check=True, capture_output=True, cwd=directory, **_as_user(user))
