@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from adapters.stores.sql_database import Database
-from adapters.stores.sql_tables import OF_SESSION, as_session, heads
+from adapters.stores.sql_tables import OF_SESSION, Name, as_session, heads
 from adapters.stores.sql_write import Writer
 from engine.ports import Append, Conflict, Gone, MessageRow, Outcome, SessionRow, Written
 
@@ -16,13 +16,12 @@ from engine.ports import Append, Conflict, Gone, MessageRow, Outcome, SessionRow
 def unadopted(connection: sa.Connection, database: Database, after: str, limit: int) -> list[Mapping[str, str]]:
     at = database.tables
     names = ["session_id", *_old_columns(connection, database)]
-    # Bytes and not text: nobody has promised that what is in there is valid.
-    as_bytes = [_bytes_of(at.sessions.name, name, database.backend).label(f"c{i}") for i, name in enumerate(names)]
+    table = sa.table(at.sessions.name, sa.column("version"), *(sa.column(name) for name in names))
     rows = connection.execute(
-        sa.select(*as_bytes)
-        .select_from(at.sessions)
-        .where(at.sessions.c.version.is_(None), at.sessions.c.session_id > after)
-        .order_by(at.sessions.c.session_id)
+        # Bytes and not text: nobody has promised that what is in there is valid.
+        sa.select(*(_bytes_of(table.c[name], database.backend) for name in names))
+        .where(table.c.version.is_(None), sa.type_coerce(table.c.session_id, Name) > after)
+        .order_by(table.c.session_id)
         .limit(max(limit, 0))
     )
     return [
@@ -90,8 +89,7 @@ def _old_columns(connection: sa.Connection, database: Database) -> list[str]:
     return [column["name"] for column in found if column["name"] not in OF_SESSION]
 
 
-def _bytes_of(table: str, column: str, backend: str) -> sa.ColumnElement[Any]:
-    value = sa.table(table, sa.column(column)).c[column]
+def _bytes_of(value: sa.ColumnElement[Any], backend: str) -> sa.ColumnElement[Any]:
     if backend == "sqlite":
         return sa.cast(value, sa.LargeBinary)
     return sa.func.convert_to(sa.cast(value, sa.Text), "UTF8", type_=sa.LargeBinary)
