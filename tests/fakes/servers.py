@@ -131,6 +131,7 @@ class RedisServer(Server):
         port = free_port()
         command = [program, "--bind", HOST, "--port", str(port), "--dir", str(directory), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0"]
+        command += ["--rdbcompression", "no"]  # so that its files can be searched
         super().__init__(directory, port, [*command, *options])
         self.password = options[list(options).index("--requirepass") + 1] if "--requirepass" in options else ""
 
@@ -147,6 +148,10 @@ class RedisServer(Server):
         super().restore()
         self.command("REPLICAOF", "NO", "ONE")
         self.command("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+    def appended(self) -> bytes:
+        """What the append-only file holds, as bytes to search in."""
+        return b"".join(path.read_bytes() for path in sorted((self.directory / "appendonlydir").iterdir()))
 
     def wipe(self) -> None:
         self.command("FLUSHALL")
