@@ -18,7 +18,7 @@ from rich.table import Table
 
 from engine.assembly import check_agents, configured_providers, load_speech, open_vault
 from engine.cli.store import journal_bytes
-from engine.cli.tools import where
+from engine.cli.tools import counted, where
 from engine.errors import SettingsError, SpeechFailed, StoreDown
 from engine.events import MULAW_8K
 from engine.sessions.keyring import KeyRing
@@ -120,7 +120,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         yield Finding("encryption", Verdict.FAILED, str(exc))
     else:
         if keys.is_encrypting:
-            yield Finding("encryption", Verdict.OK, f"{len(keys.ids)} keys; {keys.ids[0]} seals")
+            yield Finding("encryption", Verdict.OK, f"{counted(len(keys.ids), 'key')}; {keys.ids[0]} seals")
         elif settings.store.kind != "memory":
             detail = "what is stored is plain: set ENCRYPTION_KEYS, `offhook store new-key` makes one"
             yield Finding("encryption", Verdict.WARNING, detail)
@@ -130,7 +130,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         yield Finding("api keys", Verdict.FAILED, str(exc))
     else:
         closed = "the HTTP API is closed: set API_KEYS to name:scope+scope:key"
-        yield Finding("api keys", Verdict.OK if count else Verdict.WARNING, f"{count} keys" if count else closed)
+        yield Finding("api keys", Verdict.OK if count else Verdict.WARNING, counted(count, "key") if count else closed)
     try:
         check_webhooks(settings.webhooks, secrets.webhook_secret)
     except SettingsError as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,18 @@ import pytest
 
 from engine.assembly import check_agents
 from engine.cli.doctor import Finding, Verdict, _show, examine
-from engine.settings import AgentSettings, Server, Settings
+from engine.sessions.keyring import new_key
+from engine.settings import (
+    AgentSettings,
+    Secrets,
+    Server,
+    SessionSettings,
+    Settings,
+    StoreSettings,
+    WebhookSettings,
+    load_settings,
+)
+from tests.cli.stored import Stored
 
 
 def make_nothing(_name: str, options: dict[str, Any]) -> object:
@@ -61,3 +74,69 @@ def test_a_script_that_cannot_be_read_is_found_under_its_agents_name() -> None:
     [(name, why)] = check_agents(settings)
     assert name == "bad"
     assert why.startswith("agents.bad.script: script 'nowhere': expected")
+
+
+# --- keys, store, trust -------------------------------------------------------------------------------------
+
+
+def findings_on(settings: Settings) -> dict[str, Finding]:
+    agents = {
+        name: replace(agent, factory="tests.fakes.agents:make_memory_agent") for name, agent in settings.agents.items()
+    }
+    return {found.check: found for found in examine(replace(settings, server=Server(port=0), agents=agents))}
+
+
+@pytest.mark.parametrize(
+    ("secrets", "check", "verdict", "detail"),
+    [
+        (Secrets(), "encryption", Verdict.WARNING, "store new-key"),
+        (Secrets(encryption_keys="a:b"), "encryption", Verdict.FAILED, "ENCRYPTION_KEYS: entry 1: expected"),
+        (Secrets(encryption_keys=f"{new_key()} {new_key()}"), "encryption", Verdict.OK, "2 keys"),
+        (Secrets(), "api keys", Verdict.WARNING, "API_KEYS"),
+        (Secrets(api_keys="a:b"), "api keys", Verdict.FAILED, "API_KEYS: entry 1: expected"),
+        (Secrets(api_keys="a:turn+admin:0123456789abcdef"), "api keys", Verdict.OK, "1 key"),
+    ],
+)
+def test_keys_are_read_before_the_engine_is(secrets: Secrets, check: str, verdict: Verdict, detail: str) -> None:
+    found = findings_on(Settings(secrets=secrets, store=StoreSettings(path="none.db")))[check]
+    assert found.verdict is verdict
+    assert detail in found.detail
+
+
+def test_events_that_cannot_be_sent_are_found() -> None:
+    settings = Settings(webhooks=WebhookSettings(url="https://example.com/events"))
+    found = findings_on(settings)["webhooks"]
+    assert (found.verdict, "WEBHOOK_SECRET" in found.detail) == (Verdict.FAILED, True)
+
+
+def test_the_store_is_opened_if_it_is_there_and_not_made_if_it_is_not(stored: Stored, tmp_path: Path) -> None:
+    found = findings_on(load_settings(stored.config, {}))
+    assert (found["store"].verdict, "can be read" in found["store"].detail) == (Verdict.OK, True)
+    assert "journal" not in found
+    (tmp_path / "j").write_bytes(b"1234")
+    assert "4 bytes wait" in findings_on(load_settings(stored.config, {}))["journal"].detail
+
+    path = tmp_path / "new.db"
+    assert "first start" in findings_on(Settings(store=StoreSettings(path=str(path))))["store"].detail
+    assert not path.exists()
+    nowhere = findings_on(Settings(store=StoreSettings(path="/nowhere/at/all.db")))["store"]
+    assert (nowhere.verdict, "store.path" in nowhere.detail) == (Verdict.FAILED, True)
+    (tmp_path / "bad.db").write_bytes(b"no database" * 100)
+    bad = findings_on(Settings(store=StoreSettings(path=str(tmp_path / "bad.db"))))["store"]
+    assert bad.verdict is Verdict.FAILED
+    assert findings_on(Settings(store=StoreSettings(kind="memory")))["store"].verdict is Verdict.WARNING
+
+
+def test_an_agent_that_remembers_callers_nobody_vouches_for_is_pointed_out() -> None:
+    remembering = Settings(
+        agents={"desk": AgentSettings(scope="caller")},
+        secrets=Secrets(vonage_signature_secret="x" * 32),
+        store=StoreSettings(kind="memory"),
+    )
+    assert "sessions.trusted_lines" in findings_on(remembering)["trust"].detail
+    trusting = replace(remembering, sessions=SessionSettings(trusted_lines=("+15005550001",)))
+    assert "trust" not in findings_on(trusting)
+    over_twilio = replace(remembering, secrets=Secrets(twilio_auth_token="x"))
+    assert "trust" not in findings_on(over_twilio)
+    nobody = replace(over_twilio, sessions=SessionSettings(trusted_attestations=()))
+    assert "nobody is trusted" in findings_on(nobody)["trust"].detail
