@@ -231,7 +231,7 @@ class SqlStore:
 def _transaction(database: Database, work: Callable[[sa.Connection], T], limit_s: float | None = None) -> T:
     for _ in range(RACES):
         try:
-            with database.writing() if limit_s is None else database.writing(limit_s) as connection:
+            with database.writing(limit_s) as connection:
                 return work(connection)
         except LostRace:
             continue

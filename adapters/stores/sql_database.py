@@ -40,9 +40,9 @@ class Database(Protocol):
     def open(self) -> None:
         """Reach it and bring it to the schema of this program. Raises SettingsError if it cannot be used at all."""
 
-    def writing(self, limit_s: float = ...) -> AbstractContextManager[sa.Connection]:
+    def writing(self, limit_s: float | None = None) -> AbstractContextManager[sa.Connection]:
         """A transaction, committed when the block is left without an error. It is over after ``limit_s`` at the
-        latest."""
+        latest, which is some seconds if not said."""
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         """All that is read in the block is of one moment."""

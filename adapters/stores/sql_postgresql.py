@@ -76,11 +76,11 @@ class Postgresql:
         self._is_open = True
 
     @contextmanager
-    def writing(self, limit_s: float = LIMIT_S) -> Iterator[sa.Connection]:
+    def writing(self, limit_s: float | None = None) -> Iterator[sa.Connection]:
         self._open_late()
         try:
-            with self._begun(self._engine, limit_s) as connection:
-                if limit_s > LIMIT_S:
+            with self._begun(self._engine, limit_s or LIMIT_S) as connection:
+                if limit_s:
                     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_ms(limit_s)}")
                 yield connection
         except _CAUGHT as error:

@@ -71,8 +71,8 @@ class Sqlite:
             migrator.dispose()
 
     @contextmanager
-    def writing(self, limit_s: float = LIMIT_S) -> Iterator[sa.Connection]:
-        with _told(), self._leases.lease(self._writer, limit_s) as connection, connection.begin():
+    def writing(self, limit_s: float | None = None) -> Iterator[sa.Connection]:
+        with _told(), self._leases.lease(self._writer, limit_s or LIMIT_S) as connection, connection.begin():
             yield connection
 
     @contextmanager
