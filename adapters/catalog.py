@@ -36,7 +36,9 @@ class EmbeddedAgent:
         self._speech = speech
 
     async def prepare(self, lines: Iterable[AudioFormat]) -> None:
-        """Make the audio of what is said without the model, in every format a line may have."""
+        """Make the audio of what is said without the model, in every format a line may have; and what is made of the
+        script's own words, which would hold up the first caller."""
+        await trio.to_thread.run_sync(lambda: self._script.matcher)
         for line in lines:
             await self._speech.prepare((text for text in self.phrases.all() if text), line)
 

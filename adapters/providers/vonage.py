@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -112,8 +112,8 @@ class VonageProvider:
         fields = read_fields(request) if request.method == "GET" else read_json(request)
         return IncomingCall(
             call_id=id_in(fields, "uuid"),
-            caller=number_in(fields, "from"),
-            dialled=number_in(fields, "to"),
+            caller=_international(number_in(fields, "from")),
+            dialled=_international(number_in(fields, "to")),
             parameters={name: clipped(text) for name in _TOLD if isinstance(text := fields.get(name), str) and text},
         )
 
@@ -140,8 +140,9 @@ class VonageProvider:
             "headers": headers,
         }
         connect: dict[str, Any] = {"action": "connect", "endpoint": [endpoint]}
-        if _PHONE_NUMBER.fullmatch(call.dialled):
-            connect["from"] = call.dialled
+        ours = call.dialled.removeprefix("+")
+        if _PHONE_NUMBER.fullmatch(ours):
+            connect["from"] = ours
         else:
             connect["randomFromNumber"] = True
         if self._config.event_url:
@@ -166,9 +167,10 @@ class VonageProvider:
 
     def read_text(self, request: WebhookRequest) -> IncomingText | None:
         fields = read_fields(request)
-        if "message_uuid" in fields:
-            return read_message(fields)
-        return self._parts.read(fields, self._now())
+        text = read_message(fields) if "message_uuid" in fields else self._parts.read(fields, self._now())
+        if text is None:
+            return None
+        return replace(text, sender=_international(text.sender), recipient=_international(text.recipient))
 
     def answer_text(self, text: str) -> Answer:
         """Without the text: it goes over ``send_text``."""
@@ -254,3 +256,8 @@ def _read_key(pem: str) -> RSAPrivateKey:
 
 def _ncco(action: dict[str, Any]) -> Answer:
     return Answer(orjson.dumps([action]), "application/json")
+
+
+def _international(number: str) -> str:
+    """With its plus, without which it would be read in the region of the settings."""
+    return f"+{number}" if _PHONE_NUMBER.fullmatch(number) else number

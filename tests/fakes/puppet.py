@@ -33,7 +33,7 @@ CHAR_S = 0.06
 """About how long a character takes to say."""
 
 T = TypeVar("T", bound="Part")
-Answers = Callable[[Sequence[Message]], Sequence[ReplyPart | float | Exception]]
+Answers = Callable[[Context], Sequence[ReplyPart | float | Exception]]
 """The model: what it is shown to the parts of its answer; a number is a pause in seconds."""
 
 
@@ -103,7 +103,7 @@ class PuppetSynthesizer(Part):
 
 class PuppetModel(Part):
     def __init__(self, answers: Answers) -> None:
-        self.contexts: list[Sequence[Message]] = []
+        self.contexts: list[Context] = []
         self._answers = answers
 
     @asynccontextmanager

@@ -49,7 +49,7 @@ def session() -> SessionInfo:
     return SessionInfo("s_1", "desk", Modality.VOICE)
 
 
-def said(text: str) -> Context:
+def asked(text: str) -> Context:
     return Context((Message(Role.CALLER, text),))
 
 
@@ -124,7 +124,7 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
             for at in range(0, len(audio), 160):
                 transcriber.send(audio[at : at + 160])
             events = [await transcriber.receive() for _ in range(3)]
-            async with model.open_reply(said("say goodbye")) as parts:
+            async with model.open_reply(asked("say goodbye")) as parts:
                 reply = [part async for part in parts]
             async with synthesizer.open_speech("At your service.") as pieces:
                 said = b"".join([piece async for piece in pieces])
@@ -140,12 +140,12 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
 
 async def test_a_cancelled_reply_leaves_nothing_of_itself_to_the_next() -> None:
     async with an_agent("tcp") as (agent, _), agent.open_model(session(), NoLedger()) as model:
-        async with model.open_reply(said("one")) as parts:
+        async with model.open_reply(asked("one")) as parts:
             assert await parts.receive() == "Turn 1. "
-        async with model.open_reply(said("never answered")) as parts:
+        async with model.open_reply(asked("never answered")) as parts:
             with trio.move_on_after(0.02):
                 await parts.receive()
-        async with model.open_reply(said("two")) as parts:
+        async with model.open_reply(asked("two")) as parts:
             assert "".join([str(part) async for part in parts]) == "Turn 1. You said two. "
 
 

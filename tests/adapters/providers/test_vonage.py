@@ -230,7 +230,7 @@ def test_any_request_at_all_is_refused_in_order(authorization: str, body: bytes)
 @pytest.mark.parametrize("request_", [post(), get(ANSWER)])
 def test_a_call_is_read_from_a_get_and_from_a_post(request_: WebhookRequest) -> None:
     call = provider.read_call(request_)
-    assert call == IncomingCall(CALL, "14155550100", "14155550111", {"conversation_uuid": "CON-1"})
+    assert call == IncomingCall(CALL, "+14155550100", "+14155550111", {"conversation_uuid": "CON-1"})
 
 
 @pytest.mark.parametrize("make", [post, get])

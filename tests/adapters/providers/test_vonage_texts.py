@@ -101,7 +101,7 @@ def why(request: WebhookRequest, by: VonageProvider | None = None) -> str:
 
 # --- texts in ---------------------------------------------------------------------------------------------------
 
-READ = IncomingText("0A0000000123ABCD1", "14155550100", "14155550111", "Is Tuesday still free?")
+READ = IncomingText("0A0000000123ABCD1", "+14155550100", "+14155550111", "Is Tuesday still free?")
 
 
 @pytest.mark.parametrize("sign", [with_token, with_sig])
@@ -118,7 +118,7 @@ def test_a_text_of_the_messages_api_is_genuine_and_read() -> None:
     request = with_token(MESSAGE, JSON)
     assert provider.verify(request)
     text = provider.read_text(request)
-    assert text == IncomingText(MESSAGE["message_uuid"], "14155550100", "14155550111", "Is Tuesday still free?")
+    assert text == IncomingText(MESSAGE["message_uuid"], "+14155550100", "+14155550111", "Is Tuesday still free?")
 
 
 def test_a_picture_has_an_empty_text() -> None:
@@ -198,7 +198,7 @@ def test_a_text_in_parts_is_read_once_whole_and_in_order() -> None:
     assert provider.read_text(part(1, 3, "Is Tues")) is None
     assert provider.read_text(part(1, 3, "Is Tues")) is None, "asked twice, a part is still one part"
     assert provider.read_text(part(2, 3, "day still ")) == IncomingText(
-        "M1", "14155550100", "14155550111", "Is Tuesday still free?"
+        "M1", "+14155550100", "+14155550111", "Is Tuesday still free?"
     )
     assert provider.read_text(part(2, 3, "another")) is None, "nothing is left of it"
 
