@@ -141,6 +141,8 @@ class Call:
         self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
         self._ledger = Ledger(line.info.call_id, Book(around.metrics, self._timeline))
         self._session: CallSession | None = None
+        self._minds: dict[str, LanguageModel] = {}
+        """By agent: the models of all who have answered so far; handed back, a session finds its own again."""
         self._verdict: CallEnd | None = None
         self._talking = trio.CancelScope()
         self._apologising = trio.CancelScope()
@@ -203,6 +205,7 @@ class Call:
                 nursery.start_soon(self._fill_the_wait, link)
                 session = await self._joined(holdings)
                 transcriber, synthesizer, model = await holdings.open_all(self._vendors(session))
+                self._minds[self._line.agent.name] = model
         if opening.cancelled_caught:
             self._end(CallEnd(Cause.SPEECH_FAILED, "a vendor did not open in time"))
         if self._verdict is not None:
@@ -253,10 +256,11 @@ class Call:
         agent = self._line.agents.get(name)
         if agent is None:
             raise ModelFailed(self._line.agent.model_vendor, "handed over to an agent that there is not")
-        opening = agent.open_model(session.info(name), self._ledger)
-        model: LanguageModel = await holdings.open(self._own(VendorKind.LLM, agent.model_vendor, opening))
+        if name not in self._minds:
+            opening = agent.open_model(session.info(name), self._ledger)
+            self._minds[name] = await holdings.open(self._own(VendorKind.LLM, agent.model_vendor, opening))
         self._log.info("handed_over", agent=name)
-        return agent, model
+        return agent, self._minds[name]
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[ProviderLink]:
