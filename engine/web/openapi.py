@@ -102,6 +102,8 @@ def _described(operation: Operation, schemas: _Schemas) -> Json:
 
 
 def _parameters(where: str, kind: type[msgspec.Struct]) -> Iterator[Json]:
+    if kind is Nothing:
+        return
     _, components = msgspec.json.schema_components([kind])
     described = components[kind.__name__]
     for name, schema in described["properties"].items():
