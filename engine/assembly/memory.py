@@ -21,6 +21,7 @@ from engine.sessions.history import History
 from engine.sessions.house import Sessions
 from engine.sessions.journal import Journal
 from engine.sessions.keyring import KeyFile, KeyRing
+from engine.sessions.legacy import LegacyStore, adopt_all
 from engine.sessions.privacy import Privacy
 from engine.sessions.showing import Showing
 from engine.sessions.vault import Vault
@@ -140,6 +141,18 @@ async def open_vault(settings: Settings, metrics: Metrics | None = None) -> Asyn
         vault = _vault(store, keys, settings, metrics or Metrics(stores=(settings.store.kind,)), time.time)
         await vault.open()
         yield vault
+
+
+async def migrate_store(settings: Settings) -> int:
+    """Bring the configured store to this program's tables, the sessions that an older program left in them included.
+    Returns how many of these there were. Raises SettingsError, StoreDown."""
+    async with open_store(settings, must_connect=True) as store:
+        keys, _ = _keys(settings)
+        vault = _vault(store, keys, settings, Metrics(stores=(settings.store.kind,)), time.time)
+        await vault.open()
+        if not isinstance(store, LegacyStore):
+            return 0
+        return await adopt_all(store, vault, settings.sessions.default_region, now=time.time())
 
 
 def open_store(

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.cli.tools import SCAN_PAGE, Config, Json, Tools, counted, on_store, print_json, where
+from engine.assembly import migrate_store
+from engine.cli.tools import SCAN_PAGE, Config, Json, Tools, counted, on_settings, on_store, print_json, where
 from engine.sessions.export import utc
 from engine.sessions.keyring import KeyRing
 from engine.sessions.keyring import new_key as make_key
@@ -47,15 +48,16 @@ def info(*, config: Config = None, json_output: Json = False) -> int:
 def migrate(*, config: Config = None, json_output: Json = False) -> int:
     """See the help in ``engine.cli``."""
 
-    async def work(tools: Tools) -> int:
-        sessions, _, _ = await _count(tools)  # reading takes over what an older program left
+    async def work(settings: Settings) -> int:
+        adopted = await migrate_store(settings)
         if json_output:
-            print_json({"sessions": sessions}, show_numbers=True)
+            print_json({"adopted": adopted}, show_numbers=True)
         else:
-            print(f"{where(tools.settings)}: the schema is this program's, {counted(sessions, 'session')}")
+            taken = f"; taken over from an older program: {counted(adopted, 'session')}" if adopted else ""
+            print(f"{where(settings)}: the tables are this program's{taken}")
         return 0
 
-    return on_store(config, work)
+    return on_settings(config, work)
 
 
 def reencrypt(*, config: Config = None, json_output: Json = False) -> int:

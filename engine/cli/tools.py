@@ -69,14 +69,16 @@ class Tools:
         return found
 
     async def _find(self, name: str) -> Stored | None:
-        if _SESSION_ID.fullmatch(name):
-            return await self.history.session(name)
-        number = e164(name, self.settings.sessions.default_region)
+        number = "" if _SESSION_ID.fullmatch(name) else e164(name, self.settings.sessions.default_region)
         if number:
             sessions = await self.history.of_number(number)
             return sessions[-1] if sessions else None
         last = self.settings.sessions.retention
-        return await self.vault.load(stream_key(name), last=last) or await self._of_call(name)
+        return (
+            await self.history.session(name)
+            or await self.vault.load(stream_key(name), last=last)
+            or await self._of_call(name)
+        )
 
     async def _of_call(self, call_id: str) -> Stored | None:
         """By looking through all of them: a call's id is written in its messages alone."""
@@ -95,26 +97,31 @@ class Tools:
 def on_store(config: Path | None, work: Callable[[Tools], Awaitable[int]]) -> int:
     """Opens the store of the settings, does the work with it, and returns its exit code.
 
-    Raises SettingsError, NotThere, StoreDown.
+    Raises SettingsError, NotThere, Unreachable.
     """
+
+    async def opened(settings: Settings) -> int:
+        async with open_vault(settings) as vault:
+            history = History(vault, Nobody(), context_limits(settings.sessions))
+            return await work(Tools(settings, vault, history, Privacy(vault, [LeftJournal(settings)])))
+
+    return on_settings(config, opened)
+
+
+def on_settings(config: Path | None, work: Callable[[Settings], Awaitable[int]]) -> int:
+    """The same for work that opens the store itself."""
     configure_logs(level="critical")  # what goes wrong is told in the command's own words
-    return trio.run(_on_store, load_settings(config), work)
-
-
-async def _on_store(settings: Settings, work: Callable[[Tools], Awaitable[int]]) -> int:
+    settings = load_settings(config)
     store = settings.store
     if store.kind == "memory":
         raise SettingsError(
             "store.kind: 'memory' keeps nothing outside of the running engine, so there is nothing to open; "
             "ask the engine with --url"
         )
-    if store.kind == "sqlite" and not await trio.Path(store.path).is_file():
+    if store.kind == "sqlite" and not Path(store.path).is_file():
         raise SettingsError(f"store.path: there is no file {store.path}; is it relative to another directory?")
     try:
-        async with open_vault(settings) as vault:
-            limits = context_limits(settings.sessions)
-            history = History(vault, Nobody(), limits)
-            return await work(Tools(settings, vault, history, Privacy(vault, [LeftJournal(settings)])))
+        return trio.run(work, settings)
     except StoreDown as exc:
         raise Unreachable(f"{exc}; look at {where(settings)}") from exc
 

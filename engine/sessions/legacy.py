@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
@@ -39,6 +39,7 @@ _OF_TIME = ("time", "_at", "date", "activity", "created")
 """Parts of the names of columns that hold times."""
 
 
+@runtime_checkable
 class LegacyStore(Protocol):
     """A record store that may hold such rows."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import trio
 from engine.sessions.journal import Journal
 from engine.sessions.keyring import KeyRing
 from engine.sessions.record import Save, new_session_id
-from tests.cli.stored import NUMBER, OTHER, SAID, Stored, entries, new_store, run, session
+from tests.cli.stored import NUMBER, OTHER, SAID, Stored, entries, new_store, run, session, settings_in
 
 Out = pytest.CaptureFixture[str]
 
@@ -240,9 +242,28 @@ def told_again(stored: Stored, capsys: Out) -> Any:
     return told(capsys)
 
 
-def test_migrate_and_purge_say_what_there_is(stored: Stored, capsys: Out) -> None:
-    assert stored.run("store", "migrate") == 0
-    assert "2 sessions" in capsys.readouterr().out
+def test_an_older_programs_table_is_taken_over(tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENCRYPTION_KEYS", raising=False)
+    with closing(sqlite3.connect(tmp_path / "s.db")) as database:
+        database.execute(
+            "CREATE TABLE sessions (session_id TEXT PRIMARY KEY, user_id TEXT, last_agent TEXT, last_query TEXT, "
+            "context TEXT, sizing_session TEXT, created_at TEXT, updated_at TEXT)"
+        )
+        said = json.dumps([{"role": "user", "content": "I wear size ten."}])
+        row = ("old-1", NUMBER, "sizing", "size?", said, "ten", "2025-01-01T00:00:00", "2025-01-02T00:00:00")
+        database.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * len(row))})", row)
+        database.commit()
+    old = Stored(settings_in(tmp_path), "old-1", "")
+    assert old.run("store", "migrate", "--json") == 0
+    assert told(capsys) == {"adopted": 1}
+    assert old.run("store", "migrate") == 0
+    assert "the tables are this program's\n" in capsys.readouterr().out
+    for name in ("old-1", NUMBER):
+        assert old.run("history", "show", name) == 0
+        assert "I wear size ten." in capsys.readouterr().out
+
+
+def test_purge_says_what_went(stored: Stored, capsys: Out) -> None:
     assert stored.run("store", "purge", "--json") == 0
     assert told(capsys) == {"sessions": 0}
 
