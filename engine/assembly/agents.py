@@ -29,18 +29,25 @@ def check_agents(settings: Settings) -> list[tuple[str, str]]:
             if agent.factory:
                 agent_from_factory(name, agent)
             else:
-                script_of(name, agent)
+                script_of(name, settings)
         except SettingsError as exc:
             wrong.append((name, str(exc)))
     return wrong
 
 
-def script_of(name: str, settings: AgentSettings) -> Script:
+def script_of(name: str, settings: Settings) -> Script:
     """Raises SettingsError naming the agent whose script cannot be used."""
     try:
-        return catalog.agent_script(settings.script)
+        script = catalog.agent_script(settings.agents[name].script)
     except SettingsError as exc:
         raise SettingsError(f"agents.{name}.script: {exc}") from None
+    for intent in script.intents.values():
+        if intent.hand_over and intent.hand_over not in settings.agents:
+            raise SettingsError(
+                f"agents.{name}.script: the intent {intent.name!r} hands over to {intent.hand_over!r}, and there is no "
+                f"such agent; there are: {', '.join(settings.agents)}"
+            )
+    return script
 
 
 def agent_from_factory(name: str, settings: AgentSettings) -> Agent:

@@ -215,7 +215,9 @@ class Engine:
 
     async def _make_agents(self, actors: trio.Nursery) -> None:
         """Every agent of the settings; the embedded speech is loaded if one of them needs it."""
-        scripts = {name: script_of(name, agent) for name, agent in self.settings.agents.items() if not agent.factory}
+        scripts = {
+            name: script_of(name, self.settings) for name, agent in self.settings.agents.items() if not agent.factory
+        }
         for name, agent in self.settings.agents.items():
             if agent.factory:
                 self._agents[name] = agent_from_factory(name, agent)
