@@ -18,10 +18,10 @@ SPELLINGS = ("+155501000{}", "+1 (555) 010-00{}", "00155501000{}", "(555) 010-00
 """How the judge writes phone numbers, for a default region of US."""
 NUMBERS = tuple(f"{start}{line}" for start in ("+155501000", "+4420794600") for line in LINES)
 """The same in E.164: callers to be known beforehand, so that their routes have something to show."""
-MAX_EXAMPLES = 8
+MAX_EXAMPLES = 5
 """Of each operation, at most."""
 SEED = 1
-WITHIN_S = 60.0
+WITHIN_S = 150.0
 """For everything, on a machine that is busy with other things, too."""
 
 
@@ -49,6 +49,7 @@ def _command(url: str, key: str, max_examples: int, folder: Path) -> list[str]:
     config.write_text(f'headers = {{ Authorization = "Bearer {key}" }}\n')
     options = ["--max-examples", str(max_examples), "--seed", str(SEED), "--no-color", "--checks", "all"]
     options += ["--generation-database", "none", "--suppress-health-check", "all", "--workers", "1"]
+    options += ["--phases", "coverage,fuzzing,stateful"]  # coverage takes the examples of the document, too
     executable = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)]
     return [*executable, "run", f"{url}/openapi.json", *options]
 

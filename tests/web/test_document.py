@@ -93,6 +93,7 @@ async def test_keys_are_in_it_where_they_are_asked_for(autojump_clock: MockClock
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(200)
 async def test_the_api_does_what_its_document_says() -> None:
     desk = FakeDesk()
     for number in NUMBERS:

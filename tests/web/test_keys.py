@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,6 +149,19 @@ async def test_fault_80_each_route_wants_its_scope() -> None:
             assert (await at.api(method, path, {"text": "x"}, "")).status == 401
             assert (await at.api(method, path, {"text": "x"}, keys[scope])).status not in (401, 403)
         assert at.count("api_refusals_total", why="scope") == len(WANTED)
+
+
+async def test_who_looks_at_other_peoples_words_leaves_a_line_without_the_number(autojump_clock: MockClock) -> None:
+    desk = FakeDesk()
+    desk.begin("caller", CALLER)
+    async with front(desk=desk.as_desk(), access=access()) as at:
+        with structlog.testing.capture_logs() as logs:
+            await at.api("GET", f"/admin/session/{CALLER}")
+            await at.api("POST", "/turn", {"text": "hello"})
+        assert [(line["event"], line["by"], line["operation"]) for line in logs] == [
+            ("api_asked", "all", "callerSessions")
+        ]
+        assert CALLER[1:] not in str(logs)
 
 
 async def test_one_key_is_limited_and_others_are_not(autojump_clock: MockClock) -> None:
