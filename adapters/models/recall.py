@@ -57,7 +57,7 @@ def recalled(script: Script, item: Slot | Derived, known: Mapping[str, str]) -> 
 def all_known(script: Script, state: State, context: Context) -> str:
     """Everything that is known of the caller, values and facts."""
     values = {name: value for name, value in {**context.memory.entities, **state.entities}.items() if value}
-    told = [f"{name.replace('_', ' ')}: {value}" for name, value in values.items()]
+    told = [f"{name.replace('_', ' ')}: {value}" for name, value in sorted(values.items())]
     facts = _facts(context)[-MOST_FACTS:]
     if not (told or facts):
         return script.lines.unknown

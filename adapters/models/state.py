@@ -134,6 +134,7 @@ def dump(state: State) -> str:
             "log": [[item.text, item.intent, item.came] for item in state.log],
         },
         ensure_ascii=False,
+        sort_keys=True,
         separators=(",", ":"),
     )
 

@@ -91,7 +91,7 @@ def _lines_of_summary(summary: str) -> tuple[list[str], list[_Line]]:
         elif colon and who in _SOURCES:
             lines.append(_line(who, text))
         else:
-            lines += [_line("", piece) for piece in _pieces(row)]
+            lines += [_line("", piece) for piece in map(_nobodys, _pieces(row))]
     return also, lines
 
 
@@ -104,11 +104,16 @@ def _line(who: str, text: str) -> _Line:
 
 
 def _pieces(text: str) -> list[str]:
-    """Sentences, and of long ones clauses; none looks as if it were a line of a summary."""
+    """Sentences, and of long ones clauses."""
     splitter = SentenceSplitter()
     sentences = [*splitter.feed(" ".join(text.split())), *splitter.flush()]
     pieces = [piece for sentence in sentences for piece in _short(sentence)]
-    return [f"'{piece}'" if piece.partition(": ")[0] in _SOURCES else piece for piece in pieces if piece]
+    return [piece for piece in pieces if piece]
+
+
+def _nobodys(piece: str) -> str:
+    """Not as if it were one of our own lines."""
+    return f"'{piece}'" if piece.partition(": ")[0] in _SOURCES else piece
 
 
 def _short(sentence: str) -> list[str]:

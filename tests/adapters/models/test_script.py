@@ -153,8 +153,7 @@ def test_a_mistake_is_named(file: Path, old: str, new: str, message: str) -> Non
         ),
         (
             'declined = "Then not."',
-            'declined = "Then not."\nderived = [{name = "price", otherwise = "1", '
-            'cases = [{size = ["huge"], value = "2"}]}]',
+            'declined = "Then not."\nderived = [{name = "p", otherwise = "1", cases = [{size = ["x"], value = "2"}]}]',
             r"derived\[0\]\.cases\[0\]\.size: expected a list of some of small, large",
         ),
         (
