@@ -258,9 +258,9 @@ class Writer:
             async with self._reading_journal():
                 await self._journal.put_aside(1)
         else:
+            self._store_works()
             async with self._reading_journal():
                 await self._journal.drop(len(saves))
-            self._store_works()
         self._show_backlog()
 
     @asynccontextmanager
