@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +17,7 @@ from engine.observe.timeline import Moment, What
 from engine.phone.call import PhoneCall
 from engine.phone.phone import SIDES, Phone, open_phone
 from engine.phone.side import Callee
+from engine.phone.texts import Inbox, send_text
 from engine.settings import AgentSettings, Limits, Secrets, Server, Settings, StoreSettings
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Behaviour, Vendors
@@ -43,6 +44,12 @@ class Rig:
         """One turn: the answer in words, as the caller's ear has it."""
         await call.say(speak(text, call.format))
         return words(await call.wait_for_reply(within_s=15), call.format)
+
+    async def text(
+        self, text: str, provider: str = "twilio", *, caller: str = "+15005550006", inbox: Inbox | None = None
+    ) -> str:
+        """An SMS, and the answer to it."""
+        return await send_text(provider, Callee(self.engine.url, caller=caller, secret=SECRET), text, inbox=inbox)
 
     async def quiet(self) -> None:
         """Until the engine holds nothing of any call, and the vendors see nobody. Fails after two seconds."""
@@ -81,8 +88,14 @@ class Rig:
 
 @asynccontextmanager
 async def running_engine(
-    *, max_calls: int = 10, behaviour: Behaviour | None = None, greeting: str = "Hello.", **limits: Any
+    *,
+    max_calls: int = 10,
+    behaviour: Behaviour | None = None,
+    greeting: str = "Hello.",
+    configure: Callable[[Settings], Settings] = lambda settings: settings,
+    **limits: Any,
 ) -> AsyncIterator[Rig]:
+    """``configure`` changes the settings that the engine is made of."""
     vendors = Vendors(behaviour or Behaviour())
     moments: list[Moment] = []
     async with trio.open_nursery() as nursery:
@@ -95,7 +108,7 @@ async def running_engine(
             agents={"desk": AgentSettings(factory="tests.fakes.agents:make_agent", options=options)},
             secrets=Secrets(twilio_auth_token=SECRET, vonage_signature_secret=SECRET),
         )
-        engine = Engine(settings, watchers=[moments.append])
+        engine = Engine(configure(settings), watchers=[moments.append])
         ended = trio.Event()
 
         async def run(task_status: trio.TaskStatus[str]) -> None:
