@@ -134,7 +134,7 @@ def _said(context: str) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _is_message(item: object) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("content"), str) and item.get("role") in _ROLES
+    return isinstance(item, dict) and isinstance(item.get("content"), str) and str(item.get("role")).lower() in _ROLES
 
 
 def _entry(item: Mapping[str, Any], entry_id: str, at: float, agent: str) -> Entry:
@@ -143,7 +143,7 @@ def _entry(item: Mapping[str, Any], entry_id: str, at: float, agent: str) -> Ent
         entry_id=entry_id,
         turn_id=entry_id,
         at=times[0] if times else at,
-        role=_ROLES[item["role"]],
+        role=_ROLES[item["role"].lower()],
         text=item["content"],
         agent=str(item.get("agent") or agent),
         modality=Modality.TEXT,
