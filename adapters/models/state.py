@@ -73,11 +73,14 @@ class State:
     @property
     def entities(self) -> dict[str, str]:
         """Every value there is, those of an open form included."""
-        form = self.suspended or (Form(self.intent, self.values) if self.intent else None)
-        if form is None:
-            return dict(self.known)
-        asked = {slot.name for slot in form.intent.asked(form.values)}
-        return {**self.known, **{name: value for name, value in form.values.items() if name in asked}}
+        return {**self.known, **self.given}
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The values of a form that is not complete."""
+        form = Form(self.intent, self.values) if self.intent else self.suspended
+        asked = {slot.name for slot in form.intent.asked(form.values)} if form else set()
+        return {name: value for name, value in form.values.items() if name in asked} if form else {}
 
     def at_rest(self, **changes: Any) -> State:
         """No form, nothing offered; what is known stays."""

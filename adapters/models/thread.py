@@ -35,7 +35,7 @@ class Thread:
         if has_moved:
             kind = "voice" if context.modality is Modality.VOICE else "text"
             state = load(self._shown, self._script).over(f"{kind}:{self._call_id}")
-        given = state.entities.keys() - state.known.keys()
+        given = state.given
         told = {
             name: value[:VALUE_CHARS]
             for name, value in context.memory.entities.items()

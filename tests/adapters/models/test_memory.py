@@ -303,6 +303,13 @@ def test_a_name_that_is_known_shows_in_the_confirmation(session: Session) -> Non
     assert "for Bob. Shall" in call.say("No, it's Bob")
 
 
+def test_another_name_in_a_form_that_is_given_up_changes_nothing(session: Session) -> None:
+    book(session)
+    for said in ("Book a cleaning on Friday at nine", "My name is Bob", "never mind"):
+        session.text(said)
+    assert session.text("What is my name?") == "Your name is Ada Lovelace."
+
+
 def test_the_opening_hours_are_no_recall(session: Session) -> None:
     book(session)
     assert session.text("At what time do you open?") == HOURS
