@@ -31,6 +31,7 @@ from engine.runtime.lag import LagWatch
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
 from engine.sessions.call_session import CallSession
+from engine.sessions.privacy import Privacy
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import Settings
 from engine.web.app import build_app, media_handlers
@@ -190,6 +191,7 @@ class Engine:
 
     def _door(self, memory: Remembering, texts: TextDesk) -> Door:
         server = self.settings.server
+        privacy = Privacy(memory.vault, [*memory.forgetters, texts], now=memory.sessions.now)
         turn_s = self.settings.sessions.turn_s + self.settings.store.operation_s
         urls = PublicUrl(server.public_url, server.trusted_proxies, server.host)
         app = build_app(
@@ -199,7 +201,7 @@ class Engine:
             urls,
             closed_routes=self._closed_routes,
             version=__version__,
-            desk=Desk(memory.sessions, memory.history, memory.privacy, self.settings.sessions.default_region),
+            desk=Desk(memory.sessions, memory.history, privacy, self.settings.sessions.default_region),
             access=self._access,
             texts=texts,
             turn_s=turn_s,

@@ -22,7 +22,7 @@ from engine.sessions.house import Sessions
 from engine.sessions.journal import Journal
 from engine.sessions.keyring import KeyFile, KeyRing
 from engine.sessions.legacy import LegacyStore, adopt_all
-from engine.sessions.privacy import Privacy
+from engine.sessions.privacy import Forgets
 from engine.sessions.showing import Showing
 from engine.sessions.vault import Vault
 from engine.sessions.webhooks import Webhooks
@@ -48,7 +48,8 @@ class Remembering:
     webhooks: Webhooks
     sessions: Sessions
     history: History
-    privacy: Privacy
+    forgetters: tuple[Forgets, ...]
+    """Who has to forget a number before the store does, in the order in which words travel."""
     keys: KeyRing
     key_file: KeyFile | None
 
@@ -125,10 +126,10 @@ async def remembering(
         )
         sessions = Sessions(around, settings, agents)
         history = History(vault, sessions, context_limits(settings.sessions), now=now)
-        privacy = Privacy(vault, [sessions, writer, _Unsent(webhooks)], now=now)
+        forgetters = (sessions, writer, _Unsent(webhooks))
         if not keys.is_encrypting:
             log.warning("store_not_encrypted", kind=store.backend, see="ENCRYPTION_KEYS")
-        yield Remembering(store, vault, writer, webhooks, sessions, history, privacy, keys, key_file)
+        yield Remembering(store, vault, writer, webhooks, sessions, history, forgetters, keys, key_file)
 
 
 @asynccontextmanager

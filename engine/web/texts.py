@@ -64,6 +64,8 @@ class _Text:
     """The engine stopped before there was an answer."""
     is_promised: bool = False
     """A webhook has been answered with nothing: it is for us to bring the answer."""
+    is_forgotten: bool = False
+    """Its sender has been erased: it is neither answered any more nor kept."""
 
     def document(self) -> Answer:
         """For a webhook. Raises StoreDown and Overloaded."""
@@ -72,6 +74,12 @@ class _Text:
         if self.was_dropped:
             raise Overloaded(STOPPED_RETRY_S)
         return self.provider.answer_text("" if self.by_rest else self.answer)
+
+    def clear(self) -> None:
+        """Neither words nor number are kept of a sender who has been erased."""
+        if self.is_forgotten and self.done.is_set():
+            self.answer = ""
+            self.incoming = replace(self.incoming, sender="", text="")
 
 
 class TextDesk:
@@ -121,6 +129,13 @@ class TextDesk:
             await self._wait(text)
         return text.document()
 
+    async def forget(self, number: str) -> None:
+        """Of the texts of this number (E.164) only their ids stay known, so that none is answered twice."""
+        for text in self._texts.values():
+            if e164(text.incoming.sender, self._region) == number:
+                text.is_forgotten = True
+                text.clear()
+
     def _limited_as(self, sender: str) -> str:
         """Withheld senders are not one number."""
         is_withheld = "".join(filter(str.isdigit, sender)) in PLACEHOLDERS
@@ -169,6 +184,7 @@ class TextDesk:
             if text.store_fault:
                 del self._texts[key]
             text.done.set()
+            text.clear()
             if text.by_rest and text.answer and not text.store_fault and not await self._was_sent(text):
                 outcome = TextOutcome.FAILED
             self._count(outcome)

@@ -386,3 +386,12 @@ async def test_texts_under_way_when_the_engine_stops_are_to_be_asked_again(autoj
 async def _within(scope: trio.CancelScope, texts: TextDesk) -> None:
     with scope:
         await texts.run()
+
+
+async def test_an_erased_sender_leaves_no_words_and_his_texts_are_not_answered_again(autojump_clock: MockClock) -> None:
+    async with phone() as they:
+        assert await they.hears("my canary") == "You said: my canary"
+        assert await they.hears("hello", "SM2", "+15550009999") == "You said: hello"
+        await they.texts.forget(THEIRS)
+        assert await they.hears("my canary") == ""
+        assert await they.hears("hello", "SM2", "+15550009999") == "You said: hello"
