@@ -208,6 +208,15 @@ def test_whoever_is_erased_in_mid_call_is_forgotten(session: Session) -> None:
     assert not session.memory.entities
 
 
+def test_whoever_is_erased_between_two_halves_of_a_turn_is_forgotten(session: Session) -> None:
+    book(session)
+    session.entries = []
+    call = session.call()
+    call.say("Hello", hears=False)
+    session.memory = Memory()
+    assert call.say("what is my name") == UNKNOWN
+
+
 # --- again, history, recall ---------------------------------------------------------------------------------
 
 
