@@ -264,6 +264,7 @@ async def test_a_text_of_any_length_and_with_any_character_is_kept(store: SqlSto
 async def test_the_search_uses_its_index(store: SqlStore, postgresql_server: PostgresqlServer, url: str) -> None:
     head = SessionRow("s1", "k1", "", 0, T0, T0, T0 + DAY_S, b"")
     await written(store, Append(head, tuple(message(n, text=f"hello word{n}") for n in range(2000)), retention=2000))
+    postgresql_server.execute("ANALYZE sessions_messages", url=url)
     await store.search("word17")
     used = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'sessions_words'"
     plan = postgresql_server.execute(
