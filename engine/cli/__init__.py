@@ -135,9 +135,12 @@ app.command(
     help="""Hold test conversations: turns with what must come back and what must be remembered.
 
     Without --url an engine is started for each, in this process, on a store of its own. Without a script the ones that
-    ship with Offhook are listed; `all` holds them all. Checked besides what a script says: the session id stays the
-    same, the opening is said once, `offhook validate` finds nothing. Exit code 1 when something failed, 2 when a script
-    or the settings are wrong.""",
+    ship with Offhook are listed; "all" means all of these; --print shows how one is written. The keys of a turn: say,
+    over (text, sms or voice), expect and expect_not (words or /patterns/ of the answer), remembers, agent, new_call,
+    restart, greeting and greeting_not.
+
+    Checked besides: the session id stays the same, the opening is said once, `offhook validate` finds nothing. Exit
+    code 1 when something failed, 2 when a script or the settings are wrong.""",
 )
 
 

@@ -17,7 +17,7 @@ from engine.cli.engines import own_engine, running_engine
 from engine.converse.report import Exchange, Report, show
 from engine.converse.runner import Options
 from engine.converse.runner import converse as hold
-from engine.converse.script import Script, load, shipped
+from engine.converse.script import Script, load, shipped, source
 from engine.errors import SettingsError
 from engine.events import Modality
 from engine.observe.logs import configure_logs
@@ -28,7 +28,8 @@ Provider = Literal["twilio", "vonage"]
 
 
 def converse(
-    *scripts: Annotated[str, Parameter(help="Conversations that ship with Offhook, by name; TOML files; or `all`.")],
+    *scripts: Annotated[str, Parameter(help='Conversations that ship with Offhook, by name; TOML files; or "all".')],
+    print_script: Annotated[bool, Parameter(name="--print", help="Print the scripts and hold none.")] = False,
     url: Annotated[str, Parameter(help="Talk to a running engine there, with the API key in API_KEY.")] = "",
     over: Annotated[
         Literal["text", "voice", "sms"] | None, Parameter(help="What goes where the script itself does not say it.")
@@ -46,6 +47,10 @@ def converse(
     console = Console(stderr=json, highlight=False)
     if not scripts:
         _list(console, json=json)
+        return 0
+    if print_script:
+        for name in _names(scripts):
+            print(source(name), end="")
         return 0
     modality = Modality(over) if over else None
     wanted = [_with_caller(load(name, over=modality), caller) for name in _names(scripts)]

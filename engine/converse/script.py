@@ -178,6 +178,11 @@ def parse(text: str, file: str, *, over: Modality | None = None) -> Script:
     return script
 
 
+def source(path_or_name: str | Path) -> str:
+    """The text of a script, to copy from. Raises SettingsError."""
+    return _read(path_or_name)[0]
+
+
 def _read(path_or_name: str | Path) -> tuple[str, str]:
     path = Path(path_or_name)
     if path.suffix == ".toml" or len(path.parts) > 1:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from engine.cli.engines import as_toml, own_engine
-from engine.converse.script import parse
+from engine.converse.script import load, parse
 from engine.settings import load_settings
 from tests.cli.stored import NUMBER, run
 from tests.converse.agents import fast_voice
@@ -59,6 +59,12 @@ def test_alone_it_lists_what_ships(capsys: Out) -> None:
         assert words in out
     assert run("converse", "--json") == 0
     assert {"name": "five_turns", "turns": 5}.items() <= told(capsys)[0].items()
+
+
+def test_a_script_that_ships_is_printed_to_copy_from(tmp_path: Path, capsys: Out) -> None:
+    assert run("converse", "officer", "--print") == 0
+    text = capsys.readouterr().out
+    assert parse(text, "officer.toml") == load("officer")
 
 
 @pytest.mark.parametrize(
