@@ -201,6 +201,17 @@ def test_any_bytes_can_stand_in_a_record_and_behind_it(bodies: list[bytes], tail
     assert scan(tail).frames == []
 
 
+async def test_of_a_torn_end_nothing_is_left(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path)
+    await journal.append([a_save("a"), a_save("b", text="in the other coat")])
+    await journal.aclose()
+    path = tmp_path / "journal"
+    path.write_bytes(path.read_bytes()[:-20])
+    with path.open("rb") as same_file:
+        assert await names_in(a_journal(tmp_path)) == ["a"]
+        assert b"coat" not in same_file.read()
+
+
 async def test_killed_while_it_was_written_anew_nothing_is_lost(tmp_path: Path) -> None:
     journal = a_journal(tmp_path)
     await journal.append(saves_of("a"))

@@ -211,6 +211,17 @@ async def test_stale_saves_of_one_session_from_several_versions_end_in_one_histo
     assert ids(await loaded(vault)) == [f"old_{i}" for i in range(5)] + [f"e_{i}" for i in range(5)]
 
 
+async def test_a_stale_save_behind_a_fresh_one_does_not_undo_what_that_was_made_from() -> None:
+    vault = a_vault(a_store())
+    await vault.write([a_save("e_1")])
+    await vault.write([Save(a_record(at=110.0, summary="likes tea"), 1)])
+    fresh, stale = Save(a_record(at=120.0, summary="likes tea"), 2), a_save("e_2", version=1, at=115.0)
+    await vault.write([fresh, stale])
+    stored = await loaded(vault)
+    assert stored.record.memory.summary == "likes tea"
+    assert ids(stored) == ["e_1", "e_2"]
+
+
 async def test_a_version_that_happens_to_fit_does_not_overwrite_what_others_wrote() -> None:
     """The second of two stale saves must not take the version that somebody else has made for its own."""
     store = a_store()
@@ -561,11 +572,13 @@ async def test_a_store_that_comes_back_empty_is_given_its_index_key_again() -> N
     store = FlakyStore()
     vault = a_vault(store, KEY_1)
     await vault.write([a_save("e_1")])
+    fingerprint = vault.fingerprint(NUMBER)
     store.fails = "refused"
     with pytest.raises(StoreDown):
         await vault.load(CALLER, last=1)
     store.inner, store.fails = MemoryStore(lambda: 0.0), ""
     await vault.write([a_save("e_2")])
+    assert vault.fingerprint(NUMBER) == fingerprint
     assert ids(await loaded(a_vault(store, KEY_1))) == ["e_2"]
 
 

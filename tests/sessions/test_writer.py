@@ -259,6 +259,17 @@ async def test_attempts_to_reach_the_store_come_at_growing_pauses(autojump_clock
     assert rig.figure("store_lost_total") == 1
 
 
+async def test_a_store_that_answers_but_takes_nothing_is_not_tried_all_the_time(autojump_clock: MockClock) -> None:
+    rig = Rig()
+    rig.store.bug = StoreDown("full")
+    async with rig.running():
+        for _ in range(200):
+            rig.save(a_save("a"), may_wait=False)
+            await trio.sleep(0.1)
+    assert len(rig.of(StoreDown)) == 200
+    assert len(rig.store.writes) < 10
+
+
 async def test_without_a_journal_what_the_store_does_not_take_is_lost_and_counted(autojump_clock: MockClock) -> None:
     rig = Rig()
     rig.store.fails = "refused"
