@@ -59,6 +59,31 @@ class Built:
         return sum(len(message.text) for message in self.context) // CHARS_PER_TOKEN
 
 
+class FactsKnown:
+    """The key facts of what was said in one session: looked for once, which takes longer than all else of a context.
+
+    It holds words of the session, those that the last context needed: ``forget`` them with the session.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[str]] = {}
+        self._needed: dict[str, list[str]] = {}
+
+    def of(self, text: str) -> list[str]:
+        facts = self._known.get(text)
+        if facts is None:
+            facts = key_facts(text)
+        self._needed[text] = facts
+        return facts
+
+    def next_context(self) -> None:
+        """What the last context did not need is let go of."""
+        self._known, self._needed = self._needed, {}
+
+    def forget(self) -> None:
+        self._known, self._needed = {}, {}
+
+
 def build_context(
     entries: Sequence[Entry],
     memory: Memory,
@@ -69,22 +94,25 @@ def build_context(
     agent: str,
     modality: Modality,
     is_returning: bool,
+    facts: FactsKnown | None = None,
 ) -> Built:
     """The context of the turn whose caller's words are the last of ``entries``.
 
     Key facts (names, numbers, dates, codes) of what does not fit are kept: in a message that is cut, behind the cut;
-    of messages that are left out, with what is known.
+    of messages that are left out, with what is known. ``facts`` spares looking for them again.
     """
+    facts = facts or FactsKnown()
     window = entries[-limits.window :]
     dropped = entries[: -limits.window]
-    shown = [_cut(entry.as_message(), limits.max_chars) for entry in window[:-1]]
+    shown = [_cut(entry.as_message(), limits.max_chars, facts) for entry in window[:-1]]
     shown += [entry.as_message() for entry in window[-1:]]
     shortened = set()
     if any(message.text != entry.text for message, entry in zip(shown, window, strict=True)):
         shortened.add(Shortening.CUT)
     if dropped:
         shortened.add(Shortening.SUMMARISED if memory.summary else Shortening.DROPPED)
-    known = known_in_words(memory, _facts_of(dropped))
+    known = known_in_words(memory, _facts_of(dropped, facts))
+    facts.next_context()
     context = Context(
         tuple(_in_format(known, shown, limits.format)),
         session_id=session_id,
@@ -126,12 +154,12 @@ def _in_format(known: str, shown: Sequence[Message], form: ContextFormat) -> lis
     return [Message(Role.SYSTEM, text), shown[-1]]
 
 
-def _cut(message: Message, max_chars: int) -> Message:
+def _cut(message: Message, max_chars: int, facts: FactsKnown) -> Message:
     text = message.text
     if len(text) <= max_chars:
         return message
     tail = ""
-    for fact in key_facts(text):
+    for fact in facts.of(text):
         longer = f"{tail}; {fact}" if tail else f" {fact}"
         # A third of the room at most: the beginning says what it is about.
         if len(longer) > max_chars // 3:
@@ -141,14 +169,14 @@ def _cut(message: Message, max_chars: int) -> Message:
     return replace(message, text=f"{head}{CUT}{tail}")
 
 
-def _facts_of(dropped: Sequence[Entry]) -> list[str]:
+def _facts_of(dropped: Sequence[Entry], facts: FactsKnown) -> list[str]:
     """The newest key facts of what is out of sight, each once."""
-    facts: dict[str, None] = {}
+    newest: dict[str, None] = {}
     for entry in reversed(dropped):
-        facts |= dict.fromkeys(key_facts(entry.text))
-        if len(facts) >= MAX_FACTS:
+        newest |= dict.fromkeys(facts.of(entry.text))
+        if len(newest) >= MAX_FACTS:
             break
-    return list(facts)[:MAX_FACTS]
+    return list(newest)[:MAX_FACTS]
 
 
 def _own(memory: Memory, agent: str) -> Memory:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import structlog
 import trio
 
+from engine.dialogue.context import FactsKnown
 from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.errors import Busy, ModelFailed, StoreDown, VendorError
 from engine.events import Modality, Recollection, SessionInfo
@@ -126,6 +127,11 @@ class Session:
     @property
     def entries(self) -> Sequence[Entry]:
         return tuple(self._pages.entries)
+
+    @property
+    def facts(self) -> FactsKnown:
+        """Of what is in ``entries``."""
+        return self._pages.facts
 
     @property
     def is_forgotten(self) -> bool:
@@ -310,7 +316,9 @@ class Session:
     async def _answered(self, text: _Text) -> TurnAnswer:
         await self.catch_up()
         record = self.record
-        answer, turn = await Answering(self._around, record, self.entries, text.modality).answer(text.text, text.agent)
+        answer, turn = await Answering(self._around, record, self.entries, text.modality, self.facts).answer(
+            text.text, text.agent
+        )
         await self._mailbox.ask(lambda stored: _Acknowledge(turn, record.session_id, stored))
         return answer
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from engine.dialogue.context import FactsKnown
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.errors import ModelFailed
@@ -32,6 +33,7 @@ class Answering:
     record: SessionRecord
     entries: Sequence[Entry]
     modality: Modality
+    facts: FactsKnown
 
     async def answer(self, text: str, agent: str = "") -> tuple[TurnAnswer, TurnRecord]:
         """The answer, and the turn for the history. ``agent``: who is asked, if not whoever answered last.
@@ -75,6 +77,7 @@ class Answering:
             agent=agent,
             modality=self.modality,
             is_returning=bool(self.entries) or record.turns > 0,
+            facts=self.facts,
         )
         info = SessionInfo(record.session_id, agent.name, self.modality, caller=record.number)
         ledger = Ledger(conversation.turn_id, Book(self.around.metrics, Timeline(conversation.turn_id)))

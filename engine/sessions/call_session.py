@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.dialogue.context import ContextLimits
+from engine.dialogue.context import ContextLimits, FactsKnown
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.events import CallInfo, Context, Modality, Noted, SessionInfo
@@ -27,6 +27,11 @@ class Seat(Protocol):
 
     @property
     def entries(self) -> Sequence[Entry]: ...
+
+    @property
+    def facts(self) -> FactsKnown:
+        """Of what is in ``entries``."""
+        ...
 
     def take(self, turn: TurnRecord, applied: Callable[[], None]) -> None:
         """Add a whole turn; never waits. ``applied`` is called once ``entries`` has it."""
@@ -93,6 +98,7 @@ class CallSession:
             modality=Modality.VOICE,
             call_id=self._call.call_id,
             is_returning=self.is_returning,
+            facts=self._seat.facts,
         )
 
     def caller_said(self, text: str) -> None:
@@ -152,6 +158,7 @@ class LoneSeat:
     record: SessionRecord
     retention: int = 50
     entries: deque[Entry] = field(default_factory=deque)
+    facts: FactsKnown = field(default_factory=FactsKnown)
 
     def take(self, turn: TurnRecord, applied: Callable[[], None]) -> None:
         self.record = with_turn(self.record, turn)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import structlog
 
+from engine.dialogue.context import FactsKnown
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord
 from engine.errors import StoreDown
 from engine.events import Modality
@@ -26,6 +27,8 @@ class Notebook:
     def __init__(self, stored: Stored, around: Around) -> None:
         self.record = stored.record
         self.entries = deque(stored.entries, around.settings.retention)
+        self.facts = FactsKnown()
+        """Of the entries."""
         self.is_stale = False
         """Somebody else has written to the session."""
         self.is_forgotten = False
@@ -140,6 +143,7 @@ class Notebook:
         self.is_stale = False
         self.record, self._version = merged(stored.record, self.record), stored.version
         self.entries = deque(stored.entries, retention)
+        self.facts.forget()
 
     # --- its end --------------------------------------------------------------------------------------------
 
@@ -151,6 +155,7 @@ class Notebook:
         )
         self._version, self._waiting = 0, ()
         self.entries.clear()
+        self.facts.forget()
         self.is_stale = False
 
     def forget(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from engine.dialogue.context import Built, ContextLimits, build_context
+from engine.dialogue.context import Built, ContextLimits, FactsKnown, build_context
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.history import Entry, TraceWhat
 from engine.dialogue.validator import Rule, violations
@@ -36,8 +36,10 @@ class Showing:
         modality: Modality,
         call_id: str = "",
         is_returning: bool,
+        facts: FactsKnown,
     ) -> Context:
-        """The context of the turn that is open in ``conversation``; ``before`` is everything that came before it."""
+        """The context of the turn that is open in ``conversation``; ``before`` is everything that came before it, and
+        ``facts`` is what the session knows of it."""
         entries = (*before, *conversation.open_entries)
         built = build_context(
             entries,
@@ -48,6 +50,7 @@ class Showing:
             agent=agent.name,
             modality=modality,
             is_returning=is_returning,
+            facts=facts,
         )
         broken = violations(built.context, entries, self._limits, record.session_id)
         self._count(built, broken)

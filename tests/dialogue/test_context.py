@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-from engine.dialogue.context import ContextFormat, ContextLimits, Shortening, build_context
+import pytest
+
+from engine.dialogue import context
+from engine.dialogue.context import ContextFormat, ContextLimits, FactsKnown, Shortening, build_context
 from engine.dialogue.history import Entry, remember
+from engine.dialogue.recollection import key_facts
 from engine.events import Context, Memory, MemoryItem, MemoryKind, Modality, Noted, Role
 
 
@@ -15,12 +19,14 @@ def talk(count: int, text: str = "word {n}") -> list[Entry]:
     return [entry(n, text.format(n=chr(97 + n)), role) for n, role in enumerate(roles)]
 
 
-def shown(entries: list[Entry], memory: Memory | None = None, **limits: object) -> Context:
-    return built(entries, memory, **limits)[0]
+def shown(
+    entries: list[Entry], memory: Memory | None = None, *, facts: FactsKnown | None = None, **limits: object
+) -> Context:
+    return built(entries, memory, facts=facts, **limits)[0]
 
 
 def built(
-    entries: list[Entry], memory: Memory | None = None, **limits: object
+    entries: list[Entry], memory: Memory | None = None, *, facts: FactsKnown | None = None, **limits: object
 ) -> tuple[Context, frozenset[Shortening]]:
     made = build_context(
         entries,
@@ -31,6 +37,7 @@ def built(
         agent="desk",
         modality=Modality.SMS,
         is_returning=True,
+        facts=facts,
     )
     return made.context, made.shortened
 
@@ -120,3 +127,29 @@ def test_what_agents_note_is_put_over_what_was_known_and_an_empty_value_forgets(
     assert remember(memory, "desk", noted) == Memory(
         entities={"name": "Ada", "time": "ten"}, items=(fact,), states={"desk": "3", "sales": "2"}
     )
+
+
+def test_facts_are_looked_for_once_and_held_no_longer_than_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def find(text: str) -> list[str]:
+        looked.append(text)
+        return key_facts(text)
+
+    monkeypatch.setattr(context, "key_facts", find)
+    facts, entries = FactsKnown(), talk(14, "Order {n}-1 of 3 May")
+
+    def lookups(entries: list[Entry]) -> list[str]:
+        looked.clear()
+        alone = built(entries)[0]
+        looked.clear()
+        assert shown(entries, facts=facts) == alone
+        return list(looked)
+
+    assert len(lookups(entries)) == 4
+    assert lookups(entries) == []
+    assert lookups([*entries, entry(14, "And?")]) == [entries[4].text]
+    assert lookups(talk(1)) == []
+    assert len(lookups(entries)) == 4, "they were not needed in between"
+    facts.forget()
+    assert len(lookups(entries)) == 4
