@@ -52,6 +52,8 @@ class Remembering:
     """Who has to forget a number before the store does, in the order in which words travel."""
     keys: KeyRing
     key_file: KeyFile | None
+    region: str
+    """What a number without a country code is read in."""
 
     async def settle(self) -> None:
         """Until what sessions hold is in the store or in the journal; at most ``SETTLE_S``."""
@@ -63,7 +65,25 @@ class Remembering:
             log.warning("not_settled", backlog=self.writer.backlog)
 
     async def look_after(self) -> None:
-        """Expired sessions are purged, and keys that were exchanged are taken over. Until cancelled."""
+        """An older program's sessions are taken over, expired ones are purged, and exchanged keys are put to use. Until
+        cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._adopt)
+            await self._keep_house()
+
+    async def _adopt(self) -> None:
+        """What an older program left in the store's table; as soon as the store can be reached."""
+        store = self.store
+        if not isinstance(store, LegacyStore):
+            return
+        while True:
+            try:
+                await adopt_all(store, self.vault, self.region, now=self.sessions.now())
+                return
+            except StoreDown:
+                await trio.sleep(KEYS_EVERY_S)
+
+    async def _keep_house(self) -> None:
         purged_at_s = trio.current_time()
         while True:
             await trio.sleep(KEYS_EVERY_S)
@@ -126,10 +146,11 @@ async def remembering(
         )
         sessions = Sessions(around, settings, agents)
         history = History(vault, sessions, context_limits(settings.sessions), now=now)
+        region = settings.sessions.default_region
         forgetters = (sessions, writer, _Unsent(webhooks))
         if not keys.is_encrypting:
             log.warning("store_not_encrypted", kind=store.backend, see="ENCRYPTION_KEYS")
-        yield Remembering(store, vault, writer, webhooks, sessions, history, forgetters, keys, key_file)
+        yield Remembering(store, vault, writer, webhooks, sessions, history, forgetters, keys, key_file, region)
 
 
 @asynccontextmanager

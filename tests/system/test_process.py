@@ -143,7 +143,14 @@ async def test_each_log_line_is_json_and_tells_of_every_resource_and_no_number(t
     events = [json.loads(line) for line in text.splitlines()]
     of_call = [event for event in events if event.get("call_id") == call.call_id]
     closed = [event["kind"] for event in of_call if event["event"] == "resource_closed"]
-    assert sorted(closed) == ["http_client", "llm_connection", "provider_socket", "speech_client", "tts_client"]
+    assert sorted(closed) == [
+        "http_client",
+        "llm_connection",
+        "provider_socket",
+        "speech_client",
+        "store_session",
+        "tts_client",
+    ]
     assert [event["event"] for event in of_call][-2:] == ["call_released", "call_ended"]
     assert of_call[-2]["left"] == 0
     assert of_call[-1]["end_reason"] == "caller_hangup"
