@@ -63,13 +63,15 @@ class Fact:
 def find_facts(text: str) -> list[Fact]:
     """In the order in which they are said, none inside another. The text has single spaces."""
     text = text[:LONGEST_TEXT_CHARS]
-    hints = _hints(text)
+    words_said = _words_of(text)
+    hints = _hints(text, words_said)
+    said = _marks_and_words(text, words_said)
     taken = bytearray(len(text))
     found: list[Fact] = []
     for hint, find in _FINDERS:
         if hint not in hints:
             continue
-        for fact in find(text):
+        for fact in find(text, said):
             if len(fact.text) <= LONGEST_CHARS and not any(taken[fact.start : fact.end]):
                 taken[fact.start : fact.end] = b"\1" * len(fact.text)
                 found.append(fact)
@@ -99,8 +101,19 @@ class _Hint(Enum):
     AMOUNT = 10
 
 
-def _hints(text: str) -> set[_Hint]:
-    said = set(_WORD.findall(text.lower().replace("\u2019", "'")))
+def _words_of(text: str) -> set[str]:
+    """In small letters."""
+    return set(_WORD.findall(text.lower().replace("\u2019", "'")))
+
+
+def _marks_and_words(text: str, said: set[str]) -> set[str]:
+    """The words, of those with an apostrophe the parts too, and which of the marks there are."""
+    low = text.lower()
+    parts = (word.split("'") for word in said if "'" in word)
+    return said.union(*parts, (mark for mark in _MARKS if mark in low))
+
+
+def _hints(text: str, said: set[str]) -> set[_Hint]:
     hints = {hint for hint, of_hint in _HINT_WORDS.items() if not said.isdisjoint(of_hint)}
     if "@" in text:
         hints.add(_Hint.AT)
@@ -120,6 +133,7 @@ def _hints(text: str) -> set[_Hint]:
 
 
 _WORD = re.compile(r"[a-z']+")
+_MARKS = (":", "-", "#", "$", "€", "£", "¥", "a.m", "p.m")
 _FIGURE = re.compile(r"\d")
 _ORDINAL_FIGURE = re.compile(r"\d(?:st|nd|rd|th)\b")
 _SYMBOL = re.compile("[$€£¥%]")
@@ -156,12 +170,22 @@ _OF_WHAT = _any_of(_AMOUNTS)
 # --- what is found by its form ------------------------------------------------------------------------------
 
 
-def _by_form(kind: FactKind, *patterns: str) -> Callable[[str], Iterator[Fact]]:
-    compiled = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
+_Find = Callable[[str, set[str]], Iterator[Fact]]
+"""Of a text, and the words and marks that are in it."""
 
-    def find(text: str) -> Iterator[Fact]:
-        for pattern in compiled:
-            for found in pattern.finditer(text):
+
+def _by_form(kind: FactKind, *patterns: str | tuple[str, str]) -> _Find:
+    """A pattern may stand behind words and marks of which it needs one: to ask for them costs less than to search."""
+    compiled: list[tuple[frozenset[str], re.Pattern[str]]] = []
+    for pattern in patterns:
+        needed, form = pattern if isinstance(pattern, tuple) else ("", pattern)
+        compiled.append((words(needed), re.compile(form, re.IGNORECASE)))
+
+    def find(text: str, said: set[str]) -> Iterator[Fact]:
+        for needed, form in compiled:
+            if needed and said.isdisjoint(needed):
+                continue
+            for found in form.finditer(text):
                 yield Fact(kind, found.group(), found.start())
 
     return find
@@ -171,7 +195,7 @@ _emails = _by_form(FactKind.EMAIL, r"\b[\w.+-]{1,40}@[\w-]{1,40}(?:\.[\w-]{1,20}
 _dates_in_figures = _by_form(FactKind.DATE, r"\b\d{4}-\d\d-\d\d\b", r"\b\d{1,2}[./]\d{1,2}[./](?:\d{4}|\d\d)\b")
 _amounts = _by_form(
     FactKind.AMOUNT,
-    r"[$€£¥] ?\d+(?:[.,]\d+)*(?: ?(?:k|thousand|million)\b)?",
+    ("$ € £ ¥", r"[$€£¥] ?\d+(?:[.,]\d+)*(?: ?(?:k|thousand|million)\b)?"),
     rf"\b{_NUMBER} ?(?:%|{_OF_WHAT}\b)",
 )
 _phones = _by_form(
@@ -186,37 +210,49 @@ _codes = _by_form(
     FactKind.CODE,
     rf"\b{_LABEL}(?: (?:number|no|code|id|is))*\.?:? ?#? ?(?=[\w./-]*\d)\w+(?:[-./]\w+)*",
     r"\b[a-z]{1,8}-?\d[\w-]*\b",
-    r"\b[a-z]{2,8}(?:-[a-z]{1,8})?-\w*\d[\w-]*\b",
+    ("-", r"\b[a-z]{2,8}(?:-[a-z]{1,8})?-\w*\d[\w-]*\b"),
     r"\b\d+(?-i:[A-Z])[a-z0-9]*\d\w*\b",
-    r"#\d+\b",
+    ("#", r"#\d+\b"),
 )
 _spoken_codes = _by_form(FactKind.CODE, rf"\b{_LABEL} (?:number|code|id)(?: is)?:? {_DIGIT}(?:,? {_DIGIT}\b)+")
 _dates = _by_form(
     FactKind.DATE,
-    rf"\b(?:(?:next |this |on )?{_DAY},? (?:the )?)?(?:{_ORDINAL}|\d{{1,2}}) (?:of )?{_MONTH}(?:,? \d{{4}})?",
-    rf"\b(?:(?:next |this )?{_DAY},? )?{_MONTH} (?:the )?(?:{_ORDINAL}|\d{{1,2}})\b(?!:)(?:,? \d{{4}})?",
-    rf"\bthe {_ORDINAL}(?= |[.,!?]|$)(?! (?:time|one|thing|floor|party|person|question|visit|consultation))",
-    rf"\b(?:next |last |every |this )?{_DAY}s?\b(?: (?:of )?next week)?",
-    r"\b(?:the day after tomorrow|tomorrow|yesterday|next (?:week|month|year))\b",
-    r"\bin \w{1,9} (?:days?|weeks?|months?)\b",
+    (
+        MONTHS,
+        rf"\b(?:(?:next |this |on )?{_DAY},? (?:the )?)?(?:{_ORDINAL}|\d{{1,2}}) (?:of )?{_MONTH}(?:,? \d{{4}})?",
+    ),
+    (MONTHS, rf"\b(?:(?:next |this )?{_DAY},? )?{_MONTH} (?:the )?(?:{_ORDINAL}|\d{{1,2}})\b(?!:)(?:,? \d{{4}})?"),
+    (
+        "the",
+        rf"\bthe {_ORDINAL}(?= |[.,!?]|$)(?! (?:time|one|thing|floor|party|person|question|visit|consultation))",
+    ),
+    (
+        f"{WEEKDAYS} {WEEKDAYS.replace('y', 'ys')}",
+        rf"\b(?:next |last |every |this )?{_DAY}s?\b(?: (?:of )?next week)?",
+    ),
+    ("tomorrow yesterday next", r"\b(?:the day after tomorrow|tomorrow|yesterday|next (?:week|month|year))\b"),
+    ("in", r"\bin \w{1,9} (?:days?|weeks?|months?)\b"),
 )
 _OF_DAY = r"(?: (?:in the )?(?:morning|afternoon|evening)| tonight)"
+_AT = _any_of("at around by from until till before after")
 _times = _by_form(
     FactKind.TIME,
-    rf"\b\d{{1,2}}:\d\d(?: ?[ap]\.?m\b)?{_OF_DAY}?",
-    rf"\b{_NUMBER} ?(?:[ap]m\b|[ap]\.m\b)",
-    rf"\b(?:half|(?:a )?quarter|{_NUMBER}) (?:past|to) (?:{_UNIT}|\d{{1,2}})\b{_OF_DAY}?",
-    rf"\b(?:{_UNIT}|\d{{1,2}}) o'?clock\b{_OF_DAY}?",
-    rf"\b(?:{_IN_WORDS}|\d{{1,2}}){_OF_DAY}\b",
-    rf"\b(?:at|around|by|from|until|till|before|after) (?!one (?!thirty|fifteen))(?:{_IN_WORDS}|\d{{1,2}})\b"
-    r"(?! (?-i:[A-Z])|[\w.,]?\d)",
-    r"\b(?:noon|midday|midnight)\b",
+    (":", rf"\b\d{{1,2}}:\d\d(?: ?[ap]\.?m\b)?{_OF_DAY}?"),
+    ("am pm a.m p.m", rf"\b{_NUMBER} ?(?:[ap]m\b|[ap]\.m\b)"),
+    ("past to", rf"\b(?:half|(?:a )?quarter|{_NUMBER}) (?:past|to) (?:{_UNIT}|\d{{1,2}})\b{_OF_DAY}?"),
+    ("o'clock oclock", rf"\b(?:{_UNIT}|\d{{1,2}}) o'?clock\b{_OF_DAY}?"),
+    ("morning afternoon evening tonight", rf"\b(?:{_IN_WORDS}|\d{{1,2}}){_OF_DAY}\b"),
+    (
+        "at around by from until till before after",
+        rf"\b{_AT} (?!one (?!thirty|fifteen))(?:{_IN_WORDS}|\d{{1,2}})\b(?! (?-i:[A-Z])|[\w.,]?\d)",
+    ),
+    ("noon midday midnight", r"\b(?:noon|midday|midnight)\b"),
 )
 _STREET = _any_of("Street Road Avenue Lane Square Drive Way Close Court Place St Rd Ave")
 _places = _by_form(FactKind.PLACE, rf"\b\d{{1,5}}[a-z]? (?:(?-i:[A-Z])[\w'-]+ ){{1,3}}(?-i:{_STREET})\b")
 
 
-def _numbers(text: str) -> Iterator[Fact]:
+def _numbers(text: str, _: set[str]) -> Iterator[Fact]:
     """And what there are so many of."""
     for found in _COUNTED.finditer(text):
         number, thing = found["number"], found["thing"] or ""
@@ -243,7 +279,7 @@ _NAME_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 MOST_NAME_WORDS = 4
 
 
-def _own_names(text: str) -> Iterator[Fact]:
+def _own_names(text: str, _: set[str]) -> Iterator[Fact]:
     for said in _OWN_NAME.finditer(text):
         yield from _name_at(text, said.end())
     for said in _I_AM.finditer(text):
@@ -267,7 +303,7 @@ def _name_at(text: str, start: int, *, only_capitals: bool = False) -> Iterator[
         yield Fact(FactKind.NAME, text[start:end], start, is_own=True)
 
 
-def _proper_names(text: str) -> Iterator[Fact]:
+def _proper_names(text: str, _: set[str]) -> Iterator[Fact]:
     """Words in capital letters where no sentence begins; none in a text that has nothing else."""
     if sum(map(str.isupper, text)) > sum(map(str.islower, text)):
         return
@@ -312,7 +348,7 @@ def _negations(text: str) -> Iterator[Fact]:
             yield Fact(FactKind.NOT, f"{first} {' '.join(kept)}", found.start())
 
 
-_FINDERS: tuple[tuple[_Hint, Callable[[str], Iterator[Fact]]], ...] = (
+_FINDERS: tuple[tuple[_Hint, _Find], ...] = (
     (_Hint.AT, _emails),
     (_Hint.DIGIT, _dates_in_figures),
     (_Hint.NAME, _own_names),
