@@ -127,26 +127,27 @@ class Talk:
         self.greeting = ""
         self._heard = 0
 
-    async def say(self, text: str) -> str:
-        """One turn: the answer in words, as the caller's ear has it."""
+    async def say(self, text: str, ending: str = OVER) -> str:
+        """One turn: the answer in words, as the caller's ear has it, up to this ending of it."""
         await self.call.say(speak(text, self.call.format, chars_per_s=CHARS_PER_S))
-        return await self.hear()
+        return await self.hear(ending)
 
     def start_saying(self, text: str) -> None:
         self.call.start_saying(speak(text, self.call.format, chars_per_s=CHARS_PER_S))
 
-    async def hear(self) -> str:
+    async def hear(self, ending: str = OVER) -> str:
         """The next thing that the agent says."""
-        with trio.fail_after(LONG_S):
-            while len(said := self._said()) <= self._heard:  # noqa: ASYNC110 - what matters is what the ear makes of it
+        with trio.move_on_after(LONG_S):
+            while ending not in (said := self._all_heard()[self._heard :]):  # noqa: ASYNC110 - the ear does not tell
                 await trio.sleep(0.02)
             await trio.sleep(0.06)  # the engine hears that it was heard
-        self._heard += 1
-        return said[self._heard - 1]
+            end = said.index(ending) + len(ending)
+            self._heard += end
+            return said[:end].removesuffix(OVER).strip()
+        raise AssertionError(f"expected {ending!r}, heard {self._all_heard()[self._heard :]!r}")
 
-    def _said(self) -> list[str]:
-        """Everything that the agent has finished saying."""
-        return [text.strip() for text in words(self.call.heard_audio, self.call.format).split(OVER)[:-1]]
+    def _all_heard(self) -> str:
+        return words(self.call.heard_audio, self.call.format)
 
 
 class Program:
@@ -201,14 +202,21 @@ class Program:
 
     @asynccontextmanager
     async def call(
-        self, caller: str, provider: str = "twilio", *, dialled: str = LINE, attestation: str = "A"
+        self,
+        caller: str,
+        provider: str = "twilio",
+        *,
+        dialled: str = LINE,
+        attestation: str = "A",
+        greeted_with: str = OVER,
     ) -> AsyncIterator[Talk]:
-        """A call, greeted. Leaving the block hangs up, and waits until the engine has let go of the call."""
+        """A call, greeted with what ends so. Leaving the block hangs up, and waits until the engine has let go of the
+        call."""
         vouched = attestation if provider == "twilio" else ""
         callee = Callee(self.engine.url, caller=caller, dialled=dialled, secret=SECRET, attestation=vouched)
         async with self._phone.call(SIDES[provider](callee)) as call:
             talk = Talk(call)
-            talk.greeting = await talk.hear()
+            talk.greeting = await talk.hear(greeted_with)
             yield talk
         assert not call.violations, call.violations
         await self.released(call.call_id)
