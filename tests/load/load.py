@@ -1,6 +1,7 @@
 """Places N simultaneous Twilio calls against an engine, and measures both ends.
 
     python -m tests.load.load --calls 50 --spawn         the engine of this checkout, with fake vendors
+    python -m tests.load.load --calls 50 --spawn --store sqlite     every call goes on with its number's session
     python -m tests.load.load --calls 50 --bare          a bare trio-websocket server, to compare with
     python -m tests.load.load --calls 50 --url http://host:port [--pid PID]
 
@@ -16,9 +17,11 @@ piece of Python takes on the same core in the same window.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -27,7 +30,9 @@ from tempfile import TemporaryDirectory
 
 import httpx
 import trio
+from prometheus_client.parser import text_string_to_metric_families
 
+from engine.observe.families import LAG_S
 from engine.phone.phone import open_phone
 from tests.fakes.vendors import Behaviour
 from tests.load.bare import Delays
@@ -39,6 +44,9 @@ TOKEN = "load-test-token"
 SETTLE_S = 1.0
 RELEASE_S = 10.0
 """How long after the last hang-up the server may take to let go of everything."""
+STORES = ("memory", "sqlite", "sealed")
+"""Where the sessions of callers are kept; ``sealed`` is SQLite with a key."""
+STORE_KEY = f"load:{base64.b64encode(bytes(32)).decode()}"
 CONFIG = Path(__file__).with_name("offhook.toml")
 FINISHED_TURN_S = 0.4
 """``limits.finished_turn_s`` in that file."""
@@ -74,8 +82,13 @@ class Server:
     """The fixed piece of Python."""
     rss_bytes_per_call: float | None = None
     descriptors_left: int | None = None
+    """With SQLite a few connections stay, that were made when they were first needed."""
     released_s: float | None = None
     """From the last hang-up until descriptors and calls were back at what they were."""
+    loop_lag_p99_ms: float | None = None
+    """At most: the edge of a bucket."""
+    store_writes: int | None = None
+    store_lost: int | None = None
     calls_left: int | None = None
     vendor_sockets_left: int | None = None
 
@@ -101,6 +114,7 @@ async def measure(plan: Plan, target: Target) -> tuple[Results, Server]:
             _note_cpu(server, before, usage_of(target.pid), results, target.core_s or [])
             server.rss_bytes_per_call = max(0, peak - before.rss_bytes) / max(1, results.answered)
         await _note_leftovers(server, target, before, client)
+        await _note_metrics(server, target.url, client)
         nursery.cancel_scope.cancel()
     return results, server
 
@@ -131,6 +145,30 @@ async def _note_leftovers(server: Server, target: Target, before: Usage | None, 
         await trio.sleep(0.02)
 
 
+async def _note_metrics(server: Server, url: str, client: httpx.AsyncClient) -> None:
+    """Of a server that has them."""
+    try:
+        page = (await client.get(f"{url}/metrics")).text
+    except httpx.HTTPError:
+        return
+    found: defaultdict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            found[sample.name] += sample.value
+            if "le" in sample.labels:
+                found[f"{sample.name} {float(sample.labels['le'])}"] += sample.value
+            if "op" in sample.labels and sample.name.endswith("_count"):
+                found[f"{sample.name} {sample.labels['op']}"] += sample.value
+    if not found["offhook_build_info"]:
+        return
+    lag = "offhook_event_loop_lag_seconds"
+    enough = 0.99 * found[f"{lag}_count"]
+    edges = [edge for edge in LAG_S if found[f"{lag}_bucket {float(edge)}"] >= enough]
+    server.loop_lag_p99_ms = 1000 * edges[0] if edges else None
+    server.store_writes = int(found["offhook_store_operation_duration_seconds_count write"])
+    server.store_lost = int(found["offhook_store_lost_total"])
+
+
 async def _calls_left(url: str, client: httpx.AsyncClient) -> int | None:
     """None for a server that does not tell."""
     try:
@@ -151,8 +189,11 @@ async def _vendor_sockets(target: Target, client: httpx.AsyncClient) -> int | No
 
 
 @asynccontextmanager
-async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ()) -> AsyncIterator[Target]:
-    """The server, the vendors and the calibration, each in a process of its own; the server alone on its core."""
+async def spawned(
+    plan: Plan, *, bare: bool, store: str = "", python_options: Sequence[str] = ()
+) -> AsyncIterator[Target]:
+    """The server, the vendors and the calibration, each in a process of its own; the server alone on its core.
+    ``store``: one of ``STORES``; empty: nothing outlives a call."""
     cores = sorted(os.sched_getaffinity(0))
     server_core, others = cores[0], set(cores[1:]) or set(cores)
     os.sched_setaffinity(0, others)
@@ -172,8 +213,7 @@ async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ())
             port = free_port()
             folder = stack.enter_context(TemporaryDirectory())
             config = Path(folder) / "offhook.toml"
-            text = CONFIG.read_text().replace("MAX_CALLS", str(plan.calls + 10)).replace("VENDORS_URL", vendors_url)
-            config.write_text(text)
+            config.write_text(_configured(plan, vendors_url, store, folder))
             process = await stack.enter_async_context(
                 running(
                     *python_options,
@@ -184,7 +224,7 @@ async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ())
                     str(config),
                     "--port",
                     str(port),
-                    env={"TWILIO_AUTH_TOKEN": TOKEN},
+                    env={"TWILIO_AUTH_TOKEN": TOKEN, "ENCRYPTION_KEYS": STORE_KEY if store == "sealed" else ""},
                     cpu=server_core,
                 )
             )
@@ -194,6 +234,20 @@ async def spawned(plan: Plan, *, bare: bool, python_options: Sequence[str] = ())
         await trio.sleep(SETTLE_S)
         core_s.clear()
         yield target
+
+
+def _configured(plan: Plan, vendors_url: str, store: str, folder: str) -> str:
+    words = {
+        "MAX_CALLS": str(plan.calls + 10),
+        "VENDORS_URL": vendors_url,
+        "SCOPE": "caller" if store else "call",
+        "STORE_KIND": "sqlite" if store in ("sqlite", "sealed") else "memory",
+        "FOLDER": folder,
+    }
+    text = CONFIG.read_text()
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text
 
 
 async def _collect(calibration: trio.Process, core_s: list[float]) -> None:
@@ -274,7 +328,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         if options.url:
             target = Target(options.url.rstrip("/"), os.environ.get("TWILIO_AUTH_TOKEN", ""), options.pid)
         else:
-            target = await stack.enter_async_context(spawned(plan, bare=options.bare))
+            target = await stack.enter_async_context(spawned(plan, bare=options.bare, store=options.store))
         plan = Plan(
             target.url, plan.calls, plan.duration_s, auth_token=target.token, stagger_s=plan.stagger_s, seed=plan.seed
         )
@@ -289,6 +343,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     where.add_argument("--url", help="of a running engine")
     where.add_argument("--spawn", action="store_true", help="start the engine of this checkout, and fake vendors")
     where.add_argument("--bare", action="store_true", help="start the bare server")
+    parser.add_argument(
+        "--store", default="", choices=("", *STORES), help="of the spawned engine, for its callers' sessions"
+    )
     parser.add_argument("--calls", type=int, default=10, help="at once")
     parser.add_argument("--duration-s", type=float, default=30.0, help="of each call")
     parser.add_argument("--stagger-s", type=float, default=0.057, help="between the starts of two calls")
