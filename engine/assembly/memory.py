@@ -34,6 +34,7 @@ log = structlog.get_logger()
 DAY_S = 86_400.0
 PURGE_EVERY_S = 3600.0
 KEYS_EVERY_S = 5.0
+CLOSE_S = 1.0
 SETTLE_S = 3.0
 """At the end, for what sessions hold to reach the store or the journal."""
 
@@ -128,10 +129,8 @@ async def remembering(
 ) -> AsyncIterator[Remembering]:
     """Opens the store; a server that cannot be reached now is tried again later. Raises SettingsError."""
     keys, key_file = _keys(settings)
-    async with open_store(settings, now=now) as store:
+    async with open_store(settings, now=now) as store, _open_journal(settings, keys) as journal:
         vault = _vault(store, keys, settings, metrics, now)
-        path = settings.store.journal if settings.store.kind != "memory" else ""
-        journal = Journal(Path(path), keys, max_bytes=settings.store.journal_max_bytes) if path else None
         writer = Writer(vault, journal, metrics, operation_s=settings.store.operation_s)
         webhooks = Webhooks(settings.webhooks, settings.secrets.webhook_secret, metrics, now=now)
         around = Around(
@@ -213,6 +212,21 @@ def open_store(
                 now=now,
                 must_connect=must_connect,
             )
+
+
+@asynccontextmanager
+async def _open_journal(settings: Settings, keys: KeyRing) -> AsyncIterator[Journal | None]:
+    """What keeps turns while the store is down; None if the settings want none, or the store keeps nothing itself."""
+    limits = settings.store
+    if limits.kind == "memory" or not limits.journal:
+        yield None
+        return
+    journal = Journal(Path(limits.journal), keys, max_bytes=limits.journal_max_bytes, operation_s=limits.operation_s)
+    try:
+        yield journal
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+            await journal.aclose()
 
 
 def context_limits(settings: SessionSettings) -> ContextLimits:
