@@ -148,19 +148,19 @@ async def _note_leftovers(server: Server, target: Target, before: Usage | None, 
 async def _note_metrics(server: Server, url: str, client: httpx.AsyncClient) -> None:
     """Of a server that has them."""
     try:
-        page = (await client.get(f"{url}/metrics")).text
+        answer = await client.get(f"{url}/metrics")
     except httpx.HTTPError:
         return
+    if answer.status_code != 200 or not answer.headers.get("content-type", "").startswith("text/plain"):
+        return
     found: defaultdict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(page):
+    for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             found[sample.name] += sample.value
             if "le" in sample.labels:
                 found[f"{sample.name} {float(sample.labels['le'])}"] += sample.value
             if "op" in sample.labels and sample.name.endswith("_count"):
                 found[f"{sample.name} {sample.labels['op']}"] += sample.value
-    if not found["offhook_build_info"]:
-        return
     lag = "offhook_event_loop_lag_seconds"
     enough = 0.99 * found[f"{lag}_count"]
     edges = [edge for edge in LAG_S if found[f"{lag}_bucket {float(edge)}"] >= enough]
