@@ -57,6 +57,7 @@ local function wipe(id, row)
   redis.call('ZREM', ALL, id)
   redis.call('ZREM', EXPIRY, id)
   if row then
+    -- Since it expired, its key may have become another one's.
     if redis.call('GET', key_key(row.key)) == id then redis.call('DEL', key_key(row.key)) end
     if row.subject ~= '' then redis.call('SREM', subject_key(row.subject), id) end
   end
@@ -91,8 +92,6 @@ local function drop(session)
 end
 
 local function change(session, row)
-  local other = holders[row.key] and sessions[holders[row.key]]
-  if other and other ~= session and not other.row then drop(other) end -- it has expired
   session.is_changed = true
   session.row = row
   holders[row.key] = session.id
@@ -233,9 +232,9 @@ end
 local function put_down_subject(row, at)
   local key = subject_key(row.subject)
   redis.call('SADD', key, row.id)
-  local expiry = redis.call('PTTL', key)
+  local expiry = redis.call('PTTL', key) -- below 0 when it has none
   local time = redis.call('TIME')
-  if expiry < 0 or tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 + expiry < tonumber(at) then
+  if tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000 + expiry < tonumber(at) then
     redis.call('PEXPIREAT', key, at)
   end
 end

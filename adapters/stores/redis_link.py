@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -129,6 +130,9 @@ async def open_link(
     host: str, port: int, *, database: int, password: str, connections: int
 ) -> AsyncIterator[RedisLink]:
     """Does not connect yet. Leaving the block closes every connection at once."""
+    # For each handshake that is cut short it logs a traceback, which takes longer to write than a frame lasts. Whatever
+    # goes wrong is raised, and told by whoever uses the store.
+    logging.getLogger("coredis").setLevel(logging.CRITICAL)
     try:
         async with trio.open_nursery() as nursery:
             yield RedisLink(

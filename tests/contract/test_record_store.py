@@ -327,6 +327,7 @@ async def test_what_has_expired_gives_its_key_free(bench: Bench, store: RecordSt
     assert found is not None
     assert found.row.session_id == "s2"
     assert await store.purge(bench.clock.at) in (0, 1)  # its bytes may have gone with its key
+    assert await ids(store, "s1") == []
     assert await ids(store, "s2") == ["m2"]
     assert await store.find("k1", last=1) is not None
 
@@ -345,8 +346,12 @@ async def test_a_key_that_has_become_free_is_taken_by_a_session_that_is_there(be
 async def test_an_expired_session_made_anew_has_nothing_of_the_old_one(bench: Bench, store: RecordStore) -> None:
     await written(store, Append(ANNA.head(), (message(1, text="word"),), (trace(1),)))
     bench.clock.at = ANNA.expires_at
-    again = replace(ANNA, expires_at=T0 + 2 * DAY_S)
+    again = replace(ANNA, key="k9", subject="ben", expires_at=T0 + 2 * DAY_S)
     assert await store.write([again.append(0, message(2))]) == [Written(1)]
+    assert await store.find("k1", last=1) is None
+    assert await store.of_subject("anna") == []
+    assert [row.session_id for row in await store.of_subject("ben")] == ["s1"]
+    assert await store.erase("anna", T0) == 0
     assert await ids(store) == ["m2"]
     assert await store.traces("s1") == []
     assert await store.search("word") == []

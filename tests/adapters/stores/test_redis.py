@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 from adapters.stores.redis import RedisStore, open_redis
 from engine.errors import StoreDown
@@ -26,6 +27,12 @@ BEN = replace(HEAD, session_id="s2", key="k2", subject="ben", body=b"ben-head")
 async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
     async with open_redis(HOST, redis_server.port, prefix="our") as store:
         yield store
+
+
+def connections(server: RedisServer) -> set[bytes]:
+    """The ids of all but the one that asks."""
+    lines = server.command("CLIENT", "LIST").splitlines()
+    return {line.split()[0] for line in lines if b"cmd=client" not in line}
 
 
 async def rewritten(server: RedisServer) -> None:
@@ -140,6 +147,7 @@ async def test_a_deadline_that_cuts_an_answer_off_leaves_none_for_the_next(
     """The answer comes after the deadline, on a connection that nobody listens to any more."""
     await store.write([Append(HEAD, (MESSAGE,)), Append(BEN)])
     for _ in range(3):
+        before = connections(redis_server)
         redis_server.pause()
         with trio.move_on_after(0.05) as scope:
             await store.get("anna-session", last=1)
@@ -148,17 +156,37 @@ async def test_a_deadline_that_cuts_an_answer_off_leaves_none_for_the_next(
         found = await store.get("s2", last=1)
         assert found is not None
         assert found.row.session_id == "s2"
+        assert not before & connections(redis_server)
+
+
+async def test_a_connection_that_ended_while_nobody_used_it_is_replaced(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.write([Append(BEN)])
+    redis_server.kill()
+    redis_server.start()
+    await trio.testing.wait_all_tasks_blocked()
+    assert await store.write([Append(replace(BEN, version=1))]) == [Written(2)]
+
+
+async def test_what_redis_let_expire_under_one_subject_and_came_again_under_another_is_not_taken_for_the_first(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.write([Append(HEAD)])
+    redis_server.command("PEXPIREAT", "our:head:anna-session", 1)
+    await store.write([Append(replace(HEAD, subject="ben"))])
+    assert await store.of_subject("anna-subject") == []
+    assert await store.erase("anna-subject", NOW) == 0
+    assert [row.session_id for row in await store.of_subject("ben")] == ["anna-session"]
+    assert await store.get("anna-session", last=1) is not None
 
 
 async def test_a_store_opens_no_more_connections_than_it_may(redis_server: RedisServer) -> None:
-    def connected() -> int:
-        return int(redis_server.command("CLIENT", "LIST").count(b" addr=")) - 1
-
     async with open_redis(HOST, redis_server.port, connections=3) as store:
         async with trio.open_nursery() as nursery:
             for number in range(30):
                 nursery.start_soon(store.meta, f"n{number}", b"")
-        assert connected() == 3
+        assert len(connections(redis_server)) == 3
         redis_server.pause()
         with trio.move_on_after(0.05):
             async with trio.open_nursery() as nursery:
@@ -168,14 +196,14 @@ async def test_a_store_opens_no_more_connections_than_it_may(redis_server: Redis
         async with trio.open_nursery() as nursery:
             for number in range(30):
                 nursery.start_soon(store.meta, f"n{number}", b"")
-        assert connected() <= 3
+        assert len(connections(redis_server)) <= 3
     with trio.fail_after(5):
-        while connected():
+        while connections(redis_server):
             await trio.lowlevel.checkpoint()
 
 
 async def test_a_redis_that_never_answers_is_given_up_when_it_is_opened(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("adapters.stores.redis.CONNECT_S", 0.1)
     redis_server.pause()
@@ -183,6 +211,7 @@ async def test_a_redis_that_never_answers_is_given_up_when_it_is_opened(
         async with open_redis(HOST, redis_server.port):
             pass
     assert caught.value.why == "timeout"
+    assert caplog.records == [], "coredis would log a traceback"
 
 
 async def test_what_is_raised_inside_the_block_comes_out_as_it_was(redis_server: RedisServer) -> None:
