@@ -252,9 +252,12 @@ class Program:
 
     async def session_of(self, number: str) -> dict[str, Any]:
         """As the admin sees it; the only one."""
-        (session,) = (await self.ask("GET", f"/admin/session/{number}"))["sessions"]
-        assert isinstance(session, dict)
+        (session,) = await self.sessions_of(number)
         return session
+
+    async def sessions_of(self, number: str) -> list[dict[str, Any]]:
+        """As the admin sees them, the latest first."""
+        return list((await self.ask("GET", f"/admin/session/{number}"))["sessions"])
 
     async def shown(self, session_id: str) -> list[str]:
         """What the model was shown for the last turn of a session, message by message."""

@@ -16,7 +16,7 @@ from engine.settings import StoreSettings
 from tests.fakes.echo_agent import GREETING, OVER, canaries
 from tests.fakes.servers import RedisServer
 from tests.system.haystacks import Haystack, files_in, found, needles, values_in
-from tests.system.session_rig import LONG_S, STORES, Program, program, settings_on, store_settings
+from tests.system.session_rig import BRIEF_LINE, LONG_S, STORES, Program, program, settings_on, store_settings
 
 OPENING = GREETING.removesuffix(OVER).strip()
 
@@ -47,6 +47,15 @@ class Caller:
         answer = await desk.text(self.number, f"It is {self.words[1]}. Call me at {self.number[2:]}, please.")
         assert canaries(answer) == set(self.words[:2])
 
+    async def leaves_more(self, desk: Program) -> None:
+        """A call that is kept as history; a message that was edited, and a branch of the session."""
+        async with desk.call(self.number, dialled=BRIEF_LINE) as talk:
+            await talk.say(f"My word is {self.words[2]}.")
+        (session,) = (one for one in await desk.sessions_of(self.number) if one["scope"] == "caller")
+        path, message_id = f"/api/sessions/{session['session_id']}", session["messages"][1]["message_id"]
+        await desk.ask("PATCH", f"{path}/messages/{message_id}", json={"text": f"It is {self.words[3]}."})
+        await desk.ask("POST", f"{path}/branch", json={"message_id": message_id}, status=201)
+
 
 def haystack(store: StoreSettings, folder: Path, request: pytest.FixtureRequest) -> Haystack:
     return Haystack(
@@ -67,19 +76,22 @@ async def test_of_an_erased_caller_no_byte_is_left(
     store = store_settings(kind, tmp_path, request)
     kept = haystack(store, tmp_path, request)
     caller, other = Caller(), Caller()
-    async with program(settings_on(store, encryption_keys=new_key() if is_encrypted else "")) as desk:
+    settings = settings_on(store, encryption_keys=new_key() if is_encrypted else "")
+    settings = replace(settings, sessions=replace(settings.sessions, keep_calls=True))
+    async with program(settings) as desk:
         await other.lives(desk)
         await caller.lives(desk)
+        await caller.leaves_more(desk)
         before = found(await kept.everything(desk), caller.needles)
         if is_encrypted:
             assert not before
             assert not found(kept.disk(), (*caller.needles, *other.needles))
         else:
-            assert before >= {caller.number[2:], *caller.words[:2]}
+            assert before >= {caller.number[2:], *caller.words}
             assert kind != "redis" or found(kept.disk(), caller.needles) >= before
 
         erased = await desk.ask("DELETE", f"/privacy/delete/({caller.number[2:5]}) {caller.number[5:]}")
-        assert erased == {"sessions": 1}
+        assert erased == {"sessions": 3}
         assert not found(await kept.everything(desk), caller.needles)
         await desk.ask("GET", f"/admin/session/{caller.number}", status=404)
         await desk.ask("GET", f"/privacy/export/{caller.number}", status=404)
@@ -98,7 +110,7 @@ async def test_of_an_erased_caller_no_byte_is_left(
 async def audit_names_no_number(desk: Program, caller: Caller) -> None:
     events = (await desk.ask("GET", "/admin/audit"))["events"]
     exported, erased = events[:2]  # the newest first
-    assert (erased["what"], erased["by"], erased["detail"]) == ("privacy_delete", "all", "1 sessions")
+    assert (erased["what"], erased["by"], erased["detail"]) == ("privacy_delete", "all", "3 sessions")
     assert exported["subject"] == erased["subject"] != ""
     assert not found(str(events).encode(), caller.needles)
 
