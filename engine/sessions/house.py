@@ -94,9 +94,7 @@ class Sessions:
     async def joined(self, call: CallInfo) -> AsyncIterator[CallSession]:
         """A call's seat at its session. Never fails and never takes longer than ``store.load_s``: what cannot be had in
         that time is not spoken of, and the call begins without it."""
-        found: tuple[Session, bool] | None = None
-        with trio.move_on_after(2 * self._settings.store.load_s):
-            found = await self._session_of_call(call)
+        found = await self._session_of_call(call)
         if found is None:
             lone = lone_session(call, self._around.metrics, now=self._around.now)
             try:
@@ -128,18 +126,22 @@ class Sessions:
                 log.info("caller_not_trusted", call_id=call.call_id, caller=mask_number(number))
         key = caller_key(number) if scope is Scope.CALLER else stream_key(call.stream_id)
         who = _Who(key, scope, call.agent, Modality.VOICE, number)
-        try:
-            session, is_new = await self._open(who, self._settings.store.load_s, may_be_blank=True)
-        except StoreDown:
-            return None
-        with trio.move_on_after(self._settings.store.load_s), suppress(MailboxClosed):
-            await session.catch_up()  # the last call's words may be on their way yet
-        return session, is_new
+        until_s = trio.current_time() + self._settings.store.load_s
+        for _ in range(OPEN_AGAIN):
+            try:
+                session, is_new = await self._open(who, until_s - trio.current_time(), may_be_blank=True)
+            except StoreDown:
+                return None
+            with trio.move_on_at(until_s), suppress(MailboxClosed):
+                await session.catch_up()  # the last call's words may be on their way yet
+            if session.is_usable:
+                return session, is_new
+        return None
 
     def _trusts(self, call: CallInfo) -> bool:
         sessions = self._settings.sessions
-        lines = {self.number(line) for line in sessions.trusted_lines}
-        return call.attestation in sessions.trusted_attestations or self.number(call.dialled) in lines
+        lines, dialled = {self.number(line) for line in sessions.trusted_lines}, self.number(call.dialled)
+        return call.attestation in sessions.trusted_attestations or (bool(dialled) and dialled in lines)
 
     # --- texts ----------------------------------------------------------------------------------------------
 
@@ -236,27 +238,45 @@ class Sessions:
     async def _open(self, who: _Who, within_s: float, *, may_be_blank: bool) -> tuple[Session, bool]:
         """The session, and whether it is new. With ``may_be_blank`` a store that does not answer in time gives a new
         one; else raises StoreDown."""
-        key = who.key
+        key, until_s = who.key, trio.current_time() + within_s
         while True:
-            session = self._live.get(key)
+            session = self._holder(key)
             if session is not None and not session.is_over:
                 return session, False
-            if session is not None:
-                await session.gone.wait()
-                if self._live.get(key) is session:
-                    del self._live[key]
-            loading = self._loading.get(key)
-            if loading is None:
+            on_its_way = session.gone if session is not None else self._loading.get(key)
+            if on_its_way is None:
                 break
-            await loading.wait()
+            # Somebody with more time than we have may be waiting for the store.
+            with trio.move_on_at(until_s):
+                await on_its_way.wait()
+            if not on_its_way.is_set():
+                if may_be_blank:
+                    return self._begin_blank(who)
+                raise StoreDown("timeout")
+            if session is not None and self._live.get(key) is session:
+                del self._live[key]
         self._loading[key] = trio.Event()
         try:
             stored = await self._load(key, within_s, may_be_blank=may_be_blank)
+            session = self._holder(key)
+            if session is not None and not session.is_over:
+                return session, False  # a call could not wait for us
             if stored is not None:
                 return self._begin(stored, is_new=False)
-            return self._begin(Stored(who.as_record(self._around.now()), 0, ()), is_new=True)
+            return self._begin_blank(who)
         finally:
             self._loading.pop(key).set()
+
+    def _holder(self, key: str) -> Session | None:
+        """Whoever has this key. One that has been erased has it no more."""
+        session = self._live.get(key)
+        if session is not None and session.is_forgotten and not session.is_over:
+            del self._live[key]
+            return None
+        return session
+
+    def _begin_blank(self, who: _Who) -> tuple[Session, bool]:
+        return self._begin(Stored(who.as_record(self._around.now()), 0, ()), is_new=True)
 
     async def _load(self, key: str, within_s: float, *, may_be_blank: bool) -> Stored | None:
         try:

@@ -163,8 +163,9 @@ class StoreSettings:
     """Redis' number of it. Its password comes from REDIS_PASSWORD."""
     operation_s: float = _at_least(0.1, 5.0)
     """For one operation."""
-    load_s: float = _at_least(0.01, 0.3)
-    """For reading a session at the start of a call, which then goes on without its memory."""
+    load_s: float = _at_least(0.01, 0.25)
+    """For reading a session at the start of a call, which then goes on without its memory: the caller waits for all of
+    it, and should not for more than 0.3 s."""
     journal: str = "offhook.journal"
     """The file that keeps turns while the store is down; empty: they are lost then."""
     journal_max_bytes: int = _at_least(4096, 16 * 1024 * 1024)
