@@ -30,6 +30,8 @@ log = structlog.get_logger()
 MAX_WAITING_TEXTS = 8
 SUMMARY_S = 30.0
 """For a summary, made in the background."""
+READ_AGAIN_S = 5.0
+"""Unused for so long, a session is read again before it is used: another process may have added to it or erased it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,11 @@ class Session:
         return self._pages.is_forgotten
 
     @property
+    def is_usable(self) -> bool:
+        """It may be gone on with."""
+        return not (self.is_over or self.is_forgotten)
+
+    @property
     def is_idle(self) -> bool:
         """Nobody uses it, and nothing is left to do."""
         return self.is_settled and not (self._calls or self._waiting_texts or self._is_summarising)
@@ -187,7 +194,7 @@ class Session:
         if self.is_over:
             raise MailboxClosed("session")
         answer: Answer[TurnAnswer] = Answer()
-        self.last_used_s = trio.current_time()
+        self._use()
         try:
             self._texts[0].send_nowait(_Text(text, modality, agent, answer))
         except trio.WouldBlock:
@@ -215,6 +222,7 @@ class Session:
 
     async def catch_up(self) -> None:
         """Until it has taken what it was told before, and read what others have changed. Raises MailboxClosed."""
+        self._use()
         await self._mailbox.ask(_Refresh)
 
     def changed(self) -> None:
@@ -225,6 +233,11 @@ class Session:
     def stop(self) -> None:
         """Nobody uses it any more: ``run`` returns once what is waiting has been done."""
         self._mailbox.tell(_Stop())
+
+    def _use(self) -> None:
+        if trio.current_time() - self.last_used_s >= READ_AGAIN_S:
+            self._pages.is_stale = True
+        self.last_used_s = trio.current_time()
 
     # --- the actor ------------------------------------------------------------------------------------------
 
@@ -267,7 +280,7 @@ class Session:
             case _Acknowledge(answer=answer) | _Clear(answer=answer) | _HandOver(answer=answer):
                 try:
                     await self._asked(message)
-                except StoreDown as exc:
+                except (StoreDown, MailboxClosed) as exc:
                     answer.fail(exc)
                 else:
                     answer.give(None)
@@ -278,7 +291,9 @@ class Session:
             case _Acknowledge(turn, session_id):
                 # A turn that was answered for what has been erased or reset in between is kept nowhere.
                 if session_id == self.record.session_id:
-                    await self._pages.acknowledge(turn)
+                    if not await self._pages.acknowledge(turn):
+                        # Erased, expired or reset by another process: answered from what must not be known any more.
+                        raise MailboxClosed("session")
                     await self._pages.refresh()
             case _Clear(reason):
                 await self._clear(reason)

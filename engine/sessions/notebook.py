@@ -86,10 +86,11 @@ class Notebook:
 
     async def save(
         self, entries: Sequence[Entry] = (), traces: Sequence[TraceEvent] = (), *, may_wait: bool = True
-    ) -> None:
-        """Raises StoreDown for what may not wait; the rest is kept, or counted as lost, by the writer."""
+    ) -> bool:
+        """False: the store has the session no more, and took nothing. Raises StoreDown for what may not wait; the rest
+        is kept, or counted as lost, by the writer."""
         if self.is_forgotten:
-            return
+            return True
         done: Answer[Saved | Journaled | None] = Answer()
 
         def on_done(result: Saved | StoreDown | Journaled | None) -> None:
@@ -98,32 +99,38 @@ class Notebook:
             else:
                 done.give(result)
 
-        kept = (*self._waiting, *traces) if self._around.settings.trace else ()
-        self._waiting = ()
+        waiting, self._waiting = self._waiting, ()
+        kept = (*waiting, *traces) if self._around.settings.trace else ()
         save = Save(self.record, self._version, tuple(entries), kept)
         self._around.writer.save(save, on_done, may_wait=may_wait)
         try:
-            self._saved(await done.wait())
+            return self._saved(await done.wait())
         except StoreDown:
-            if not may_wait:
-                raise
+            if may_wait:
+                return True
+            self._waiting = (*waiting, *self._waiting)
+            raise
 
-    def _saved(self, result: Saved | Journaled | None) -> None:
+    def _saved(self, result: Saved | Journaled | None) -> bool:
         if isinstance(result, Saved):
             self._version = result.version
             if result.was_merged:
                 self.is_stale = True
                 self.record = merged(result.record, self.record)
         elif result is None:
+            was_asked_to = self.is_forgotten
             log.warning("session_gone", session_id=self.record.session_id)
             self.forget()
+            return was_asked_to
+        return True
 
-    async def acknowledge(self, turn: TurnRecord) -> None:
-        """Apply and save it, or neither. Raises StoreDown."""
+    async def acknowledge(self, turn: TurnRecord) -> bool:
+        """Apply and save it, or neither. False: the store has the session no more, and has not taken the turn. Raises
+        StoreDown."""
         record, entries = self.record, tuple(self.entries)
         self.apply(turn)
         try:
-            await self.save(turn.entries, turn.trace, may_wait=False)
+            return await self.save(turn.entries, turn.trace, may_wait=False)
         except StoreDown:
             self.record, self.entries = record, deque(entries, self._around.settings.retention)
             raise
@@ -137,10 +144,11 @@ class Notebook:
             stored = await self._around.vault.get(self.record.session_id, last=retention)
         except StoreDown:
             return
-        if stored is None:
-            self.forget()
-            return
         self.is_stale = False
+        if stored is None:
+            if self._version:  # else it has not been written yet
+                self.forget()
+            return
         self.record, self._version = merged(stored.record, self.record), stored.version
         self.entries = deque(stored.entries, retention)
         self.facts.forget()
