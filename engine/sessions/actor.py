@@ -28,6 +28,8 @@ from engine.sessions.record import Scope, SessionRecord, Stored, with_recollecti
 log = structlog.get_logger()
 
 MAX_WAITING_TEXTS = 8
+A_TURN = 2
+"""Messages of it."""
 SUMMARY_S = 30.0
 """For a summary, made in the background."""
 READ_AGAIN_S = 5.0
@@ -134,6 +136,10 @@ class Session:
     def facts(self) -> FactsKnown:
         """Of what is in ``entries``."""
         return self._pages.facts
+
+    @property
+    def has_calls(self) -> bool:
+        return bool(self._calls)
 
     @property
     def is_forgotten(self) -> bool:
@@ -312,10 +318,12 @@ class Session:
         event = self._pages.event(TraceWhat.HANDED_OVER, origin=before.agent, target=agent)
         self._pages.record = replace(before, agent=agent, handovers=before.handovers + 1)
         try:
-            await self._pages.save(traces=[event], may_wait=False)
+            is_kept = await self._pages.save(traces=[event], may_wait=False)
         except StoreDown:
             self._pages.record = before
             raise
+        if not is_kept:
+            raise MailboxClosed("session")
         self._pages.tell_of(event)
 
     # --- written turns --------------------------------------------------------------------------------------
@@ -352,7 +360,10 @@ class Session:
         """So much was said since the last summary that some of it is out of a model's sight; or the call is over."""
         unsummarised = self._unsummarised
         is_quiet = not self._calls and self.record.modality is Modality.VOICE
-        overflows = len(unsummarised) > (0 if is_quiet else self._around.settings.window)
+        settings = self._around.settings
+        # Also before a turn more would push any of it out of the history.
+        seen = min(settings.window, settings.retention - A_TURN)
+        overflows = len(unsummarised) > (0 if is_quiet else seen)
         if overflows and not (self._is_summarising or self.is_forgotten or self.is_over):
             self._is_summarising = True
             nursery.start_soon(self._summarise)

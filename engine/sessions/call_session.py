@@ -33,6 +33,11 @@ class Seat(Protocol):
         """Of what is in ``entries``."""
         ...
 
+    @property
+    def has_calls(self) -> bool:
+        """Another call has a seat already: its opening is the session's."""
+        ...
+
     def take(self, turn: TurnRecord, applied: Callable[[], None]) -> None:
         """Add a whole turn; never waits. ``applied`` is called once ``entries`` has it."""
         ...
@@ -47,8 +52,8 @@ class CallSession:
 
     def __init__(self, seat: Seat, call: CallInfo, showing: Showing, now: Callable[[], float]) -> None:
         self.is_closed = False
-        self.is_returning = bool(seat.entries) or seat.record.was_opened or seat.record.turns > 0
-        """There is something from before this call."""
+        self.is_returning = bool(seat.entries) or seat.record.was_opened or seat.record.turns > 0 or seat.has_calls
+        """There is something from before this call, or beside it."""
         self._seat = seat
         self._call = call
         self._showing = showing
@@ -159,6 +164,7 @@ class LoneSeat:
     retention: int = 50
     entries: deque[Entry] = field(default_factory=deque)
     facts: FactsKnown = field(default_factory=FactsKnown)
+    has_calls: bool = False
 
     def take(self, turn: TurnRecord, applied: Callable[[], None]) -> None:
         self.record = with_turn(self.record, turn)

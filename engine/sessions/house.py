@@ -198,14 +198,14 @@ class Sessions:
 
     async def hand_over(self, session_id: str, agent: str) -> bool:
         """The next turn of this session is that agent's (E4). False if there is no such session. Raises StoreDown."""
-        session = self._by_id(session_id)
-        if session is None:
-            stored = await self._around.vault.get(session_id, last=self._settings.sessions.retention)
-            if stored is None or stored.record.ended_at is not None:
+        for _ in range(OPEN_AGAIN):
+            session = self._by_id(session_id) or await self._awakened(session_id)
+            if session is None:
                 return False
-            session, _ = self._begin(stored, is_new=False)
-        await session.hand_over(agent)
-        return True
+            with suppress(MailboxClosed):  # else it ended just now
+                await session.hand_over(agent)
+                return True
+        raise StoreDown("error", "the session kept ending")
 
     def changed(self, session_id: str) -> None:
         """What is stored of it was changed by other hands."""
@@ -232,6 +232,17 @@ class Sessions:
     def number(self, text: str) -> str:
         """In E.164, or empty."""
         return e164(text, self._settings.sessions.default_region)
+
+    async def _awakened(self, session_id: str) -> Session | None:
+        """The session out of the store, if it can be gone on with. By its key, as everybody else finds it: there must
+        never be two of it."""
+        stored = await self._around.vault.get(session_id, last=1)
+        if stored is None or stored.record.ended_at is not None:
+            return None
+        record = stored.record
+        who = _Who(record.key, record.scope, record.agent, record.modality, record.number)
+        session, _ = await self._open(who, self._settings.store.operation_s, may_be_blank=False)
+        return session if session.record.session_id == session_id else None
 
     # --- finding and making ---------------------------------------------------------------------------------
 

@@ -112,14 +112,14 @@ async def test_a_call_of_the_scope_call_is_kept_as_history_if_the_settings_say_s
 ) -> None:
     async with house(scope="call", keep_calls=True) as rig:
         async with rig.call() as call:
-            call.caller_said("hello")
+            call.caller_said("I am Ada Miller")
             call.agent_was_heard("yes")
         await rig.sessions.settle()
         assert await rig.stored(stream_key("MZ1")) == []  # nobody goes on with it
         (kept,) = await rig.vault.of_number(ADA)
-        assert [entry.text for entry in kept.entries] == ["hello", "yes"]
+        assert [entry.text for entry in kept.entries] == ["I am Ada Miller", "yes"]
         assert kept.record.end_reason == "call_over"
-        assert "hello" in kept.record.memory.summary
+        assert "Ada Miller" in kept.record.memory.summary
         async with rig.call() as call:
             assert not call.is_returning
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
+from adapters.stores.memory import MemoryStore
 from engine.events import MULAW_8K, CallInfo, Context, ReplyPart
 from engine.sessions.actor import READ_AGAIN_S
 from engine.sessions.identity import caller_key, stream_key
+from tests.fakes.flaky_store import FlakyStore
 from tests.fakes.puppet import PuppetAgent
-from tests.sessions.rig import ADA, house
+from tests.sessions.rig import ADA, Clock, house
 
 
 def shows(context: Context) -> list[ReplyPart | float | Exception]:
@@ -68,3 +70,27 @@ async def test_a_line_that_is_no_number_makes_no_other_line_trusted(autojump_clo
         call = CallInfo("twilio", "CA1", "MZ1", MULAW_8K, "desk", ADA, "anonymous")
         async with rig.sessions.joined(call) as seat:
             assert not seat.is_returning
+
+
+async def test_a_session_that_is_stored_no_more_cannot_be_handed_over(autojump_clock: MockClock) -> None:
+    async with house() as rig:
+        first = await rig.sessions.turn("hello")
+        assert await rig.vault.remove(first.session_id)
+        assert not await rig.sessions.hand_over(first.session_id, "desk")
+
+
+class SlowStore(FlakyStore):
+    async def _before(self) -> None:
+        await trio.sleep(1.0)
+
+
+async def test_a_session_handed_over_while_it_is_opened_is_one(autojump_clock: MockClock) -> None:
+    store = MemoryStore(now=Clock())
+    async with house(store=store) as rig:
+        first = await rig.sessions.turn("hello")
+    for lead_s in (0.0, 0.5, 1.5, 2.5):
+        async with house(store=SlowStore(store)) as rig, trio.open_nursery() as nursery:
+            nursery.start_soon(rig.sessions.hand_over, first.session_id, "desk")
+            await trio.sleep(lead_s)
+            assert (await rig.sessions.turn("again")).session_id == first.session_id
+            assert rig.value("sessions_active", scope="call") == 1
