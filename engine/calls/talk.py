@@ -118,6 +118,8 @@ class Talk:
         self._endpoint = trio.CancelScope()
         self._resumable: Resumption | Turn | None = None
         self._words_at_s = -math.inf
+        self._said: list[str] = []
+        """Of the caller, while an answer has not ended."""
 
     @property
     def phrases(self) -> Phrases:
@@ -259,8 +261,16 @@ class Talk:
         if self.utterance is not None and self.utterance.is_interruptible:
             # Words without an onset (a recogniser may send them): the answer to the older turn is void.
             self.voice.hush(self.utterance)
-        self._session.caller_said(turn.text)
+        self._said.append(turn.text)
+        if self.utterance is None:
+            self._tell_session()
         self._say_next(turn)
+
+    def _tell_session(self) -> None:
+        """What the caller said into an answer comes behind what was heard of that, which is known once it is over."""
+        for text in self._said:
+            self._session.caller_said(text)
+        self._said.clear()
 
     def _interrupt(self, kind: BargeIn, onset_s: float, *, may_resume: bool) -> None:
         """The caller began to speak, or pressed a key, into the agent's words or thoughts."""
@@ -420,7 +430,9 @@ class Talk:
             response_ms=_response_ms(utterance),
         )
         self._count(utterance, heard, is_whole=is_whole)
-        if utterance.was_interrupted and utterance.may_resume:
+        was_answered_back = bool(self._said)
+        self._tell_session()
+        if utterance.was_interrupted and utterance.may_resume and not was_answered_back:
             rest = tuple(self.voice.unheard_of(utterance))
             self._resumable = (
                 Resumption(rest, utterance.turn, utterance.hangs_up) if rest else None if heard else utterance.turn

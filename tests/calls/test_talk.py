@@ -64,6 +64,21 @@ async def test_speech_during_the_answer_stops_it_and_only_what_was_heard_is_reme
         assert on.value("barge_ins_total", kind="speech") == 1
 
 
+async def test_words_without_an_onset_come_behind_what_was_heard_of_the_answer(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: ["One is the first. Two is the second. Three is the third."])
+    async with stage(agent) as on:
+        async with on.call():
+            await trio.sleep(2)
+            agent.transcriber.hears("count")
+            await trio.sleep(0.4 + 1.3)
+            agent.transcriber.words("stop it")
+            await trio.sleep(2)
+            _, asked, said, answered_back = [message.text for message in agent.model.contexts[-1]]
+            assert (asked, answered_back) == ("count", "stop it")
+            assert said.startswith("One is the first. Two")
+        assert on.value("context_violations_total", rule="last_not_caller") == 0
+
+
 async def test_a_cough_does_not_cost_the_caller_the_rest_of_the_answer(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: ["One is the first. Two is the second."])
     async with stage(agent) as on, on.call():
