@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,28 @@ import pytest
 import structlog
 import trio
 
+from engine.settings import Settings, StoreSettings, WebhookSettings
+from tests.adapters.providers.rest_api import rest_api
 from tests.fakes.plain_speech import speak
 from tests.fakes.vendors import Behaviour
 from tests.grafana.dashboards import GRAFANA, filled_in, load_all, queries
 from tests.system.rig import Rig, running_engine
 
+LINE = "+15005550001"
 SCRAPE_S = 1
 READY_S = 10.0
 DATA_S = 12.0
 """Queries over a rate need two scrapes, and rules one evaluation more."""
+HAPPENED = (
+    'offhook_store_operation_duration_seconds_count{backend="sqlite", op="write"}',
+    "offhook_modality_switches_total",
+    "offhook_context_bridges_total",
+    "offhook_context_truncations_total",
+    "offhook_summaries_total",
+    'offhook_texts_total{outcome="answered"}',
+    'offhook_webhooks_total{status="delivered"}',
+)
+"""What the dashboards are there for; a counter that is never raised shows a line all the same."""
 BRISK = Behaviour(onset_s=0.1, endpoint_s=0.1, final_s=0.0, first_token_s=0.0, first_audio_s=0.0, chars_per_s=60.0)
 
 
@@ -35,15 +50,42 @@ BRISK = Behaviour(onset_s=0.1, endpoint_s=0.1, final_s=0.0, first_token_s=0.0, f
 
 
 @pytest.fixture
-async def engine_under_load() -> AsyncIterator[str]:
-    """The base URL of a real engine, with calls coming and going meanwhile."""
+async def engine_under_load(tmp_path: Path) -> AsyncIterator[str]:
+    """The base URL of a real engine with SQLite, with calls and texts of one number coming and going meanwhile, whose
+    events are sent out."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    async with running_engine(behaviour=BRISK, finished_turn_s=0.1) as rig, trio.open_nursery() as nursery:
+    async with (
+        rest_api(lambda _: (200, b"")) as receiver,
+        running_engine(behaviour=BRISK, finished_turn_s=0.1, configure=_memory_of(tmp_path, receiver.base)) as rig,
+        trio.open_nursery() as nursery,
+    ):
         for provider in ("twilio", "vonage"):
             nursery.start_soon(_keep_calling, rig, provider)
+        nursery.start_soon(_keep_texting, rig)
         yield rig.engine.url
         nursery.cancel_scope.cancel()
     structlog.reset_defaults()
+
+
+def _memory_of(folder: Path, receiver: str) -> Callable[[Settings], Settings]:
+    def configure(settings: Settings) -> Settings:
+        return replace(
+            settings,
+            agents={"desk": replace(settings.agents["desk"], scope="caller")},
+            sessions=replace(settings.sessions, trusted_lines=(LINE,), texts_per_minute_per_caller=1000),
+            store=StoreSettings("sqlite", path=str(folder / "offhook.db"), journal=str(folder / "journal")),
+            webhooks=WebhookSettings(f"{receiver}/events", allow_private=True),
+            secrets=replace(settings.secrets, webhook_secret=f"whsec_{base64.b64encode(bytes(32)).decode()}"),
+        )
+
+    return configure
+
+
+async def _keep_texting(rig: Rig) -> None:
+    """From the number that calls, too."""
+    while True:
+        await rig.text("Tell me a story")
+        await trio.sleep(0.5)
 
 
 async def _keep_calling(rig: Rig, provider: str) -> None:
@@ -163,6 +205,9 @@ async def test_every_panel_shows_data_of_an_engine_under_load(
         empty = await _still_empty(client)
         assert not empty
 
+        for expr in HAPPENED:
+            assert await _is_above_zero(client, expr), expr
+
         exemplars = await ask(
             client,
             "/query_exemplars",
@@ -176,6 +221,14 @@ async def test_every_panel_shows_data_of_an_engine_under_load(
         assert {rule["name"] for rule in rules} >= {"ResourceLeak", "OrphanedResources", "SilentCalls", "DeadAir"}
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
         assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
+
+
+async def _is_above_zero(client: httpx.AsyncClient, expr: str) -> bool:
+    with trio.move_on_after(DATA_S):
+        while not (await ask(client, "/query", query=f"sum({expr}) > 0"))["result"]:  # noqa: ASYNC110 - another process
+            await trio.sleep(0.2)
+        return True
+    return False
 
 
 def _aim(config: Path, target: str) -> None:
