@@ -41,7 +41,7 @@ class Answering:
         Raises VendorError, trio.TooSlowError.
         """
         record, turns = self.record, list[TurnRecord]()
-        name = agent or record.agent
+        name = self.around.agent(agent or record.agent).name  # there may be none of the old name any more
         conversation = Conversation(agent=name, modality=self.modality, now=self.around.now, on_turn=turns.append)
         turn_id = conversation.turn_id
         if name != record.agent and record.turns:
@@ -63,7 +63,7 @@ class Answering:
             conversation.trace(
                 TraceWhat.HANDED_OVER, self.record.session_id, origin=conversation.agent, target=part.agent
             )
-            conversation.agent = part.agent
+            conversation.agent = self.around.agent(part.agent).name
         raise ModelFailed(conversation.agent, "handed over too often")
 
     async def _asked(self, conversation: Conversation, pieces: list[str]) -> HandOver | HangUp | None:

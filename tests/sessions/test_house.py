@@ -6,12 +6,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from adapters.stores.memory import MemoryStore
 from engine.errors import Busy, ModelFailed
 from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Noted, ReplyPart
 from engine.ports import IncomingText
 from engine.sessions.identity import caller_key, stream_key
 from tests.fakes.puppet import PuppetAgent
-from tests.sessions.rig import ADA, BOB, LINE, house
+from tests.sessions.rig import ADA, BOB, LINE, Clock, house
 
 
 def shows(context: Context) -> list[ReplyPart | float | Exception]:
@@ -381,3 +382,16 @@ async def test_each_turn_is_traced_with_what_was_shown_and_what_came_back(autoju
     assert answered.fields["text"] == "You said hello."
     assert {event.fields["session_id"] for event in traces} == {answer.session_id}
     assert asked.fields["turn_id"] == answered.fields["turn_id"] == answer.turn_id
+
+
+async def test_whoever_answers_in_place_of_an_agent_that_is_no_more_stands_beside_the_message(
+    autojump_clock: MockClock,
+) -> None:
+    store = MemoryStore(now=Clock())
+    async with house(PuppetAgent(echoes, name="old"), store=store) as rig:
+        assert (await rig.sms("one"), (await rig.sessions.turn("two")).agent) == ("You said one.", "old")
+    async with house(PuppetAgent(echoes, name="new"), store=store) as rig:
+        assert (await rig.sessions.turn("three")).agent == "new"
+        found = await rig.vault.load(stream_key("default"), last=10)
+    assert found is not None
+    assert [entry.agent for entry in found.entries] == ["old", "old", "new", "new"]
