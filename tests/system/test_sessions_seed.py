@@ -76,6 +76,12 @@ async def test_calls_and_texts_are_one_conversation_across_restarts(
         assert "My other word is canaryred." in await desk.shown(ids[0])
         assert set(ids) == {(await desk.session_of(CALLER))["session_id"]}
         await check_what_is_kept(desk, ids[0])
+        if kind == "memory":  # elsewhere a restart has set the counters back
+            assert desk.total("modality_switches_total", origin="voice", target="sms") == 1
+            assert desk.total("modality_switches_total", origin="sms", target="voice") == 1
+            assert desk.total("context_bridges_total", modality="sms") == 2
+            assert desk.total("context_bridges_total", modality="voice") == 1
+        assert desk.total("greeting_repeats_total") == desk.total("context_violations_total") == 0
 
 
 async def check_what_is_kept(desk: Program, session_id: str) -> None:
