@@ -128,6 +128,7 @@ async def test_a_call_of_his_goes_on_without_memory_and_writes_nothing_back(
             assert found(live_values(desk), caller.needles) >= {caller.number[2:], first}
             assert await desk.ask("DELETE", f"/privacy/delete/{caller.number}") == {"sessions": 1}
             assert not found(await kept.everything(desk), caller.needles)
+            assert not found(live_values(desk), caller.needles[-len(caller.words) :])
             assert await talk.say(f"And {second}.") == f"Turn 1. You said And {second}. I know {second}."
             assert await talk.say("What was it?") == "Turn 1. You said What was it."
             talk.start_saying(f"Or rather {third}.")
