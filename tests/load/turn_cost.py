@@ -9,6 +9,11 @@ vault and store, with an agent that answers at once with fixed words, in session
 are CPU time of the main thread, which runs the loop; what worker threads take beside it is printed apart. An empty
 turn, which only waits as long, is measured in the same way and taken off. ``--at-once 200`` has so many sessions take a
 turn at the same moment; what is printed is per turn.
+
+    python -m tests.load.turn_cost --live 200 --only alone,memory,sqlite,sealed
+
+So many sessions take a turn every five seconds each, and the beat is watched by which audio would leave: with a store
+and without.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import json
 import logging
 import pstats
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,12 +36,12 @@ from tempfile import TemporaryDirectory
 import structlog
 import trio
 
+from engine.assembly.engine import SWITCH_INTERVAL_S
 from engine.assembly.memory import Remembering, remembering
 from engine.dialogue.recollection import recollect
-from engine.events import MULAW_8K, CallInfo, Context, Message, Recollection, ReplyPart, SessionInfo
+from engine.events import FRAME_S, MULAW_8K, CallInfo, Context, Message, Recollection, ReplyPart, SessionInfo
 from engine.observe.metrics import Metrics
 from engine.ports import Agent, Owner
-from engine.runtime.lag import LagWatch
 from engine.sessions.call_session import CallSession, lone_session
 from engine.settings import AgentSettings, Secrets, Settings, StoreSettings, WebhookSettings
 from tests.fakes.agents import MemoryAgent
@@ -55,6 +61,7 @@ AGENT = (
 )
 WARM_UP = 40
 """Turns before those that count: afterwards a session is full."""
+TURN_EVERY_S = 5.0
 PAUSE_S = 0.02
 """For a turn to reach the store."""
 
@@ -208,20 +215,51 @@ async def cost_of(turns: Sequence[Turn], count: int, pause_s: float, profile: cP
     )
 
 
-async def lag_of(turns: Sequence[Turn], count: int, pause_s: float) -> list[float]:
-    """How late a timer is meanwhile, in milliseconds, ordered: everything that holds the loop up is in it, also a
-    thread that keeps the interpreter."""
+async def lateness_of(turns: Sequence[Turn], within_s: float) -> list[float]:
+    """How late the beat of 20 ms is by which audio leaves, in milliseconds, ordered, while each session takes a turn
+    every ``TURN_EVERY_S``. Everything that holds the loop up is in it, also a thread that keeps the interpreter."""
     late: list[float] = []
-    watch = LagWatch(lambda lag_s: late.append(1000 * lag_s))
+    began_s = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
-        await cost_of(turns, count, pause_s)
+        for place, turn in enumerate(turns):
+            nursery.start_soon(_keep_talking, turn, began_s + TURN_EVERY_S * place / len(turns))
+        for beat in range(1, int(within_s / FRAME_S)):
+            await trio.sleep_until(began_s + beat * FRAME_S)
+            late.append(1000 * (trio.current_time() - began_s - beat * FRAME_S))
         nursery.cancel_scope.cancel()
     return sorted(late)
 
 
+async def _keep_talking(turn: Turn, from_s: float) -> None:
+    for number in range(1000):
+        await trio.sleep_until(from_s + number * TURN_EVERY_S)
+        await turn(number)
+
+
+async def show_lateness(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """One line for each case and round, to be compared with the lines around it."""
+    for _ in range(options.rounds):
+        idle = await lateness_of([], options.seconds)
+        _print_lateness("nobody", idle)
+        for case in CASES:
+            if case.name in names:
+                with TemporaryDirectory() as folder:
+                    async with turns_of(case, options.live, Path(folder)) as turns:
+                        _print_lateness(case.name, await lateness_of(turns, options.seconds))
+
+
+def _print_lateness(name: str, late: Sequence[float]) -> None:
+    p50, p99 = (late[int(len(late) * share)] for share in (0.5, 0.99))
+    beyond = sum(ms > 1000 * FRAME_S for ms in late) / len(late)
+    print(f"{name:<12} beats late by ms: p50 {p50:.2f}  p99 {p99:.2f}  max {late[-1]:.1f}  by a frame {beyond:.2%}")
+
+
+def _wanted(options: argparse.Namespace) -> list[str]:
+    return options.only.split(",") if options.only else [case.name for case in CASES]
+
+
 async def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    wanted = options.only.split(",") if options.only else [case.name for case in CASES]
+    wanted = _wanted(options)
     pause_s = PAUSE_S if options.at_once == 1 else PAUSE_S + 0.004 * options.at_once
     empty = await cost_of([_nothing] * options.at_once, options.turns, pause_s)
     figures: dict[str, dict[str, float]] = {}
@@ -232,7 +270,6 @@ async def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         with TemporaryDirectory() as folder:
             async with turns_of(case, options.at_once, Path(folder)) as turns:
                 cost = await cost_of(turns, options.turns, pause_s, profile)
-                late = await lag_of(turns, options.turns, pause_s) if options.lag else []
         if profile is not None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(40)
         figures[case.name] = {
@@ -241,8 +278,6 @@ async def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             "mean": round(cost.mean - empty.mean, 3),
             "other threads": round(cost.elsewhere - empty.elsewhere, 3),
         }
-        if late:
-            figures[case.name] |= {"lag p99": round(late[int(len(late) * 0.99)], 2), "lag max": round(late[-1], 2)}
     return figures
 
 
@@ -253,10 +288,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=200, help="that count")
     parser.add_argument("--at-once", type=int, default=1, help="sessions that take a turn at the same moment")
     parser.add_argument("--profile", action="store_true", help="where the time of the main thread goes")
-    parser.add_argument("--lag", action="store_true", help="also how late a timer is meanwhile")
+    parser.add_argument("--live", type=int, default=0, help="sessions that talk while the beat of audio is watched")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for which they do")
+    parser.add_argument("--rounds", type=int, default=2, help="over all cases, with --live")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    if options.live:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        trio.run(show_lateness, options, _wanted(options))
+        return
     figures = trio.run(run, options)
     if options.json:
         print(json.dumps(figures))
