@@ -16,7 +16,7 @@ from adapters.providers.link import open_link
 from engine import __version__
 from engine.assembly.agents import agent_from_factory, load_speech, script_of
 from engine.assembly.clients import HttpClients
-from engine.assembly.memory import SETTLE_S, Remembering, remembering
+from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
 from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
@@ -114,7 +114,8 @@ class Engine:
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Until stopped and drained. Started, with its address, as soon as it listens; ``/readyz`` tells when it
-        takes calls. Raises SettingsError when the address cannot be had or an agent cannot be made."""
+        takes calls. Raises SettingsError when the address cannot be had, the store is of no use, or an agent cannot be
+        made."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         listeners = await _listen(self.settings.server.host, self.settings.server.port)
         host, port = listeners[0].socket.getsockname()[:2]
@@ -145,6 +146,7 @@ class Engine:
                 task_status.started(self.url)
                 self._tell_closed_routes()
                 try:
+                    await check_store(self.settings)
                     await self._make_agents(actors)
                 except SettingsError as exc:
                     failure = exc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ DAY_S = 86_400.0
 PURGE_EVERY_S = 3600.0
 KEYS_EVERY_S = 5.0
 CLOSE_S = 1.0
+CHECK_S = 1.0
 SETTLE_S = 3.0
 """At the end, for what sessions hold to reach the store or the journal."""
 
@@ -162,6 +163,15 @@ async def open_vault(settings: Settings, metrics: Metrics | None = None) -> Asyn
         vault = _vault(store, keys, settings, metrics or Metrics(stores=(settings.store.kind,)), time.time)
         await vault.open()
         yield vault
+
+
+async def check_store(settings: Settings) -> None:
+    """Raises SettingsError for a server that is there and of no use to this program: a newer schema, a wrong password.
+    One that does not answer within ``CHECK_S`` is tried again by whoever needs it."""
+    if settings.store.kind in ("postgresql", "redis"):
+        with trio.move_on_after(CHECK_S), suppress(StoreDown):
+            async with open_store(settings, must_connect=True):
+                pass
 
 
 async def migrate_store(settings: Settings) -> int:

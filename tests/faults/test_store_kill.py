@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+import pytest
 import trio
 
 from tests.faults.store_bench import Process, callers_words, check_in_order
@@ -66,6 +67,8 @@ class Stream:
         assert numbers == sorted(numbers)
 
 
+# Requests that are under way when the engine is killed leave this behind in the client's library.
+@pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning")
 async def test_every_acknowledged_turn_survives_kills_at_any_moment(tmp_path: Path) -> None:
     """And the engine listens again within 3 s of each."""
     chance = random.Random(1)
