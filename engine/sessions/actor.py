@@ -111,6 +111,8 @@ class Session:
         self.gone = trio.Event()
         """It has left its key to whoever comes next."""
         self.last_used_s = trio.current_time()
+        self.is_left_over = False
+        """It is over, and the store has it still or will get it out of the journal."""
         self._around = around
         self._pages = Notebook(stored, around)
         self._mailbox: Mailbox[_Message] = Mailbox("session")
@@ -460,7 +462,9 @@ class Session:
                 self.gone.set()
                 await self._keep_as_history()
             else:
+                self.is_left_over = True
                 await vault.remove(session_id)
+                self.is_left_over = self._around.writer.backlog > 0
                 self.gone.set()
         except StoreDown:
             log.warning("session_not_removed", session_id=session_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Sessions:
         self._streams: dict[str, Session] = {}
         """Media stream to the session that its call goes on with."""
         self._loading: dict[str, trio.Event] = {}
+        self._left_over: deque[str] = deque(maxlen=MAX_SESSIONS)
+        """Ids of sessions that ended with their calls while the store was down."""
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -75,6 +78,7 @@ class Sessions:
                 while True:
                     await trio.sleep(SWEEP_S)
                     self._sweep()
+                    await self._remove_left_over()
         finally:
             self._nursery = None
             for session in self._all:
@@ -320,6 +324,8 @@ class Sessions:
         finally:
             self._around.metrics.sessions_active.labels(scope=scope).dec()
             session.finished("idle")
+            if session.is_left_over:
+                self._left_over.append(session.record.session_id)
             self._all.discard(session)
             if self._live.get(key) is session:
                 del self._live[key]
@@ -330,6 +336,15 @@ class Sessions:
             unused_s = trio.current_time() - session.last_used_s
             if session.is_idle and (session.is_forgotten or unused_s >= idle_s):
                 session.stop()
+
+    async def _remove_left_over(self) -> None:
+        """What the store did not let go of at the end of a call; once it has what waits in the journal."""
+        while self._left_over and not self._around.writer.backlog:
+            try:
+                await self._around.vault.remove(self._left_over[0])
+            except StoreDown:
+                return
+            self._left_over.popleft()
 
     def _by_id(self, session_id: str) -> Session | None:
         return next((one for one in self._all if one.record.session_id == session_id and not one.is_over), None)

@@ -1,9 +1,11 @@
-"""Calls of one caller beside one another, and what a short history must not lose."""
+"""Calls beside one another, calls that end while the store is down, and what a short history must not lose."""
 
 from __future__ import annotations
 
+import trio
 from trio.testing import MockClock
 
+from tests.fakes.flaky_store import FlakyStore
 from tests.fakes.puppet import PuppetAgent
 from tests.sessions.rig import house
 
@@ -27,3 +29,21 @@ async def test_what_falls_out_of_a_history_shorter_than_the_window_is_in_the_sum
     assert found is not None
     assert len(found.entries) == 6
     assert "Ada Lovelace" in found.record.memory.summary
+
+
+async def test_a_call_of_the_scope_call_that_ends_while_the_store_is_down_leaves_nothing_once_it_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    store = FlakyStore()
+    async with house(scope="call", store=store) as rig:
+        async with rig.call() as call:
+            call.caller_said("my canary")
+            call.agent_was_heard("yes")
+            session_id = call.session_id
+            await rig.sessions.settle()
+            store.fails = "error"
+        await trio.sleep(60)
+        store.fails = ""
+        assert await rig.vault.get(session_id, last=10) is not None
+        await trio.sleep(60)
+        assert await rig.vault.get(session_id, last=10) is None
