@@ -148,17 +148,19 @@ def _any_of(words: str) -> str:
 
 
 _UNIT = _any_of(UNITS)
+_UNIT_WORDS = words(UNITS)
 _IN_WORDS = rf"{_UNIT}(?:(?:[ -]| and )(?:{_UNIT}|hundred|thousand|million)\b){{0,6}}"
 _NUMBER = rf"(?:\d+(?:[.,]\d+)*|{_IN_WORDS})"
 _ORDINAL = rf"(?:\d{{1,2}}(?:st|nd|rd|th)|(?:twenty|thirty)[ -]{_any_of(ORDINALS)}|{_any_of(ORDINALS)})"
 _MONTH = rf"{_any_of(MONTHS)}\b"
 _DAY = _any_of(WEEKDAYS)
 _DIGIT = rf"(?:\d|{_any_of(' '.join(UNITS.split()[:10]))}|oh|double|triple)"
-_LABEL = _any_of(
+_LABELS = (
     "order invoice ticket case reference ref booking account policy customer serial model part product item tracking "
     "confirmation room flat apartment gate flight train size category chapter heading code permit licence license "
     "passport form claim contract sku"
 )
+_LABEL = _any_of(_LABELS)
 _AMOUNTS = (
     "dollars? pounds? euros? cents? pence usd eur gbp francs? yen rupees? percent "
     "kg kilos? grams? km metres? meters? miles? cm mm inch(?:es)? litres? liters? hours? minutes? days? weeks? months? "
@@ -174,18 +176,25 @@ _Find = Callable[[str, set[str]], Iterator[Fact]]
 """Of a text, and the words and marks that are in it."""
 
 
+def _compiled(form: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """And for a text in which no number is said in words: these are many to try at each place."""
+    in_figures = form.replace(f"|{_IN_WORDS}", "").replace(f"{_IN_WORDS}|", "")
+    return re.compile(form, re.IGNORECASE), re.compile(in_figures, re.IGNORECASE)
+
+
 def _by_form(kind: FactKind, *patterns: str | tuple[str, str]) -> _Find:
     """A pattern may stand behind words and marks of which it needs one: to ask for them costs less than to search."""
-    compiled: list[tuple[frozenset[str], re.Pattern[str]]] = []
+    compiled: list[tuple[frozenset[str], re.Pattern[str], re.Pattern[str]]] = []
     for pattern in patterns:
         needed, form = pattern if isinstance(pattern, tuple) else ("", pattern)
-        compiled.append((words(needed), re.compile(form, re.IGNORECASE)))
+        compiled.append((words(needed), *_compiled(form)))
 
     def find(text: str, said: set[str]) -> Iterator[Fact]:
-        for needed, form in compiled:
+        is_in_figures = said.isdisjoint(_UNIT_WORDS)
+        for needed, form, in_figures in compiled:
             if needed and said.isdisjoint(needed):
                 continue
-            for found in form.finditer(text):
+            for found in (in_figures if is_in_figures else form).finditer(text):
                 yield Fact(kind, found.group(), found.start())
 
     return find
@@ -208,13 +217,15 @@ _spoken_phones = _by_form(
 )
 _codes = _by_form(
     FactKind.CODE,
-    rf"\b{_LABEL}(?: (?:number|no|code|id|is))*\.?:? ?#? ?(?=[\w./-]*\d)\w+(?:[-./]\w+)*",
+    (_LABELS, rf"\b{_LABEL}(?: (?:number|no|code|id|is))*\.?:? ?#? ?(?=[\w./-]*\d)\w+(?:[-./]\w+)*"),
     r"\b[a-z]{1,8}-?\d[\w-]*\b",
     ("-", r"\b[a-z]{2,8}(?:-[a-z]{1,8})?-\w*\d[\w-]*\b"),
     r"\b\d+(?-i:[A-Z])[a-z0-9]*\d\w*\b",
     ("#", r"#\d+\b"),
 )
-_spoken_codes = _by_form(FactKind.CODE, rf"\b{_LABEL} (?:number|code|id)(?: is)?:? {_DIGIT}(?:,? {_DIGIT}\b)+")
+_spoken_codes = _by_form(
+    FactKind.CODE, (_LABELS, rf"\b{_LABEL} (?:number|code|id)(?: is)?:? {_DIGIT}(?:,? {_DIGIT}\b)+")
+)
 _dates = _by_form(
     FactKind.DATE,
     (
@@ -252,9 +263,10 @@ _STREET = _any_of("Street Road Avenue Lane Square Drive Way Close Court Place St
 _places = _by_form(FactKind.PLACE, rf"\b\d{{1,5}}[a-z]? (?:(?-i:[A-Z])[\w'-]+ ){{1,3}}(?-i:{_STREET})\b")
 
 
-def _numbers(text: str, _: set[str]) -> Iterator[Fact]:
+def _numbers(text: str, said: set[str]) -> Iterator[Fact]:
     """And what there are so many of."""
-    for found in _COUNTED.finditer(text):
+    counted, in_figures = _COUNTED
+    for found in (in_figures if said.isdisjoint(_UNIT_WORDS) else counted).finditer(text):
         number, thing = found["number"], found["thing"] or ""
         if number.lower() in ("one", "zero"):
             continue
@@ -262,7 +274,7 @@ def _numbers(text: str, _: set[str]) -> Iterator[Fact]:
         yield Fact(FactKind.NUMBER, number + thing if is_noun else number, found.start())
 
 
-_COUNTED = re.compile(rf"\b(?P<number>{_NUMBER})\b(?P<thing> [a-z][a-z-]*)?", re.IGNORECASE)
+_COUNTED = _compiled(rf"\b(?P<number>{_NUMBER})\b(?P<thing> [a-z][a-z-]*)?")
 
 
 # --- names --------------------------------------------------------------------------------------------------
