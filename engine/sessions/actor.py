@@ -340,6 +340,8 @@ class Session:
 
     async def _answered(self, text: _Text) -> TurnAnswer:
         await self.catch_up()
+        if self._pages.is_gone:
+            raise MailboxClosed("session")
         record = self.record
         answer, turn = await Answering(self._around, record, self.entries, text.modality, self.facts).answer(
             text.text, text.agent

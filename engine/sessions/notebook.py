@@ -33,6 +33,8 @@ class Notebook:
         """Somebody else has written to the session."""
         self.is_forgotten = False
         """Nothing is written any more."""
+        self.is_gone = False
+        """Because the store has it no more: whoever uses it needs another one."""
         self._version = stored.version
         self._around = around
         self._waiting: tuple[TraceEvent, ...] = ()
@@ -118,11 +120,14 @@ class Notebook:
                 self.is_stale = True
                 self.record = merged(result.record, self.record)
         elif result is None:
-            was_asked_to = self.is_forgotten
-            log.warning("session_gone", session_id=self.record.session_id)
-            self.forget()
-            return was_asked_to
+            self._found_gone()
+            return not self.is_gone
         return True
+
+    def _found_gone(self) -> None:
+        log.warning("session_gone", session_id=self.record.session_id)
+        self.is_gone = not self.is_forgotten  # else it is being erased here
+        self.forget()
 
     async def acknowledge(self, turn: TurnRecord) -> bool:
         """Apply and save it, or neither. False: the store has the session no more, and has not taken the turn. Raises
@@ -147,7 +152,7 @@ class Notebook:
         self.is_stale = False
         if stored is None:
             if self._version:  # else it has not been written yet
-                self.forget()
+                self._found_gone()
             return
         self.record, self._version = merged(stored.record, self.record), stored.version
         self.entries = deque(stored.entries, retention)

@@ -41,6 +41,15 @@ async def test_texts_after_an_erasure_by_another_process_are_kept(autojump_clock
         assert len(await rig.stored(caller_key(ADA))) == 4
 
 
+async def test_a_text_long_after_an_erasure_by_another_process_is_kept(autojump_clock: MockClock) -> None:
+    async with house(PuppetAgent(shows)) as rig:
+        await rig.sms("my canary")
+        await rig.vault.erase(ADA, rig.sessions.now())
+        await trio.sleep(READ_AGAIN_S)
+        assert await rig.sms("what was it?") == "what was it?"
+        assert await rig.stored(caller_key(ADA)) == ["what was it?", "what was it?"]
+
+
 async def test_a_call_is_not_welcomed_back_to_what_another_process_has_erased(autojump_clock: MockClock) -> None:
     agent = PuppetAgent()
     async with house(agent) as rig:
