@@ -16,10 +16,10 @@ from tests.fakes.echo_agent import canaries
 from tests.system.session_rig import BRIEF_LINE, LINE, LONG_S, Program, Talk, program, settings_on, store_settings
 
 IN_A_ROW = 200
-ON_A_SERVER = 20
-AT_ONCE = 10
-STREAMS = 60
-RATE = 20
+ON_A_SERVER = 10
+AT_ONCE = 8
+STREAMS = 40
+RATE = 40
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,6 @@ def quiet_log(plain_log: None) -> None:
         ("postgresql", "twilio"),
         ("redis", "twilio"),
         ("sqlite", "vonage"),
-        ("redis", "vonage"),
     ],
 )
 async def test_calls_and_texts_are_one_conversation_across_restarts(
