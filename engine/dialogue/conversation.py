@@ -12,7 +12,7 @@ from engine.events import Modality, Noted, Role
 class Conversation:
     """Puts together what the two sides say to whole turns, which ``on_turn`` gets once the agent has been heard.
 
-    ``now`` gives Unix seconds. ``agent`` is whoever answers now.
+    ``now`` gives Unix seconds. ``agent`` is whoever answers now; ``line`` whose line it is, if that is another one's.
     """
 
     def __init__(
@@ -23,8 +23,10 @@ class Conversation:
         now: Callable[[], float],
         on_turn: Callable[[TurnRecord], None],
         call_id: str = "",
+        line: str = "",
     ) -> None:
         self.agent = agent
+        self._line = line or agent
         self._modality = modality
         self._call_id = call_id
         self._now = now
@@ -78,7 +80,7 @@ class Conversation:
         """What is open is a turn of its own: nobody answered it, or nobody was asked."""
         if not (self._entries or self._noted or self._trace):
             return
-        turn = TurnRecord(self.turn_id, tuple(self._entries), tuple(self._noted), tuple(self._trace))
+        turn = TurnRecord(self.turn_id, tuple(self._entries), tuple(self._noted), tuple(self._trace), self._line)
         self.forget()
         self._on_turn(turn)
 

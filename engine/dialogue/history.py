@@ -89,6 +89,8 @@ class TurnRecord:
     noted: tuple[tuple[str, Noted], ...] = ()
     """By agent, what it wants remembered."""
     trace: tuple[TraceEvent, ...] = ()
+    line: str = ""
+    """Whose line it came in on: the agent that would have answered there, had nobody handed over."""
 
 
 def remember(memory: Memory, agent: str, noted: Iterable[Noted]) -> Memory:

@@ -100,6 +100,7 @@ class _Text:
     text: str
     modality: Modality
     agent: str
+    line: str
     answer: Answer[TurnAnswer]
 
 
@@ -193,7 +194,7 @@ class Session:
         """The call is over, and has closed its seat."""
         self._mailbox.tell(_Left(call))
 
-    async def answer(self, text: str, modality: Modality, agent: str = "") -> TurnAnswer:
+    async def answer(self, text: str, modality: Modality, agent: str = "", line: str = "") -> TurnAnswer:
         """One written turn; returns once the answer is made and the turn is stored.
 
         Raises Busy, StoreDown, VendorError, trio.TooSlowError, MailboxClosed. Whatever is raised, nothing of the turn
@@ -204,7 +205,7 @@ class Session:
         answer: Answer[TurnAnswer] = Answer()
         self._use()
         try:
-            self._texts[0].send_nowait(_Text(text, modality, agent, answer))
+            self._texts[0].send_nowait(_Text(text, modality, agent, line, answer))
         except trio.WouldBlock:
             raise Busy from None
         self._waiting_texts.add(answer)
@@ -344,7 +345,7 @@ class Session:
             raise MailboxClosed("session")
         record = self.record
         answer, turn = await Answering(self._around, record, self.entries, text.modality, self.facts).answer(
-            text.text, text.agent
+            text.text, text.agent, text.line
         )
         await self._mailbox.ask(lambda stored: _Acknowledge(turn, record.session_id, stored))
         return answer

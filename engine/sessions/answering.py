@@ -35,16 +35,25 @@ class Answering:
     modality: Modality
     facts: FactsKnown
 
-    async def answer(self, text: str, agent: str = "") -> tuple[TurnAnswer, TurnRecord]:
-        """The answer, and the turn for the history. ``agent``: who is asked, if not whoever answered last.
+    async def answer(self, text: str, agent: str = "", line: str = "") -> tuple[TurnAnswer, TurnRecord]:
+        """The answer, and the turn for the history. ``agent``: who is asked, if not whoever answered last; ``line``:
+        whose line the text came in on. There, too, whoever answered last goes on, if it was this line.
 
         Raises VendorError, trio.TooSlowError.
         """
         record, turns = self.record, list[TurnRecord]()
-        name = self.around.agent(agent or record.agent).name  # there may be none of the old name any more
-        conversation = Conversation(agent=name, modality=self.modality, now=self.around.now, on_turn=turns.append)
+        is_other_line = bool(line) and record.line not in ("", line)
+        wanted = agent or (line if is_other_line else record.agent)
+        name = self.around.agent(wanted).name  # there may be none of the old name any more
+        conversation = Conversation(
+            agent=name,
+            modality=self.modality,
+            now=self.around.now,
+            on_turn=turns.append,
+            line=line or (record.line if name == record.agent else ""),
+        )
         turn_id = conversation.turn_id
-        if name != record.agent and record.turns:
+        if name != record.agent and record.turns and not is_other_line:
             conversation.trace(TraceWhat.HANDED_OVER, record.session_id, origin=record.agent, target=name)
         conversation.caller_said(text)
         began_at_s = trio.current_time()

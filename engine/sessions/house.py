@@ -173,16 +173,16 @@ class Sessions:
             key, scope = caller_key(number), Scope.CALLER
         else:
             key, scope = f"texts:{name}:{number}", Scope.CALL
-        return await self._answer(_Who(key, scope, name, Modality.SMS, number), incoming.text)
+        return await self._answer(_Who(key, scope, name, Modality.SMS, number), incoming.text, line=name)
 
-    async def _answer(self, who: _Who, text: str, *, asked: str = "") -> TurnAnswer:
+    async def _answer(self, who: _Who, text: str, *, asked: str = "", line: str = "") -> TurnAnswer:
         for _ in range(OPEN_AGAIN):
             was_live = who.key in self._live
             session, is_new = await self._open(who, self._settings.store.operation_s, may_be_blank=False)
             if not (was_live or is_new):
                 session.reused(who.modality)
             with suppress(MailboxClosed):  # else it ended just now
-                return await session.answer(text, who.modality, asked)
+                return await session.answer(text, who.modality, asked, line)
         raise StoreDown("error", "the session kept ending")
 
     async def reset(self, stream_id: str) -> bool:

@@ -38,6 +38,8 @@ class SessionRecord:
     """Who handled the last turn."""
     modality: Modality
     """Of the last turn."""
+    line: str = ""
+    """Whose line the last turn came in on: ``agent``, unless that one was handed over to."""
     number: str = ""
     """The caller's, in E.164: whom it belongs to. Empty if that is not known."""
     message_count: int = 0
@@ -127,6 +129,7 @@ def with_turn(record: SessionRecord, turn: TurnRecord) -> SessionRecord:
         record,
         last_at=last.at,
         agent=last.agent,
+        line=turn.line,
         modality=last.modality,
         turns=record.turns + len(of_caller),
         texts=record.texts + sum(entry.modality is not Modality.VOICE for entry in of_caller),

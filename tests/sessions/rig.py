@@ -76,12 +76,14 @@ async def house(
     store: RecordStore | None = None,
     keys: str = "",
     load_s: float = 0.3,
+    lines: Mapping[str, str] | None = None,
     **sessions: Any,
 ) -> AsyncIterator[Rig]:
     named: dict[str, Agent] = {agent.name: agent for agent in agents or (PuppetAgent(),)}
     settings = Settings(
         sessions=replace(SessionSettings(), **sessions),
         agents={name: AgentSettings(scope=scope) for name in named},
+        lines=lines or {},
     )
     settings = replace(settings, store=replace(settings.store, kind="memory", load_s=load_s))
     clock, metrics, store = Clock(), Metrics(), store or MemoryStore(now=Clock())

@@ -395,3 +395,27 @@ async def test_whoever_answers_in_place_of_an_agent_that_is_no_more_stands_besid
         found = await rig.vault.load(stream_key("default"), last=10)
     assert found is not None
     assert [entry.agent for entry in found.entries] == ["old", "old", "new", "new"]
+
+
+async def test_a_text_is_answered_by_the_agent_of_its_line_unless_that_one_handed_over(
+    autojump_clock: MockClock,
+) -> None:
+    desk = PuppetAgent(lambda context: [HandOver("sales")] if "quote" in context[-1].text else ["desk"], name="desk")
+    sales, clinic = PuppetAgent(lambda _: ["sales"], name="sales"), PuppetAgent(lambda _: ["clinic"], name="clinic")
+    other_line = "+15550100009"
+    async with house(desk, sales, clinic, lines={other_line: "clinic"}) as rig:
+
+        async def ask(text: str, line: str = LINE) -> str:
+            return (await rig.sessions.text("twilio", IncomingText(f"SM-{text}", ADA, line, text))).text
+
+        assert await ask("hello") == "desk"
+        assert await ask("a quote") == "sales"
+        assert await ask("and then?") == "sales"
+        assert await ask("an appointment", other_line) == "clinic"
+        assert await ask("on Tuesday", other_line) == "clinic"
+        assert await ask("back again") == "desk"
+        assert rig.value("session_handovers_total") == 1
+        async with rig.call(agent="clinic") as call:
+            call.caller_said("hello")
+            call.agent_was_heard("yes")
+        assert await ask("after the call", other_line) == "clinic"
