@@ -26,7 +26,7 @@ RECORD = SessionRecord(
     AT + 99_000,
     "desk",
     Modality.SMS,
-    NUMBER,
+    number=NUMBER,
     message_count=3,
     memory=MEMORY,
 )
