@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -168,8 +168,13 @@ class Sqlite:
         return engine
 
     def _make_private(self) -> None:
-        """What people say is read by nobody but the account that runs this."""
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        """What people say is read by nobody but the account that runs this.
+
+        A file that is there is not touched: closing it once would drop the locks of every connection that this process
+        has to it, and another process would then take its log for nobody's.
+        """
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _to_wal(self, engine: sa.Engine) -> None:
         """Kept in the file. While another process does the same SQLite says busy at once, without waiting."""

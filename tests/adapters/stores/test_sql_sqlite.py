@@ -424,3 +424,21 @@ async def test_the_audit_has_an_end(path: Path, monkeypatch: pytest.MonkeyPatch)
         for number in range(5):
             await store.add_audit(AuditRow(T0, b"%d" % number))
         assert [row.body for row in await store.audit()] == [b"4", b"3", b"2"]
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not tell its locks")
+async def test_a_second_store_on_the_file_leaves_the_first_ones_locks_alone(tmp_path: Path) -> None:
+    """Without them another process would take the log for nobody's, and what is in it would be lost."""
+    path = tmp_path / "offhook.db"
+
+    def locks() -> list[str]:
+        inode = path.stat().st_ino
+        return [line for line in Path("/proc/locks").read_text(encoding="ascii").splitlines() if f":{inode} " in line]
+
+    async with open_sqlite(path) as first:
+        await first.meta("a", b"1")
+        before = locks()
+        assert before
+        async with open_sqlite(path) as second:
+            await second.meta("a", b"1")
+            assert len(locks()) >= len(before)
