@@ -87,6 +87,8 @@ def _show(report: Report) -> None:
         print(f"{problem.rule:<16} {_place(problem)}{f': {problem.detail}' if problem.detail else ''}")
     asked = len(report.exchanges)
     verdict = "in order" if report.is_ok else f"{len(report.problems)} found wrong"
+    if report.is_ok and report.messages and not asked:
+        verdict = "so nothing that could be checked (sessions.trace keeps them)"
     counts = f"{counted(report.turns, 'turn')}, {counted(asked, 'request')} to models"
     print(f"session {report.session_id}: {counts}, {verdict}")
 

@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import trio
 
+from engine.assembly import open_vault
+from engine.dialogue.history import Entry
+from engine.events import Modality, Role
 from engine.sessions.journal import Journal
 from engine.sessions.keyring import KeyRing
 from engine.sessions.record import Save, new_session_id
-from tests.cli.stored import NUMBER, OTHER, SAID, Stored, entries, new_store, run, session, settings_in
+from engine.settings import load_settings
+from tests.cli.stored import AT, NUMBER, OTHER, SAID, Stored, entries, new_store, run, session, settings_in
 
 Out = pytest.CaptureFixture[str]
 
@@ -57,6 +61,19 @@ def test_a_sound_session_is_valid_and_a_gap_in_what_was_shown_is_not(
     assert broken.run("validate", broken.session_id, "--json") == 1
     found = told(capsys)
     assert (found["is_valid"], [problem["rule"] for problem in found["problems"]]) == (False, ["missing"])
+
+
+def test_a_session_of_which_no_request_is_known_is_not_called_sound(stored: Stored, capsys: Out) -> None:
+    async def add() -> None:
+        async with open_vault(load_settings(stored.config)) as vault:
+            entry = Entry("t_9.0", "t_9", AT, Role.CALLER, "hello", "desk", Modality.TEXT)
+            await vault.write([Save(session("s_9", "+15005550008"), 0, (entry,))])
+
+    trio.run(add)
+    assert stored.run("validate", "s_9") == 0
+    said = capsys.readouterr().out
+    assert "0 requests to models, so nothing that could be checked" in said
+    assert "in order" not in said
 
 
 @pytest.mark.parametrize("command", ["trace", "validate"])
