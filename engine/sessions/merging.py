@@ -37,6 +37,7 @@ class _Pending:
 
     record: SessionRecord
     version: int
+    base: SessionRecord | None = None
     places: list[int] = field(default_factory=list)
     """Which of the saves they are."""
     entries: list[Entry] = field(default_factory=list)
@@ -96,7 +97,7 @@ def _gathered(saves: Sequence[Save]) -> list[_Pending]:
         session_id = save.record.session_id
         pending = latest.get(session_id)
         if pending is None or pending.version != save.version:
-            pending = latest[session_id] = _Pending(save.record, save.version)
+            pending = latest[session_id] = _Pending(save.record, save.version, save.base)
             gathered.append(pending)
         pending.add(place, save)
     return gathered
@@ -135,7 +136,8 @@ async def _reconcile(shelf: Shelf, pending: _Pending, current: SessionRow) -> No
         # Ours is still there, but has lost its key to a newer one.
         pending.record = replace(ours, key=retired_key(ours.session_id))
         return
-    pending.record = merged(theirs, ours)
+    pending.record = merged(theirs, ours, pending.base)
+    pending.base = theirs if pending.base is not None else None
     pending.version = current.version
     pending.was_merged = True
 

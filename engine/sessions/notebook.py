@@ -15,7 +15,7 @@ from engine.events import Modality
 from engine.observe.labels import WebhookEvent
 from engine.runtime.mailbox import Answer
 from engine.sessions.around import Around
-from engine.sessions.record import Save, Saved, SessionRecord, Stored, merged, new_session_id, with_turn
+from engine.sessions.record import Save, Saved, SessionRecord, Stored, merged, new_session_id, uncounted, with_turn
 from engine.sessions.writer import Journaled
 
 log = structlog.get_logger()
@@ -36,6 +36,8 @@ class Notebook:
         self.is_gone = False
         """Because the store has it no more: whoever uses it needs another one."""
         self._version = stored.version
+        self._base = stored.record if stored.version else uncounted(stored.record)
+        """What the store has counted, or will have once the journal is back."""
         self._around = around
         self._waiting: tuple[TraceEvent, ...] = ()
         """Moments that are written with whatever is written next."""
@@ -103,22 +105,24 @@ class Notebook:
 
         waiting, self._waiting = self._waiting, ()
         kept = (*waiting, *traces) if self._around.settings.trace else ()
-        save = Save(self.record, self._version, tuple(entries), kept)
+        save = Save(self.record, self._version, tuple(entries), kept, self._base)
         self._around.writer.save(save, on_done, may_wait=may_wait)
         try:
-            return self._saved(await done.wait())
+            return self._saved(save.record, await done.wait())
         except StoreDown:
             if may_wait:
                 return True
             self._waiting = (*waiting, *self._waiting)
             raise
 
-    def _saved(self, result: Saved | Journaled | None) -> bool:
-        if isinstance(result, Saved):
-            self._version = result.version
+    def _saved(self, sent: SessionRecord, result: Saved | Journaled | None) -> bool:
+        if isinstance(result, Journaled):
+            self._base = sent
+        elif isinstance(result, Saved):
+            self._version, self._base = result.version, result.record
             if result.was_merged:
                 self.is_stale = True
-                self.record = merged(result.record, self.record)
+                self.record = merged(result.record, self.record, sent)
         elif result is None:
             self._found_gone()
             return not self.is_gone
@@ -154,7 +158,8 @@ class Notebook:
             if self._version:  # else it has not been written yet
                 self._found_gone()
             return
-        self.record, self._version = merged(stored.record, self.record), stored.version
+        self.record, self._version = merged(stored.record, self.record, self._base), stored.version
+        self._base = stored.record
         self.entries = deque(stored.entries, retention)
         self.facts.forget()
 
@@ -166,7 +171,7 @@ class Notebook:
         self.record = SessionRecord(
             new_session_id(), old.key, old.scope, at, at, old.agent, old.modality, number=old.number
         )
-        self._version, self._waiting = 0, ()
+        self._version, self._waiting, self._base = 0, (), self.record
         self.entries.clear()
         self.facts.forget()
         self.is_stale = False

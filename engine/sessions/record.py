@@ -6,10 +6,22 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord, remember
 from engine.events import Memory, Modality, Recollection, Role
 
+_COUNTS = (
+    "message_count",
+    "turns",
+    "calls",
+    "texts",
+    "responses",
+    "response_s",
+    "switches",
+    "bridges",
+    "handovers",
+)
 MAX_ITEMS = 50
 MAX_ENTITIES = 100
 MAX_TOPICS = 50
@@ -90,6 +102,9 @@ class Save:
     """What ``record`` was made from; 0 if it has never been stored."""
     entries: tuple[Entry, ...] = ()
     traces: tuple[TraceEvent, ...] = ()
+    base: SessionRecord | None = None
+    """The stored record that ``record`` was made from: what was counted since then is added to what others have
+    counted. Without it the higher count holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +168,15 @@ def with_recollection(record: SessionRecord, made: Recollection, upto: float) ->
     return replace(record, memory=_bounded(memory), summary_at=upto, topics=most)
 
 
-def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
+def uncounted(record: SessionRecord) -> SessionRecord:
+    """The same, before anything was counted: what a record that was never stored was made from."""
+    nothing: dict[str, Any] = dict.fromkeys(_COUNTS, 0)
+    return replace(record, **nothing)
+
+
+def merged(theirs: SessionRecord, ours: SessionRecord, base: SessionRecord | None = None) -> SessionRecord:
     """Two writers on one session: nothing that either learnt is lost; of two values for one thing the newer counts.
-    The identity is theirs, which is the stored one."""
+    The identity is theirs, which is the stored one. ``base``: what ours was made from, see ``Save.base``."""
     older, newer = (ours, theirs) if theirs.last_at > ours.last_at else (theirs, ours)
     with_summary = theirs if theirs.summary_at >= ours.summary_at else ours
     items = dict.fromkeys((*older.memory.items, *newer.memory.items))
@@ -165,20 +186,7 @@ def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
         items=tuple(items),
         states=dict(older.memory.states) | dict(newer.memory.states),
     )
-    counts = {
-        name: max(getattr(theirs, name), getattr(ours, name))
-        for name in (
-            "message_count",
-            "turns",
-            "calls",
-            "texts",
-            "responses",
-            "response_s",
-            "switches",
-            "bridges",
-            "handovers",
-        )
-    }
+    counts: dict[str, Any] = {name: _count(name, theirs, ours, base) for name in _COUNTS}
     topics = {
         word: max(theirs.topics.get(word, 0), ours.topics.get(word, 0)) for word in {*theirs.topics, *ours.topics}
     }
@@ -197,6 +205,13 @@ def merged(theirs: SessionRecord, ours: SessionRecord) -> SessionRecord:
         end_reason=ours.end_reason or theirs.end_reason,
         **counts,
     )
+
+
+def _count(name: str, theirs: SessionRecord, ours: SessionRecord, base: SessionRecord | None) -> Any:
+    their_count, our_count = getattr(theirs, name), getattr(ours, name)
+    if base is None:
+        return max(their_count, our_count)
+    return their_count + max(0, our_count - getattr(base, name))
 
 
 def _bounded(memory: Memory) -> Memory:

@@ -419,3 +419,22 @@ async def test_a_text_is_answered_by_the_agent_of_its_line_unless_that_one_hande
             call.caller_said("hello")
             call.agent_was_heard("yes")
         assert await ask("after the call", other_line) == "clinic"
+
+
+async def test_two_engines_count_what_the_other_has_counted_too(autojump_clock: MockClock) -> None:
+    store = MemoryStore(now=Clock())
+    async with house(store=store) as one, house(store=store) as two:
+        async with one.call(stream_id="MZ1") as first, two.call(stream_id="MZ2") as second:
+            for call, rig in ((first, one), (second, two), (first, one)):
+                call.caller_said("hello")
+                call.agent_was_heard("yes", response_ms=500)
+                await rig.sessions.settle()
+            await one.sms("a text")
+            await two.sms("another")
+        for rig in (one, two):
+            await rig.sessions.settle()
+        (stored,) = await one.vault.of_number(ADA)
+    record = stored.record
+    assert (record.calls, record.texts, record.turns, record.message_count) == (2, 2, 5, 10)
+    assert record.response_s == pytest.approx(1.5, abs=0.1)
+    assert [entry.text for entry in stored.entries].count("hello") == 3
