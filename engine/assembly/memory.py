@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ DAY_S = 86_400.0
 PURGE_EVERY_S = 3600.0
 KEYS_EVERY_S = 5.0
 CLOSE_S = 1.0
+OPEN_S = 30.0
+"""For a store that is locked by another process when the engine starts."""
 CHECK_S = 1.0
 SETTLE_S = 3.0
 """At the end, for what sessions hold to reach the store or the journal."""
@@ -130,7 +132,8 @@ async def remembering(
 ) -> AsyncIterator[Remembering]:
     """Opens the store; a server that cannot be reached now is tried again later. Raises SettingsError."""
     keys, key_file = _keys(settings)
-    async with open_store(settings, now=now) as store, _open_journal(settings, keys) as journal:
+    async with AsyncExitStack() as stack, _open_journal(settings, keys) as journal:
+        store = await _opened(stack, settings, now)
         vault = _vault(store, keys, settings, metrics, now)
         writer = Writer(vault, journal, metrics, operation_s=settings.store.operation_s)
         webhooks = Webhooks(settings.webhooks, settings.secrets.webhook_secret, metrics, now=now)
@@ -222,6 +225,19 @@ def open_store(
                 now=now,
                 must_connect=must_connect,
             )
+
+
+async def _opened(stack: AsyncExitStack, settings: Settings, now: Callable[[], float]) -> RecordStore:
+    """The store, which whoever has its file just now may hold up for a while. Raises SettingsError."""
+    until_s = trio.current_time() + OPEN_S
+    while True:
+        try:
+            return await stack.enter_async_context(open_store(settings, now=now))
+        except StoreDown as exc:
+            if trio.current_time() >= until_s:
+                raise SettingsError(f"store.kind: {settings.store.kind} cannot be opened ({exc.why})") from None
+            log.warning("store_not_opened", kind=settings.store.kind, why=exc.why)
+            await trio.sleep(1.0)
 
 
 @asynccontextmanager
