@@ -179,5 +179,5 @@ class Notebook:
     def forget(self) -> None:
         """Nothing is known any more, not even whose it was, and nothing is written."""
         self.begin_anew()
-        self.record = replace(self.record, key="", number="")
+        self.record = self._base = replace(self.record, key="", number="")
         self.is_forgotten = True

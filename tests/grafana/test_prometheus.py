@@ -21,7 +21,7 @@ import pytest
 import structlog
 import trio
 
-from engine.settings import Settings, StoreSettings, WebhookSettings
+from engine.settings import SessionSettings, Settings, StoreSettings, WebhookSettings
 from tests.adapters.providers.rest_api import rest_api
 from tests.fakes.plain_speech import speak
 from tests.fakes.vendors import Behaviour
@@ -72,7 +72,7 @@ def _memory_of(folder: Path, receiver: str) -> Callable[[Settings], Settings]:
         return replace(
             settings,
             agents={"desk": replace(settings.agents["desk"], scope="caller")},
-            sessions=replace(settings.sessions, trusted_lines=(LINE,), texts_per_minute_per_caller=1000),
+            sessions=replace(SessionSettings(), trusted_lines=(LINE,), texts_per_minute_per_caller=1000),
             store=StoreSettings("sqlite", path=str(folder / "offhook.db"), journal=str(folder / "journal")),
             webhooks=WebhookSettings(f"{receiver}/events", allow_private=True),
             secrets=replace(settings.secrets, webhook_secret=f"whsec_{base64.b64encode(bytes(32)).decode()}"),

@@ -75,6 +75,26 @@ handshake_failures_total counter why
 log_records_total counter level
 log_records_dropped_total counter
 label_overflow_total counter metric
+sessions_active gauge scope
+session_turns_total counter modality
+modality_switches_total counter origin target
+context_bridges_total counter modality
+session_handovers_total counter
+untrusted_callers_total counter
+texts_total counter modality outcome
+context_messages histogram
+context_tokens histogram
+context_truncations_total counter how
+context_violations_total counter rule
+summaries_total counter status
+store_operation_duration_seconds histogram backend op
+store_errors_total counter backend op error
+store_backlog gauge
+store_lost_total counter
+store_unreadable_total counter
+webhooks_total counter event status
+webhook_queue_depth gauge
+api_refusals_total counter why
 """
 
 

@@ -18,7 +18,7 @@ from engine.phone.call import PhoneCall
 from engine.phone.phone import SIDES, Phone, open_phone
 from engine.phone.side import Callee
 from engine.phone.texts import Inbox, send_text
-from engine.settings import AgentSettings, Limits, Secrets, Server, Settings, StoreSettings
+from engine.settings import AgentSettings, Limits, Secrets, Server, SessionSettings, Settings, StoreSettings
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Behaviour, Vendors
 
@@ -105,6 +105,8 @@ async def running_engine(
             server=Server(port=0),
             limits=replace(Limits(), max_calls=max_calls, calls_per_minute_per_caller=100_000, **limits),
             store=StoreSettings(kind="memory"),
+            # The vendors' model counts the turns it is shown: it is shown all of them.
+            sessions=replace(SessionSettings(), window=1000, retention=1000, max_chars=10_000),
             agents={"desk": AgentSettings(factory="tests.fakes.agents:make_agent", options=options)},
             secrets=Secrets(twilio_auth_token=SECRET, vonage_signature_secret=SECRET),
         )

@@ -30,7 +30,7 @@ from engine.observe.logs import LogOutput
 from engine.phone.errors import CallRefused
 from engine.ports import Append, SessionRow
 from engine.runtime.sockets import open_socket
-from engine.settings import Settings, WebhookSettings
+from engine.settings import SessionSettings, Settings, WebhookSettings
 from tests.adapters.providers.rest_api import ApiRequest, rest_api
 from tests.fakes.flaky_store import FlakyStore
 from tests.fakes.plain_speech import speak
@@ -119,7 +119,7 @@ def memory_of(webhooks_url: str, journal: Path) -> Callable[[Settings], Settings
         return replace(
             settings,
             agents={"desk": desk, "billing": desk},
-            sessions=replace(settings.sessions, idle_s=30.0),
+            sessions=replace(SessionSettings(), idle_s=30.0),
             store=replace(settings.store, kind="sqlite", journal=str(journal)),
             webhooks=WebhookSettings(f"{webhooks_url}/events", allow_private=True),
             secrets=replace(
