@@ -24,22 +24,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.settings": BASE,
     "engine.observe": BASE | PURE | {"engine.ports"},
     "engine.runtime": BASE | {"engine.ports", "engine.observe"},
-    "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
-    "engine.calls": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions"},
+    "engine.storage": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
+    "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.storage"},
+    "engine.calls": BASE | PURE | PORTS | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions")},
     "engine.phone": BASE | PURE | {"engine.runtime"},
     "engine.converse": BASE
     | PURE
-    | {f"engine.{name}" for name in ("settings", "sessions", "phone", "runtime", "observe")},
-    "engine.web": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.sessions", "engine.calls"},
+    | {f"engine.{name}" for name in ("settings", "storage", "sessions", "phone", "runtime", "observe")},
+    "engine.web": BASE
+    | PURE
+    | PORTS
+    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls")},
     "engine.assembly": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "calls", "web")}
+    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls", "web")}
     | {"adapters"},
     "engine.cli": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "sessions", "phone", "converse", "web", "assembly")},
+    | {
+        f"engine.{name}"
+        for name in ("observe", "runtime", "storage", "sessions", "phone", "converse", "web", "assembly")
+    },
     "engine.__main__": {"engine.cli"},
     "adapters": BASE | PURE | {"engine.ports", "engine.observe", "engine.runtime"},
 }

@@ -19,15 +19,15 @@ from engine.ports import Agent, RecordStore
 from engine.sessions.around import Around
 from engine.sessions.history import History
 from engine.sessions.house import Sessions
-from engine.sessions.journal import Journal
-from engine.sessions.keyring import KeyFile, KeyRing
-from engine.sessions.legacy import LegacyStore, adopt_all
 from engine.sessions.privacy import Forgets
 from engine.sessions.showing import Showing
-from engine.sessions.vault import Vault
 from engine.sessions.webhooks import Webhooks
-from engine.sessions.writer import Writer
 from engine.settings import SessionSettings, Settings
+from engine.storage.journal import Journal
+from engine.storage.keyring import KeyFile, KeyRing
+from engine.storage.legacy import LegacyStore, adopt_all
+from engine.storage.vault import Vault
+from engine.storage.writer import Writer
 
 log = structlog.get_logger()
 

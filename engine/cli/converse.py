@@ -21,7 +21,7 @@ from engine.converse.script import Script, load, shipped, source
 from engine.errors import SettingsError
 from engine.events import Modality
 from engine.observe.logs import configure_logs
-from engine.sessions.identity import e164
+from engine.storage.identity import e164
 
 ALL = "all"
 Provider = Literal["twilio", "vonage"]

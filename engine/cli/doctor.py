@@ -21,9 +21,9 @@ from engine.cli.store import journal_bytes
 from engine.cli.tools import counted, where
 from engine.errors import SettingsError, SpeechFailed, StoreDown
 from engine.events import MULAW_8K
-from engine.sessions.keyring import KeyRing
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import AgentSettings, Settings, load_settings
+from engine.storage.keyring import KeyRing
 from engine.web.keys import parse_keys
 
 FILES_A_CALL = 4

@@ -26,7 +26,7 @@ from engine.events import Role
 from engine.observe.masking import mask_number
 from engine.sessions.export import as_json, as_markdown, session_document, utc
 from engine.sessions.history import MAX_HITS
-from engine.sessions.record import Stored
+from engine.storage.record import Stored
 
 Message = Annotated[str, Parameter(help="The id of a message, as `show` prints it.")]
 

@@ -13,10 +13,10 @@ from rich.table import Table
 from engine.assembly import migrate_store
 from engine.cli.tools import SCAN_PAGE, Config, Json, Tools, counted, on_settings, on_store, print_json, where
 from engine.sessions.export import utc
-from engine.sessions.keyring import KeyRing
-from engine.sessions.keyring import new_key as make_key
-from engine.sessions.vault import Reencrypted
 from engine.settings import Settings
+from engine.storage.keyring import KeyRing
+from engine.storage.keyring import new_key as make_key
+from engine.storage.vault import Reencrypted
 
 LEFT = 1
 """Something could not be opened."""

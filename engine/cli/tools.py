@@ -24,13 +24,13 @@ from engine.errors import OffhookError, SettingsError, StoreDown
 from engine.observe.logs import configure_logs
 from engine.observe.masking import mask_number, mask_text
 from engine.sessions.history import History
-from engine.sessions.identity import e164, stream_key
-from engine.sessions.journal import Journal
-from engine.sessions.keyring import KeyRing
 from engine.sessions.privacy import Privacy
-from engine.sessions.record import Stored
-from engine.sessions.vault import Vault
 from engine.settings import SessionSettings, Settings, load_settings
+from engine.storage.identity import e164, stream_key
+from engine.storage.journal import Journal
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Stored
+from engine.storage.vault import Vault
 
 BY = "cli"
 """Who does it, for the audit log."""

@@ -27,9 +27,9 @@ from engine.cli.tools import (
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.events import Modality
 from engine.observe.logs import configure_logs
-from engine.sessions.record import Scope, SessionRecord, Stored
 from engine.sessions.tracing import Problem, Report, as_dict, as_text, examine
 from engine.settings import Settings, load_settings
+from engine.storage.record import Scope, SessionRecord, Stored
 
 VIOLATED = 1
 

@@ -24,7 +24,7 @@ from engine.phone.conversation import Voice
 from engine.phone.phone import open_phone
 from engine.phone.side import Callee
 from engine.phone.texts import Inbox
-from engine.sessions.record import Scope
+from engine.storage.record import Scope
 
 ANSWER_S = 40.0
 """For one answer over HTTP."""

@@ -40,8 +40,8 @@ import msgspec
 
 from engine.errors import SettingsError
 from engine.events import Modality
-from engine.sessions.identity import e164
-from engine.sessions.record import Scope
+from engine.storage.identity import e164
+from engine.storage.record import Scope
 
 FOLDER = "conversations"
 _Text = Annotated[str, msgspec.Meta(min_length=1)]

@@ -23,7 +23,7 @@ from engine.sessions.answers import TurnAnswer
 from engine.sessions.around import Around
 from engine.sessions.call_session import CallSession
 from engine.sessions.notebook import Notebook
-from engine.sessions.record import Scope, SessionRecord, Stored, with_recollection
+from engine.storage.record import Scope, SessionRecord, Stored, with_recollection
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from engine.dialogue.history import Entry
 from engine.events import Modality, Role
-from engine.sessions.record import MAX_ENTITIES, SessionRecord, Stored
+from engine.storage.record import MAX_ENTITIES, SessionRecord, Stored
 
 MAX_TOPICS = 10
 

@@ -19,7 +19,7 @@ from engine.runtime.book import Book
 from engine.runtime.ledger import Ledger
 from engine.sessions.answers import TurnAnswer
 from engine.sessions.around import Around
-from engine.sessions.record import SessionRecord
+from engine.storage.record import SessionRecord
 
 MAX_HANDOVERS = 3
 """In one turn, so that two agents do not hand it to and fro for ever."""

@@ -12,10 +12,10 @@ from engine.errors import ModelFailed, StoreDown
 from engine.observe.labels import WebhookEvent
 from engine.observe.metrics import Metrics
 from engine.ports import Agent
-from engine.sessions.record import Save, Saved, Stored
 from engine.sessions.showing import Showing
-from engine.sessions.writer import Journaled
 from engine.settings import SessionSettings
+from engine.storage.record import Save, Saved, Stored
+from engine.storage.writer import Journaled
 
 log = structlog.get_logger()
 

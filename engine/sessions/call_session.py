@@ -15,8 +15,8 @@ from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.events import CallInfo, Context, Modality, Noted, SessionInfo
 from engine.observe.metrics import Metrics
 from engine.ports import Agent, Phrases
-from engine.sessions.record import Scope, SessionRecord, new_session_id, with_turn
 from engine.sessions.showing import Showing
+from engine.storage.record import Scope, SessionRecord, new_session_id, with_turn
 
 
 class Seat(Protocol):

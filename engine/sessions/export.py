@@ -14,7 +14,7 @@ import msgspec
 from engine.dialogue.history import Entry
 from engine.events import Memory, Role
 from engine.observe.masking import mask_number
-from engine.sessions.record import SessionRecord, Stored
+from engine.storage.record import SessionRecord, Stored
 
 SCHEMA = "offhook/session"
 SCHEMA_VERSION = 1

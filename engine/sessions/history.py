@@ -11,12 +11,12 @@ from engine.dialogue.context import ContextLimits
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.errors import Busy
 from engine.events import Memory, Role
-from engine.sessions.codec import AuditEvent
 from engine.sessions.export import as_json, as_markdown
-from engine.sessions.identity import stream_key
-from engine.sessions.record import Save, Scope, SessionRecord, Stored, new_session_id
 from engine.sessions.tracing import Report, examine
-from engine.sessions.vault import Vault
+from engine.storage.codec import AuditEvent
+from engine.storage.identity import stream_key
+from engine.storage.record import Save, Scope, SessionRecord, Stored, new_session_id
+from engine.storage.vault import Vault
 
 MAX_HITS = 100
 MAX_WORDS_CHARS = 200

@@ -19,9 +19,9 @@ from engine.sessions.actor import Session
 from engine.sessions.answers import TurnAnswer
 from engine.sessions.around import Around
 from engine.sessions.call_session import CallSession, lone_session
-from engine.sessions.identity import caller_key, e164, stream_key
-from engine.sessions.record import Scope, SessionRecord, Stored, new_session_id
 from engine.settings import Settings
+from engine.storage.identity import caller_key, e164, stream_key
+from engine.storage.record import Scope, SessionRecord, Stored, new_session_id
 
 log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ from engine.events import Modality
 from engine.observe.labels import WebhookEvent
 from engine.runtime.mailbox import Answer
 from engine.sessions.around import Around
-from engine.sessions.record import Save, Saved, SessionRecord, Stored, merged, new_session_id, uncounted, with_turn
-from engine.sessions.writer import Journaled
+from engine.storage.record import Save, Saved, SessionRecord, Stored, merged, new_session_id, uncounted, with_turn
+from engine.storage.writer import Journaled
 
 log = structlog.get_logger()
 

@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from engine.errors import StoreDown
-from engine.sessions.codec import AuditEvent
 from engine.sessions.export import session_document
-from engine.sessions.vault import Vault
+from engine.storage.codec import AuditEvent
+from engine.storage.vault import Vault
 
 log = structlog.get_logger()
 

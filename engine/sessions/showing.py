@@ -13,7 +13,7 @@ from engine.dialogue.validator import Rule, violations
 from engine.events import Context, Modality
 from engine.observe.metrics import Metrics
 from engine.ports import Agent
-from engine.sessions.record import SessionRecord
+from engine.storage.record import SessionRecord
 
 log = structlog.get_logger()
 

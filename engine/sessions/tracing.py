@@ -16,7 +16,7 @@ from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.dialogue.validator import Rule, has_second_opening, violations
 from engine.events import Context, Message, Role
 from engine.sessions.export import utc
-from engine.sessions.record import Stored
+from engine.storage.record import Stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 from starlette.responses import Response
 
 from engine.sessions.analytics import Analytics, analyse
-from engine.sessions.identity import e164
-from engine.sessions.record import Stored
+from engine.storage.identity import e164
+from engine.storage.record import Stored
 from engine.web import shapes
 from engine.web.answers import JSON, Denied, json
 from engine.web.desk import Desk

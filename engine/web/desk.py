@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from engine.dialogue.history import Entry, TraceEvent
 from engine.ports import IncomingText
 from engine.sessions.answers import TurnAnswer
-from engine.sessions.record import SessionRecord, Stored
+from engine.storage.record import SessionRecord, Stored
 
 
 class Sessions(Protocol):

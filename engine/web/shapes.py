@@ -11,8 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from engine.dialogue.history import Entry
 from engine.events import MemoryItem
 from engine.observe.masking import mask_number
-from engine.sessions.identity import MAX_CHARS
-from engine.sessions.record import Stored
+from engine.storage.identity import MAX_CHARS
+from engine.storage.record import Stored
 from engine.web.desk import AuditEvent
 
 WORDS = r"^\s*[^\s\x00][^\x00]*$"

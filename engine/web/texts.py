@@ -16,8 +16,8 @@ from engine.observe.labels import TextOutcome
 from engine.observe.metrics import Metrics
 from engine.ports import Answer, IncomingText, Provider
 from engine.runtime.rates import RateLimiter, number_key
-from engine.sessions.identity import PLACEHOLDERS, e164
 from engine.settings import SessionSettings
+from engine.storage.identity import PLACEHOLDERS, e164
 from engine.web.desk import Sessions
 
 log = structlog.get_logger()

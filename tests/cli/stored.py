@@ -13,9 +13,9 @@ from engine.assembly import open_vault
 from engine.cli import _code_of, app
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.events import Memory, MemoryItem, MemoryKind, Modality, Role
-from engine.sessions.identity import caller_key
-from engine.sessions.record import Save, Scope, SessionRecord, new_session_id
 from engine.settings import load_settings
+from engine.storage.identity import caller_key
+from engine.storage.record import Save, Scope, SessionRecord, new_session_id
 
 NUMBER = "+15005550006"
 OTHER = "+15005550007"

@@ -11,7 +11,6 @@ import pytest
 
 from engine.assembly import check_agents
 from engine.cli.doctor import Finding, Verdict, _show, examine
-from engine.sessions.keyring import new_key
 from engine.settings import (
     AgentSettings,
     Secrets,
@@ -22,6 +21,7 @@ from engine.settings import (
     WebhookSettings,
     load_settings,
 )
+from engine.storage.keyring import new_key
 from tests.cli.stored import Stored
 
 

@@ -15,10 +15,10 @@ import trio
 from engine.assembly import open_vault
 from engine.dialogue.history import Entry
 from engine.events import Modality, Role
-from engine.sessions.journal import Journal
-from engine.sessions.keyring import KeyRing
-from engine.sessions.record import Save, new_session_id
 from engine.settings import load_settings
+from engine.storage.journal import Journal
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save, new_session_id
 from tests.cli.stored import AT, NUMBER, OTHER, SAID, Stored, entries, new_store, run, session, settings_in
 
 Out = pytest.CaptureFixture[str]

@@ -9,7 +9,7 @@ import pytest
 from engine.converse.script import load, parse, shipped
 from engine.errors import SettingsError
 from engine.events import Modality
-from engine.sessions.record import Scope
+from engine.storage.record import Scope
 
 TURN = '[[turns]]\nsay = "Hello."\n'
 

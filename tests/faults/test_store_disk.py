@@ -12,8 +12,8 @@ import pytest
 import structlog
 import trio
 
-from engine.sessions.journal_frames import scan
 from engine.settings import StoreSettings
+from engine.storage.journal_frames import scan
 from tests.faults.bench import captured_log
 from tests.faults.store_bench import Caller, backlog_is, callers_words, export_of, quick_settings, sound
 from tests.system.session_rig import program

@@ -14,8 +14,8 @@ import pytest
 import structlog
 import trio
 
-from engine.sessions.keyring import new_key
 from engine.settings import Settings, StoreSettings
+from engine.storage.keyring import new_key
 from tests.fakes.echo_agent import GREETING, OVER, RETURNING
 from tests.faults.store_bench import (
     CLEAN,

@@ -17,11 +17,11 @@ from engine.observe.metrics import Metrics
 from engine.ports import Agent, IncomingText, RecordStore
 from engine.sessions.around import Around
 from engine.sessions.house import Sessions
-from engine.sessions.keyring import KeyRing
 from engine.sessions.showing import Showing
-from engine.sessions.vault import Vault
-from engine.sessions.writer import Writer
 from engine.settings import AgentSettings, SessionSettings, Settings
+from engine.storage.keyring import KeyRing
+from engine.storage.vault import Vault
+from engine.storage.writer import Writer
 from tests.fakes.puppet import PuppetAgent
 
 ADA = "+15550100001"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.dialogue.history import Entry
 from engine.events import Memory, Modality, Role
 from engine.sessions.analytics import analyse
-from engine.sessions.record import Scope, SessionRecord, Stored
+from engine.storage.record import Scope, SessionRecord, Stored
 
 CALLER, AGENT = Role.CALLER, Role.AGENT
 VOICE, SMS = Modality.VOICE, Modality.SMS

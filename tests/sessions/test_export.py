@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from engine.dialogue.history import Entry
 from engine.events import Memory, MemoryItem, MemoryKind, Modality, Role
 from engine.sessions.export import as_json, as_markdown
-from engine.sessions.record import Scope, SessionRecord, Stored
+from engine.storage.record import Scope, SessionRecord, Stored
 
 NUMBER = "+15550100000"
 AT = 1_700_000_000.0

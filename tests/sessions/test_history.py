@@ -17,10 +17,10 @@ from engine.errors import Busy, StoreDown
 from engine.events import Memory, Message, Modality, ReplyPart, Role
 from engine.observe.metrics import Metrics
 from engine.sessions.history import MAX_HITS, MAX_TEXT_CHARS, MAX_WORDS_CHARS, History
-from engine.sessions.keyring import KeyRing
-from engine.sessions.record import Save, Saved, Scope, SessionRecord, Stored
 from engine.sessions.tracing import as_text
-from engine.sessions.vault import Vault
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save, Saved, Scope, SessionRecord, Stored
+from engine.storage.vault import Vault
 from tests.fakes.puppet import PuppetAgent
 from tests.sessions.rig import house
 

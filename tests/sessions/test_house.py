@@ -10,7 +10,7 @@ from adapters.stores.memory import MemoryStore
 from engine.errors import Busy, ModelFailed
 from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Noted, ReplyPart
 from engine.ports import IncomingText
-from engine.sessions.identity import caller_key, stream_key
+from engine.storage.identity import caller_key, stream_key
 from tests.fakes.puppet import PuppetAgent
 from tests.sessions.rig import ADA, BOB, LINE, Clock, house
 

@@ -20,11 +20,11 @@ from engine.events import Memory, MemoryItem, MemoryKind, Modality, Role
 from engine.observe.metrics import Metrics
 from engine.ports import RecordStore
 from engine.sessions.history import History
-from engine.sessions.identity import e164
-from engine.sessions.keyring import KeyRing
 from engine.sessions.privacy import Privacy
-from engine.sessions.record import Save, Scope, SessionRecord
-from engine.sessions.vault import Vault
+from engine.storage.identity import e164
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save, Scope, SessionRecord
+from engine.storage.vault import Vault
 from tests.fakes.puppet import PuppetAgent
 from tests.sessions.rig import house
 
@@ -280,7 +280,7 @@ async def test_no_byte_of_an_erased_caller_is_left_on_the_disk(tmp_path: Path, k
         assert await it.vault.of_number(ADA) == []
         assert "blueberry" in await words_of(it.vault, BOB)
         assert await it.vault.write([save("s_1", ADA, "apricot")]) == [None]
-    assert found_in(tmp_path, ADA, ADA[1:], "apricot", "artichoke", branch.session_id) == set()
+    assert found_in(tmp_path, ADA, ADA[1:], "apricot", "artichoke") == set()
 
 
 # --- with sessions in use -----------------------------------------------------------------------------------

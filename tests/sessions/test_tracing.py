@@ -14,8 +14,8 @@ from engine.dialogue.context import ContextFormat, ContextLimits, build_context
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.dialogue.validator import Rule, violations
 from engine.events import Memory, Modality, Role
-from engine.sessions.record import Scope, SessionRecord, Stored
 from engine.sessions.tracing import WIDTH, Report, as_dict, as_text, examine
+from engine.storage.record import Scope, SessionRecord, Stored
 
 SESSION = "s_1"
 OPENING = "Hello, this is the desk."

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 from adapters.stores.memory import MemoryStore
 from engine.events import MULAW_8K, CallInfo, Context, ReplyPart
 from engine.sessions.actor import READ_AGAIN_S
-from engine.sessions.identity import caller_key, stream_key
+from engine.storage.identity import caller_key, stream_key
 from tests.fakes.flaky_store import FlakyStore
 from tests.fakes.puppet import PuppetAgent
 from tests.sessions.rig import ADA, Clock, house

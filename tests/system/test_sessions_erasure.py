@@ -11,8 +11,8 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from engine.sessions.keyring import new_key
 from engine.settings import StoreSettings
+from engine.storage.keyring import new_key
 from tests.fakes.echo_agent import GREETING, OVER, canaries
 from tests.fakes.servers import RedisServer
 from tests.system.haystacks import Haystack, files_in, found, needles, values_in

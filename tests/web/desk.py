@@ -14,8 +14,8 @@ from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.events import Memory, MemoryItem, MemoryKind, Modality, Role
 from engine.ports import IncomingText
 from engine.sessions.answers import TurnAnswer
-from engine.sessions.identity import caller_key, e164, stream_key
-from engine.sessions.record import Scope, SessionRecord, Stored
+from engine.storage.identity import caller_key, e164, stream_key
+from engine.storage.record import Scope, SessionRecord, Stored
 from engine.web.desk import Desk
 
 AT = 1_700_000_000.0

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from engine.observe.labels import ROUTES
 from engine.observe.metrics import Metrics
-from engine.sessions.identity import caller_key
+from engine.storage.identity import caller_key
 from engine.web.gate import Access
 from engine.web.keys import parse_keys
 from tests.web.api_judge import NUMBERS, check_api

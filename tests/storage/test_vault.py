@@ -14,12 +14,12 @@ from engine.dialogue.history import TraceWhat
 from engine.errors import StoreDown
 from engine.observe.metrics import Metrics
 from engine.ports import Append, SessionRow
-from engine.sessions.codec import RECORDS
-from engine.sessions.keyring import KeyRing, Unreadable
-from engine.sessions.record import Save, Saved, Stored
-from engine.sessions.vault import AuditEvent, Vault
+from engine.storage.codec import RECORDS
+from engine.storage.keyring import KeyRing, Unreadable
+from engine.storage.record import Save, Saved, Stored
+from engine.storage.vault import AuditEvent, Vault
 from tests.fakes.flaky_store import FlakyStore
-from tests.sessions.saves import (
+from tests.storage.saves import (
     DAY_S,
     KEY_1,
     KEY_2,

@@ -13,9 +13,9 @@ from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.observe.metrics import Metrics
 from engine.ports import RecordStore, SessionRow
-from engine.sessions.keyring import KeyRing, Unreadable
-from engine.sessions.record import SessionRecord
-from engine.sessions.sealing import Sealing
+from engine.storage.keyring import KeyRing, Unreadable
+from engine.storage.record import SessionRecord
+from engine.storage.sealing import Sealing
 
 log = structlog.get_logger()
 

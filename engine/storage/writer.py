@@ -16,9 +16,9 @@ import trio
 
 from engine.errors import StoreDown
 from engine.observe.metrics import Metrics
-from engine.sessions.journal import Journal
-from engine.sessions.record import Save, Saved
-from engine.sessions.vault import Vault
+from engine.storage.journal import Journal
+from engine.storage.record import Save, Saved
+from engine.storage.vault import Vault
 
 log = structlog.get_logger()
 

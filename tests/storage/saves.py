@@ -8,9 +8,9 @@ from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.events import Memory, Modality, Role
 from engine.observe.metrics import Metrics
 from engine.ports import RecordStore
-from engine.sessions.keyring import KeyRing
-from engine.sessions.record import Save, Scope, SessionRecord
-from engine.sessions.vault import Vault
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save, Scope, SessionRecord
+from engine.storage.vault import Vault
 
 NUMBER = "+15550100001"
 OTHER = "+15550100002"

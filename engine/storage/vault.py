@@ -21,15 +21,15 @@ from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.observe.metrics import Metrics
 from engine.ports import Append, Conflict, Found, MessageRow, RecordStore, Remove, Replace, SessionRow, Written
-from engine.sessions import merging, searching
-from engine.sessions.codec import AuditEvent
-from engine.sessions.keyring import KeyRing, Unreadable
-from engine.sessions.merging import Kept
-from engine.sessions.record import Save, Saved, SessionRecord, Stored
-from engine.sessions.reencrypting import Reencrypted, reencrypt
-from engine.sessions.sealing import retired_key
-from engine.sessions.searching import SearchResult
-from engine.sessions.shelf import Shelf
+from engine.storage import merging, searching
+from engine.storage.codec import AuditEvent
+from engine.storage.keyring import KeyRing, Unreadable
+from engine.storage.merging import Kept
+from engine.storage.record import Save, Saved, SessionRecord, Stored
+from engine.storage.reencrypting import Reencrypted, reencrypt
+from engine.storage.sealing import retired_key
+from engine.storage.searching import SearchResult
+from engine.storage.shelf import Shelf
 
 __all__ = ["AuditEvent", "Reencrypted", "SearchResult", "Vault"]
 

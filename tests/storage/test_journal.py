@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import StoreDown
-from engine.sessions import disk
-from engine.sessions.journal import Journal
-from engine.sessions.journal_file import JournalFile
-from engine.sessions.journal_frames import framed, scan
-from engine.sessions.keyring import KeyRing
-from engine.sessions.record import Save
-from tests.sessions.saves import KEY_1, KEY_2, NUMBER, OTHER, a_save
+from engine.storage import disk
+from engine.storage.journal import Journal
+from engine.storage.journal_file import JournalFile
+from engine.storage.journal_frames import framed, scan
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save
+from tests.storage.saves import KEY_1, KEY_2, NUMBER, OTHER, a_save
 
 BOTH = pytest.mark.parametrize("keys", ["", KEY_1])
 BIG = 1 << 20

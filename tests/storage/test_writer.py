@@ -14,14 +14,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from adapters.stores.memory import MemoryStore
 from engine.errors import StoreDown
 from engine.observe.metrics import Metrics
-from engine.sessions import disk
-from engine.sessions.journal import Journal
-from engine.sessions.keyring import KeyRing
-from engine.sessions.record import Save, Saved
-from engine.sessions.vault import Vault
-from engine.sessions.writer import BATCH, QUEUE, Journaled, Writer
+from engine.storage import disk
+from engine.storage.journal import Journal
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save, Saved
+from engine.storage.vault import Vault
+from engine.storage.writer import BATCH, QUEUE, Journaled, Writer
 from tests.fakes.flaky_store import FlakyStore
-from tests.sessions.saves import KEY_1, NUMBER, OTHER, a_record, a_save, a_vault, an_entry
+from tests.storage.saves import KEY_1, NUMBER, OTHER, a_record, a_save, a_vault, an_entry
 
 BIG = 1 << 20
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
-from engine.sessions.identity import MAX_CHARS, PLACEHOLDERS, WITHHELD, caller_key, e164, stream_key
+from engine.storage.identity import MAX_CHARS, PLACEHOLDERS, WITHHELD, caller_key, e164, stream_key
 
 REGIONS = ["US", "GB", "DE", "IT", "BR", "AR", "MX", "IN", "AU", "FR", "JP", "ZA", "SG"]
 ABROAD = {"US": "011", "GB": "00", "DE": "00", "IT": "00", "FR": "00", "IN": "00", "ZA": "00"}

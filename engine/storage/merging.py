@@ -12,10 +12,10 @@ from engine.dialogue.history import Entry, TraceEvent
 from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.ports import Append, Conflict, Outcome, Rekey, SessionRow, Written
-from engine.sessions.keyring import Unreadable
-from engine.sessions.record import Save, Saved, SessionRecord, merged
-from engine.sessions.sealing import Sealing, quarantine_key, retired_key
-from engine.sessions.shelf import Shelf
+from engine.storage.keyring import Unreadable
+from engine.storage.record import Save, Saved, SessionRecord, merged
+from engine.storage.sealing import Sealing, quarantine_key, retired_key
+from engine.storage.shelf import Shelf
 
 MAX_ROUNDS = 8
 """Conflicts in a row before a save is given up."""

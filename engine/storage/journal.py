@@ -11,10 +11,10 @@ from typing import TypeVar
 import trio
 
 from engine.errors import StoreDown
-from engine.sessions.codec import SAVES
-from engine.sessions.journal_file import JournalFile
-from engine.sessions.keyring import KeyRing
-from engine.sessions.record import Save
+from engine.storage.codec import SAVES
+from engine.storage.journal_file import JournalFile
+from engine.storage.keyring import KeyRing
+from engine.storage.record import Save
 
 T = TypeVar("T")
 

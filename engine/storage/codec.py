@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from engine.dialogue.history import Entry, TraceEvent
-from engine.sessions.keyring import Unreadable
-from engine.sessions.record import Save, SessionRecord
+from engine.storage.keyring import Unreadable
+from engine.storage.record import Save, SessionRecord
 
 VERSION = 1
 """Of the form. Raised when an older engine would misread what a newer one writes; it ignores fields that it does not

@@ -12,8 +12,8 @@ import trio
 from engine.dialogue.history import Entry
 from engine.observe.labels import StoreOp
 from engine.ports import Found, MessageRow
-from engine.sessions.keyring import Unreadable
-from engine.sessions.shelf import Shelf
+from engine.storage.keyring import Unreadable
+from engine.storage.shelf import Shelf
 
 MAX_SESSIONS = 2000
 MAX_S = 5.0

@@ -17,9 +17,9 @@ from pathlib import Path
 import structlog
 
 from engine.errors import StoreDown
-from engine.sessions import disk
-from engine.sessions.journal_frames import DONE, HEADER_BYTES, bodies_of, body_of, framed, scan
-from engine.sessions.keyring import Unreadable
+from engine.storage import disk
+from engine.storage.journal_frames import DONE, HEADER_BYTES, bodies_of, body_of, framed, scan
+from engine.storage.keyring import Unreadable
 
 log = structlog.get_logger()
 

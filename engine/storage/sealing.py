@@ -7,9 +7,9 @@ import hmac
 
 from engine.dialogue.history import Entry, TraceEvent
 from engine.ports import AuditRow, MessageRow, SessionRow, TraceRow
-from engine.sessions.codec import AUDITS, ENTRIES, RECORDS, TRACES, AuditEvent, clean
-from engine.sessions.keyring import KeyRing, Unreadable
-from engine.sessions.record import SessionRecord
+from engine.storage.codec import AUDITS, ENTRIES, RECORDS, TRACES, AuditEvent, clean
+from engine.storage.keyring import KeyRing, Unreadable
+from engine.storage.record import SessionRecord
 
 
 class Sealing:

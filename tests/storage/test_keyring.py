@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.errors import SettingsError
-from engine.sessions.keyring import KeyFile, KeyRing, Unreadable, new_key
-from tests.sessions.saves import KEY_1, KEY_2
+from engine.storage.keyring import KeyFile, KeyRing, Unreadable, new_key
+from tests.storage.saves import KEY_1, KEY_2
 
 PLACE = "message/s_1/e_1"
 TEXT = b'{"v":1,"value":"my card is in the other coat"}'

@@ -13,9 +13,9 @@ import structlog
 from engine.dialogue.history import Entry
 from engine.events import Memory, Modality, Role
 from engine.ports import Conflict, MessageRow, Outcome, SessionRow, Written
-from engine.sessions.identity import caller_key, e164, stream_key
-from engine.sessions.record import Scope, SessionRecord
-from engine.sessions.vault import Vault
+from engine.storage.identity import caller_key, e164, stream_key
+from engine.storage.record import Scope, SessionRecord
+from engine.storage.vault import Vault
 
 log = structlog.get_logger()
 

@@ -10,9 +10,9 @@ from functools import partial
 from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.ports import Append, Conflict, Found, Outcome, Replace, SessionRow, TraceRow, Written
-from engine.sessions.keyring import Unreadable
-from engine.sessions.sealing import quarantine_key
-from engine.sessions.shelf import INDEX_KEY, Shelf
+from engine.storage.keyring import Unreadable
+from engine.storage.sealing import quarantine_key
+from engine.storage.shelf import INDEX_KEY, Shelf
 
 PAGE = 100
 ALL = 1_000_000

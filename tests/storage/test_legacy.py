@@ -8,10 +8,10 @@ import pytest
 
 from adapters.stores.sql import open_sqlite
 from engine.events import Role
-from engine.sessions.identity import caller_key, stream_key
-from engine.sessions.legacy import adopt_all, converted
-from engine.sessions.record import Scope
-from tests.sessions.saves import DAY_S, KEY_1, a_save, a_vault
+from engine.storage.identity import caller_key, stream_key
+from engine.storage.legacy import adopt_all, converted
+from engine.storage.record import Scope
+from tests.storage.saves import DAY_S, KEY_1, a_save, a_vault
 
 NOW = 1_750_000_000.0
 SAID = [
