@@ -134,7 +134,7 @@ class Engine:
             self._keep(actors, "registry", self.registry.run)
             self._keep(actors, "ticker", self._ticker.run)
             # Without these the engine is blind or forgetful, but its calls go on.
-            self._keep(actors, "store", memory.writer.run, is_vital=False)
+            self._keep(actors, "store", memory.writer.run, is_vital=False, on_give_up=memory.writer.abandon)
             self._keep(actors, "sessions", memory.sessions.run, is_vital=False)
             self._keep(actors, "texts", texts.run, is_vital=False)
             self._keep(actors, "webhooks", memory.webhooks.run, is_vital=False)
@@ -243,14 +243,24 @@ class Engine:
             log.warning("phrases_not_prepared", agent=agent.name, detail=str(exc))
 
     def _keep(
-        self, actors: trio.Nursery, name: str, run: Callable[[], Awaitable[None]], *, is_vital: bool = True
+        self,
+        actors: trio.Nursery,
+        name: str,
+        run: Callable[[], Awaitable[None]],
+        *,
+        is_vital: bool = True,
+        on_give_up: Callable[[], None] = lambda: None,
     ) -> None:
         """Run an actor, again if it crashes; given up, a vital one takes the engine into its drain."""
         restarts = self.metrics.actor_restarts_total.labels(actor=name)
-        on_give_up = self._give_up if is_vital else lambda _: None
+
+        def give_up(actor: str) -> None:
+            on_give_up()
+            if is_vital:
+                self._give_up(actor)
 
         async def keep() -> None:
-            await keep_running(name, run, on_restart=lambda _: restarts.inc(), on_give_up=on_give_up)
+            await keep_running(name, run, on_restart=lambda _: restarts.inc(), on_give_up=give_up)
 
         actors.start_soon(keep)
 

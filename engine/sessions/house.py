@@ -29,7 +29,8 @@ SWEEP_S = 5.0
 """How often sessions that nobody uses are looked for."""
 MAX_SESSIONS = 20_000
 """In memory at once; beyond it a written turn is refused until some have gone."""
-FLUSH_S = 3.0
+PASSING_S = 600.0
+"""Beyond the longest call, how long a session of one call is kept at most."""
 OPEN_AGAIN = 3
 """A session may end while somebody is about to use it: so often it is tried again."""
 
@@ -43,10 +44,19 @@ class _Who:
     agent: str
     modality: Modality
     number: str = ""
+    keep_s: float = 0.0
 
     def as_record(self, at: float) -> SessionRecord:
         return SessionRecord(
-            new_session_id(), self.key, self.scope, at, at, self.agent, self.modality, number=self.number
+            new_session_id(),
+            self.key,
+            self.scope,
+            at,
+            at,
+            self.agent,
+            self.modality,
+            number=self.number,
+            keep_s=self.keep_s,
         )
 
 
@@ -129,7 +139,10 @@ class Sessions:
                 self._around.metrics.untrusted_callers_total.inc()
                 log.info("caller_not_trusted", call_id=call.call_id, caller=mask_number(number))
         key = caller_key(number) if scope is Scope.CALLER else stream_key(call.stream_id)
-        who = _Who(key, scope, call.agent, Modality.VOICE, number)
+        # Gone with the call, or soon after a process that died in mid call.
+        passes = scope is Scope.CALL and not self._settings.sessions.keep_calls
+        keep_s = self._settings.limits.max_call_s + PASSING_S if passes else 0.0
+        who = _Who(key, scope, call.agent, Modality.VOICE, number, keep_s)
         until_s = trio.current_time() + self._settings.store.load_s
         for _ in range(OPEN_AGAIN):
             try:
@@ -190,6 +203,9 @@ class Sessions:
         live = self._streams.get(stream_id) or self._live.get(stream_key(stream_id))
         if live is not None:
             with suppress(MailboxClosed):  # else it ended just now
+                await live.catch_up()
+                if not live.entries:
+                    return False
                 await live.clear("reset")
                 return True
         with trio.fail_after(self._settings.store.operation_s):

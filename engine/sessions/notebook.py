@@ -169,7 +169,7 @@ class Notebook:
         """Another session under the same key, that knows nothing yet."""
         old, at = self.record, self._around.now()
         self.record = SessionRecord(
-            new_session_id(), old.key, old.scope, at, at, old.agent, old.modality, number=old.number
+            new_session_id(), old.key, old.scope, at, at, old.agent, old.modality, number=old.number, keep_s=old.keep_s
         )
         self._version, self._waiting, self._base = 0, (), self.record
         self.entries.clear()

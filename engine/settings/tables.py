@@ -30,7 +30,7 @@ class Server:
     api_requests_per_minute: int = _at_least(1, 120)
     """Of one key of the HTTP API."""
     api_wrong_keys_per_minute: int = _at_least(1, 30)
-    """From one address; after that no key from there is looked at until a minute has passed."""
+    """From one address; after that they are answered with 429 until a minute has passed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,9 @@ class SessionRecord:
     """The session and message that it branched from, as ``session_id/entry_id``."""
     ended_at: float | None = None
     end_reason: str = ""
+    keep_s: float = 0.0
+    """After its last turn, if not for as long as the settings say: what goes with its call is not kept much longer when
+    the process dies in mid call."""
 
 
 @dataclass(frozen=True, slots=True)

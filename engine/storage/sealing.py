@@ -44,7 +44,7 @@ class Sealing:
             version=version,
             started_at=record.started_at,
             last_at=record.last_at,
-            expires_at=record.last_at + self._ttl_s,
+            expires_at=record.last_at + (record.keep_s or self._ttl_s),
             body=self._keys.seal(RECORDS.encode(record), _head_place(subject, record.session_id)),
         )
 

@@ -67,6 +67,7 @@ class Writer:
         self._batch_s = 2 * operation_s
         self._queue: deque[_Queued] = deque()
         self._is_down = False
+        self._is_abandoned = False
         self._journal_fails = False
         """It cannot be read: what is in it waits, and the rest does not wait for it."""
         self._pause_s = BACKOFF_S[0]
@@ -89,13 +90,21 @@ class Writer:
     def save(self, save: Save, on_done: OnDone, *, may_wait: bool) -> None:
         """Queue it. ``may_wait``: the journal is good enough; else it is stored soon or not at all. With a full queue
         ``on_done`` is called before this returns."""
-        if len(self._queue) >= QUEUE:
+        if self._is_abandoned or len(self._queue) >= QUEUE:
+            why = "nobody writes any more" if self._is_abandoned else "too much waits to be stored"
             self._metrics.store_lost_total.inc()
-            log.error("save_lost", session_id=save.record.session_id, why="queue full")
-            on_done(StoreDown("full", "too much waits to be stored"))
+            log.error("save_lost", session_id=save.record.session_id, why=why)
+            on_done(StoreDown("full", why))
             return
         self._queue.append(_Queued(save, on_done, may_wait))
         self._note_change()
+
+    def abandon(self) -> None:
+        """The actor is not started again: nobody waits for it any more."""
+        self._is_abandoned = True
+        for queued in list(self._queue):
+            self._metrics.store_lost_total.inc()
+            self._settle(queued, StoreDown("error", "nobody writes any more"))
 
     async def forget(self, number: str) -> None:
         """Whatever of this number (E.164) is queued or in the journal is gone when this returns, and will not be

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import structlog
 from starlette.requests import Request
@@ -31,7 +32,7 @@ class Access:
     per_minute: int = 120
     """Requests of one key."""
     wrong_per_minute: int = 30
-    """Wrong keys from one address. After that no key is looked at from there, until a minute has passed."""
+    """Wrong keys from one address. After that they are answered with 429, until a minute has passed."""
 
 
 class Gate:
@@ -71,21 +72,24 @@ class Gate:
         return DEVELOPER
 
     def _identify(self, request: Request) -> ApiKey:
-        peer = self._urls.peer_of(request)
-        if wait_s := self._wrong.wait_s(peer):
-            self._count(ApiRefusal.RATE_LIMIT)
-            raise Denied(429, "There were too many wrong keys.", headers=retry_after(wait_s))
         presented = _presented(request)
         if not presented:
             self._count(ApiRefusal.NO_KEY)
             raise Denied(401, headers={"www-authenticate": "Bearer"})
         key = self._access.keys.find(presented)
         if key is None:
-            self._wrong.allows(peer)
-            self._count(ApiRefusal.WRONG_KEY)
-            log.warning("wrong_api_key")
-            raise Denied(401, "The key is not known here.", "wrong_key", headers={"www-authenticate": "Bearer"})
+            self._refuse_wrong(self._urls.peer_of(request))
         return key
+
+    def _refuse_wrong(self, peer: str) -> NoReturn:
+        """A right key is let in whatever else comes from its address, which many may share behind a proxy."""
+        if not self._wrong.allows(peer):
+            self._count(ApiRefusal.RATE_LIMIT)
+            wait = retry_after(self._wrong.wait_s(peer))
+            raise Denied(429, "There were too many wrong keys.", headers=wait)
+        self._count(ApiRefusal.WRONG_KEY)
+        log.warning("wrong_api_key")
+        raise Denied(401, "The key is not known here.", "wrong_key", headers={"www-authenticate": "Bearer"})
 
     def _count(self, why: ApiRefusal) -> None:
         self._refusals.labels(why=why).inc()

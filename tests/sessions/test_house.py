@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from adapters.stores.memory import MemoryStore
-from engine.errors import Busy, ModelFailed
+from engine.errors import Busy, ModelFailed, StoreDown
 from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Noted, ReplyPart
 from engine.ports import IncomingText
 from engine.storage.identity import caller_key, stream_key
@@ -438,3 +438,26 @@ async def test_two_engines_count_what_the_other_has_counted_too(autojump_clock: 
     assert (record.calls, record.texts, record.turns, record.message_count) == (2, 2, 5, 10)
     assert record.response_s == pytest.approx(1.5, abs=0.1)
     assert [entry.text for entry in stored.entries].count("hello") == 3
+
+
+async def test_a_call_of_the_scope_call_is_not_kept_long_when_the_process_dies_in_it(autojump_clock: MockClock) -> None:
+    async with house(scope="call") as rig, rig.call() as call:
+        call.caller_said("hello")
+        call.agent_was_heard("yes")
+        await rig.sessions.settle()
+        found = await rig.store.of_subject(rig.vault.fingerprint(ADA))
+        assert 7200 < found[0].expires_at - found[0].last_at < 86_400
+        await rig.sessions.turn("one", stream_id="a text's stream lasts")
+        (row,) = [row for row in await rig.store.scan() if row.session_id != call.session_id]
+        assert row.expires_at - row.last_at == 30 * 86_400
+
+
+async def test_once_nobody_writes_any_more_texts_are_refused_and_calls_go_on(autojump_clock: MockClock) -> None:
+    async with house() as rig, rig.call() as call:
+        rig.writer.abandon()
+        with pytest.raises(StoreDown):
+            await rig.sessions.turn("hello")
+        call.caller_said("hello")
+        call.agent_was_heard("yes")
+        await rig.sessions.settle()
+        assert rig.value("store_lost_total") == 2
