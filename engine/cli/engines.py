@@ -222,6 +222,7 @@ def settings_for(script: Script, directory: Path, inbox_url: str) -> dict[str, d
         "server": {"port": 0},
         "limits": {"drain_s": DRAIN_S, "calls_per_minute_per_caller": UNLIMITED},
         "store": {
+            "load_s": 3.0,  # what is remembered is what is tested, not how busy this machine is
             "kind": "sqlite",
             "path": str(directory / "offhook.db"),
             "journal": str(directory / "offhook.journal"),
