@@ -15,6 +15,7 @@ import trio
 
 from engine.calls.meters import CallMeters
 from engine.calls.voice import Utterance, Voice
+from engine.dialogue.conversation import MAX_HANDOVERS
 from engine.dialogue.sentences import SentenceSplitter
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker
 from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, VendorError
@@ -40,9 +41,6 @@ from engine.settings import Limits
 
 LATE_S = 2 * FRAME_S
 """With so much time between two frames of the caller, one is late by a whole frame."""
-
-MAX_HANDOVERS = 3
-"""In one turn, so that two agents do not hand it to and fro for ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from engine.storage.vault import Vault
 
 BY = "cli"
 """Who does it, for the audit log."""
-NOT_THERE = 2
 API_S = 30.0
 SCAN_PAGE = 100
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord
 from engine.events import Modality, Noted, Role
 
+MAX_HANDOVERS = 3
+"""In one turn, so that two agents do not hand it to and fro for ever."""
+
 
 class Conversation:
     """Puts together what the two sides say to whole turns, which ``on_turn`` gets once the agent has been heard.

@@ -44,8 +44,6 @@ class TraceWhat(StrEnum):
     """[scope, modality, agent]"""
     REUSED = "session_reused"
     """A further call, or the first text after a while, goes on with it. [modality, agent, call_id, messages]"""
-    MODEL_OPENED = "model_opened"
-    """[agent, vendor, call_id]"""
     MODEL_ASKED = "model_asked"
     """[turn_id, agent, vendor, modality, call_id, shown: [[role, text], ...], violations: [...]]"""
     MODEL_ANSWERED = "model_answered"

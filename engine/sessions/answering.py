@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from engine.dialogue.context import FactsKnown
-from engine.dialogue.conversation import Conversation
+from engine.dialogue.conversation import MAX_HANDOVERS, Conversation
 from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.errors import ModelFailed
 from engine.events import HandOver, HangUp, Modality, Noted, SessionInfo
@@ -20,9 +20,6 @@ from engine.runtime.ledger import Ledger
 from engine.sessions.answers import TurnAnswer
 from engine.sessions.around import Around
 from engine.storage.record import SessionRecord
-
-MAX_HANDOVERS = 3
-"""In one turn, so that two agents do not hand it to and fro for ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,9 +246,6 @@ class Sessions:
         """Unix seconds."""
         return self._around.now()
 
-    def is_live(self, session_id: str) -> bool:
-        return self._by_id(session_id) is not None
-
     def number(self, text: str) -> str:
         """In E.164, or empty."""
         return e164(text, self._settings.sessions.default_region)
