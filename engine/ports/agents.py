@@ -1,0 +1,73 @@
+"""What an agent of the settings brings to its calls and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.events import AudioFormat, CallInfo, Message, Recollection, SessionInfo
+from engine.ports.models import LanguageModel
+from engine.ports.ownership import Owner
+from engine.ports.speech import Synthesizer, Transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """What an agent says of its own accord, besides what its model answers."""
+
+    greeting: str
+    returning: str = "Welcome back. How can I help you?"
+    """The greeting of a caller whose session has heard the opening, or anything else, before (C4)."""
+    still_there: str = "Are you still there?"
+    filler: str = "One moment, please."
+    apology: str = "I am sorry, something went wrong on our side. Please call again later."
+    goodbye: str = "Thank you for calling. Goodbye."
+    drain: str = "I am sorry, we have to end this call now. Please call again. Goodbye."
+    last_minute: str = "We have one minute left."
+
+    def all(self) -> tuple[str, ...]:
+        return (
+            self.greeting,
+            self.returning,
+            self.still_there,
+            self.filler,
+            self.apology,
+            self.goodbye,
+            self.drain,
+            self.last_minute,
+        )
+
+
+class Agent(Protocol):
+    """What one agent of the settings listens, thinks and speaks with. Shared by its calls; keeps nothing of any.
+
+    The engine enters what ``open_*`` opens into the call's ledger. The ``owner`` handed over is for what lies beneath:
+    an HTTP client, a socket.
+    """
+
+    name: str
+    pipeline: str
+    """Metric label: ``embedded`` or the vendors' combination from a closed set."""
+    phrases: Phrases
+    transcriber_vendor: str
+    synthesizer_vendor: str
+    model_vendor: str
+
+    def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]: ...
+
+    def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]: ...
+
+    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+        """For a call, or for one written turn."""
+        ...
+
+    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+        """What is to be known of a conversation once these messages are out of sight: ``before`` is what was known
+        without them. Made in the background. Raises VendorError. The caller sets the deadline."""
+        ...
+
+    def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
+        """A fixed phrase as ready audio, if it was made beforehand: for when the vendor cannot speak."""
+        ...

@@ -1,0 +1,207 @@
+"""Telephony providers: webhooks, answer documents, the wire, REST control; and the link of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import httpx
+
+from engine.events import AudioFormat, ProviderEvent, StreamStarted
+
+
+class WebhookKind(StrEnum):
+    CALL = "call"
+    """A call comes in; the answer is a document that connects it to our media socket."""
+    STATUS = "status"
+    """News of a call; answered with an empty document."""
+    TEXT = "text"
+    """An SMS comes in; answered with a text, at once or over REST."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """An HTTP request of a provider, untrusted until :meth:`Provider.verify` has passed."""
+
+    method: str
+    url: str
+    """The public URL that the provider called, query string included, as it signed it."""
+    headers: Mapping[str, str]
+    """Lower-case names; of a doubled header the first."""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    call_id: str
+    caller: str
+    dialled: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What else the provider told that an agent may want (city, caller name, ...): strings of a stranger."""
+    attestation: str = ""
+    """How far the provider vouches for ``caller``: STIR/SHAKEN's ``A`` (in full), ``B``, ``C``; empty: not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatus:
+    call_id: str
+    status: str
+    """The provider's own word, or ``unknown`` for one that its documentation does not list."""
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingText:
+    text_id: str
+    """The provider's id of the message; the same again when it asks twice."""
+    sender: str
+    recipient: str
+    """Our number that it was sent to."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer to a provider."""
+
+    body: bytes
+    content_type: str
+    status: int = 200
+
+
+class Codec(Protocol):
+    """One media socket's wire: text or binary messages to values and back. No I/O; one object per socket."""
+
+    paced: bool
+    """The provider wants frames of exactly 20 ms, at the pace of the line; otherwise it buffers pieces of any size."""
+    ends_by_close: bool
+    """A clean close of the socket is how this provider says that the caller has hung up."""
+
+    def decode_start(self, message: str | bytes) -> StreamStarted | None:
+        """Before the stream has started. None for a greeting that carries nothing.
+
+        Raises ProtocolError for anything but the messages that may come here.
+        """
+        ...
+
+    def decode(self, message: str | bytes) -> ProviderEvent | None:
+        """After the start. None for what is genuine and of no use. Raises BadMessage for one unusable message,
+        ProtocolError when the socket cannot go on."""
+        ...
+
+    def encode_audio(self, audio: bytes) -> str | bytes:
+        """Audio in the line's format; whole frames of 20 ms, and exactly one if ``paced``."""
+        ...
+
+    def encode_mark(self, name: str) -> str | bytes: ...
+
+    def encode_clear(self) -> str | bytes: ...
+
+
+class Provider(Protocol):
+    """A telephony provider: webhooks, answer documents, wire and REST control."""
+
+    name: str
+    media_path: str
+    """Where its media sockets come in, such as ``/media/twilio``."""
+    webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]]
+    """Path to kind and allowed HTTP methods."""
+
+    @property
+    def can_hang_up(self) -> bool:
+        """It has what its REST API asks for; without it a call is ended by closing its socket alone."""
+        ...
+
+    def verify(self, request: WebhookRequest) -> str:
+        """A key that is equal for a replay of this very request and for nothing else. Raises BadSignature."""
+        ...
+
+    def read_call(self, request: WebhookRequest) -> IncomingCall:
+        """Raises BadRequest."""
+        ...
+
+    def read_status(self, request: WebhookRequest) -> CallStatus | None:
+        """None for genuine news that is not about a call's state. Raises BadRequest."""
+        ...
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        """The document that connects the call to ``media_url`` and brings ``token`` back in the start message."""
+        ...
+
+    def refuse(self, sentence: str) -> Answer:
+        """The document that says ``sentence`` aloud and hangs up."""
+        ...
+
+    def acknowledge(self) -> Answer:
+        """The empty answer to a status webhook."""
+        ...
+
+    @property
+    def can_send_text(self) -> bool:
+        """It has what its REST API asks for to send an SMS."""
+        ...
+
+    @property
+    def answers_texts(self) -> bool:
+        """``answer_text`` may carry the answer itself; else it goes over ``send_text``."""
+        ...
+
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        """None for what is genuine and has nothing to answer: a receipt, or a part of a longer text whose other parts
+        are still to come; it is answered with ``answer_text("")``. Raises BadRequest."""
+        ...
+
+    def answer_text(self, text: str) -> Answer:
+        """The document that answers an SMS webhook with this text; with an empty one, with nothing."""
+        ...
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        """Send an SMS over the provider's REST API. Raises VendorError. The caller sets the deadline."""
+        ...
+
+    def new_codec(self) -> Codec: ...
+
+    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        """End the call over the provider's REST API; a call that is already over is a success. Raises VendorError. The
+        caller sets the deadline."""
+        ...
+
+
+class ProviderLink(Protocol):
+    """The media socket of one call, past its start message. One task receives, one task plays."""
+
+    format: AudioFormat
+
+    async def receive(self) -> ProviderEvent:
+        """The next event. Raises trio.EndOfChannel when the socket is gone, SlowPeer when the peer stopped reading,
+        ProtocolError when it talks nonsense."""
+        ...
+
+    async def play(self, audio: bytes) -> None:
+        """Queue audio in the line's format. Waits while the line is more than a couple of seconds ahead of the
+        caller's ear, so that a burst of synthesised speech is held here and not in memory or at a peer that does not
+        read. Safe to cancel: what was queued is whole."""
+        ...
+
+    def mark(self, name: str) -> None:
+        """Ask for a MarkPlayed with this name once everything queued before has been heard."""
+        ...
+
+    def clear(self) -> None:
+        """Drop what is queued but not yet heard, here and at the provider. At once; never waits."""
+        ...
+
+    def heard_s(self) -> float:
+        """Seconds of all audio ever queued by ``play`` that the caller has heard by now: monotone; what ``clear``
+        dropped is never counted. The estimate runs on the clock of the line."""
+        ...
+
+    def remaining_s(self) -> float:
+        """Seconds of audio queued and not heard yet."""
+        ...
+
+    async def ping(self) -> None:
+        """A WebSocket ping; returns on the pong. The caller sets the deadline."""
+        ...
