@@ -36,8 +36,8 @@ def open_sqlite(
     """A store in one file, which other processes may have open, too.
 
     Made if it is not there (readable by this account only), migrated if it is of an older version. ``busy_s`` is how
-    long a write waits for another process. Raises SettingsError if the file or the table cannot be used, StoreDown if
-    another process keeps it locked. Leaving the block closes every connection.
+    long a write waits for another process. Raises SettingsError if the file or the table cannot be used, also because
+    the disk is full, StoreDown if another process keeps it locked. Leaving the block closes every connection.
     """
     return _opened(Sqlite(os.fspath(path), tables(table), busy_s), now, must_connect=True)
 

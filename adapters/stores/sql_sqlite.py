@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -32,7 +33,15 @@ _PRAGMAS = (
     "PRAGMA secure_delete=ON",
     "PRAGMA temp_store=MEMORY",
 )
-_UNUSABLE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_UNUSABLE = {
+    sqlite3.SQLITE_NOTADB: "it is something else",
+    sqlite3.SQLITE_CORRUPT: "it is damaged",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_READONLY: "it cannot be written to",
+    sqlite3.SQLITE_FULL: "its disk is full",
+    sqlite3.SQLITE_IOERR: "its disk is full or fails",
+}
+"""By primary result code: what no waiting changes."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +73,8 @@ class Sqlite:
         except WrongSchema as wrong:
             raise SettingsError(f"store.path: {wrong}") from None
         except sql_faults.CAUGHT as error:
-            if isinstance(error, OSError) or sql_faults.primary_code(error) in _UNUSABLE:
-                raise SettingsError(f"store.path: {self._path} cannot be used as a database of SQLite") from None
+            if why := _unusable(error):
+                raise SettingsError(f"store.path: {self._path} cannot be used as a database of SQLite: {why}") from None
             raise sql_faults.of_sqlite(error) from None
         finally:
             migrator.dispose()
@@ -197,6 +206,13 @@ def _told() -> Iterator[None]:
         yield
     except sql_faults.CAUGHT as error:
         raise sql_faults.of_sqlite(error) from None
+
+
+def _unusable(error: BaseException) -> str:
+    """Why; empty if it may be usable a little later."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno or errno.EIO)
+    return _UNUSABLE.get(sql_faults.primary_code(error), "")
 
 
 def _keep_words(connection: sa.Connection, at: Tables) -> bool:

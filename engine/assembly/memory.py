@@ -23,6 +23,7 @@ from engine.sessions.privacy import Forgets
 from engine.sessions.showing import Showing
 from engine.sessions.webhooks import Webhooks
 from engine.settings import SessionSettings, Settings
+from engine.storage import disk
 from engine.storage.journal import Journal
 from engine.storage.keyring import KeyFile, KeyRing
 from engine.storage.legacy import LegacyStore, adopt_all
@@ -242,11 +243,14 @@ async def _opened(stack: AsyncExitStack, settings: Settings, now: Callable[[], f
 
 @asynccontextmanager
 async def _open_journal(settings: Settings, keys: KeyRing) -> AsyncIterator[Journal | None]:
-    """What keeps turns while the store is down; None if the settings want none, or the store keeps nothing itself."""
+    """What keeps turns while the store is down; None if the settings want none, or the store keeps nothing itself.
+    Raises SettingsError for a place where no file can be."""
     limits = settings.store
     if limits.kind == "memory" or not limits.journal:
         yield None
         return
+    if not disk.may_be_written(Path(limits.journal)):
+        raise SettingsError(f"store.journal: expected a file that can be written, or none at all, got {limits.journal}")
     journal = Journal(Path(limits.journal), keys, max_bytes=limits.journal_max_bytes, operation_s=limits.operation_s)
     try:
         yield journal

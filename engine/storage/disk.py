@@ -15,6 +15,13 @@ def content(path: Path) -> bytes:
         return b""
 
 
+def may_be_written(path: Path) -> bool:
+    """Or made, if it is not there, as far as can be told without doing it."""
+    if path.exists():
+        return path.is_file() and os.access(path, os.R_OK | os.W_OK)
+    return path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)
+
+
 def size_of(path: Path) -> int:
     try:
         return path.stat().st_size
