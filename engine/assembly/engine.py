@@ -121,8 +121,12 @@ class Engine:
         host, port = listeners[0].socket.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         opening = remembering(self.settings, self._agents, self.metrics, self._new_http_client)
-        async with opening as self.memory:
-            await self._run(listeners, self.memory, task_status)
+        try:
+            async with opening as self.memory:
+                await self._run(listeners, self.memory, task_status)
+        finally:
+            for listener in listeners:  # still open if the store was of no use
+                listener.socket.close()
 
     async def _run(
         self, listeners: list[trio.SocketListener], memory: Remembering, task_status: trio.TaskStatus[str]

@@ -21,9 +21,11 @@ from typing import Any
 import httpx
 import trio
 
+from engine.phone.phone import SIDES, open_phone
+from engine.phone.side import Callee
 from engine.settings import Settings, StoreSettings
 from tests.fakes.servers import free_port
-from tests.system.session_rig import ALL_KEY, API_KEYS, SECRET, Program, Talk, settings_on
+from tests.system.session_rig import ALL_KEY, API_KEYS, LINE, SECRET, Program, Talk, settings_on
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {
@@ -31,6 +33,8 @@ CLEAN = {
     for name, value in os.environ.items()
     if not name.startswith(("OFFHOOK_", "TWILIO_", "VONAGE_", "ENCRYPTION_KEYS"))
 }
+BAD_SETTINGS = 2
+"""The exit code."""
 START_S = 30.0
 """Far more than it takes, for a machine that is busy."""
 OPERATION_S = 1.0
@@ -139,6 +143,17 @@ async def processes(*all_of_them: Process) -> AsyncIterator[None]:
     finally:
         for process in all_of_them:
             process.kill()
+
+
+@asynccontextmanager
+async def calling(process: Process, caller: str) -> AsyncIterator[Talk]:
+    """A call to it over Twilio, greeted; hung up when the block is left."""
+    callee = Callee(process.url, caller=caller, dialled=LINE, secret=SECRET, attestation="A")
+    async with open_phone() as phone, phone.call(SIDES["twilio"](callee)) as call:
+        talk = Talk(call)
+        talk.greeting = await talk.hear()
+        yield talk
+    assert not call.violations, call.violations
 
 
 @cache

@@ -1,21 +1,45 @@
-"""The disk of store and journal is full: calls go on, nothing is torn, somebody is told, and with room it recovers."""
+"""The disk of store and journal is full, cannot be written or fails: calls go on, nothing is torn, somebody is told,
+and when the disk is well again all recovers. An engine does not start on such a disk, and says why.
+
+A full and a read-only one are file systems of their own, which takes root. A failing one is a limit on the size of
+files: SQLite gets an error of input and output from it.
+"""
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 import structlog
 import trio
 
+from engine.assembly import Engine
+from engine.errors import SettingsError
 from engine.settings import StoreSettings
 from engine.storage.journal_frames import scan
 from tests.faults.bench import captured_log
-from tests.faults.store_bench import Caller, backlog_is, callers_words, export_of, quick_settings, sound
+from tests.faults.store_bench import (
+    BAD_SETTINGS,
+    START_S,
+    Caller,
+    Process,
+    backlog_is,
+    callers_words,
+    calling,
+    export_of,
+    processes,
+    quick_settings,
+    sessions_of,
+    sound,
+)
 from tests.system.session_rig import program
 
 DISK = "2m"
@@ -27,11 +51,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """2 MiB, as a file system of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = [shutil.which("mount") or "false", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system cannot be mounted here (needs root)")
+    mount(folder, "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def mount(folder: Path, *how: str) -> None:
+    if subprocess.run([shutil.which("mount") or "false", *how, folder], capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here (needs root)")
+
+
+# --- while it runs ------------------------------------------------------------------------------------------
 
 
 async def test_with_a_full_disk_calls_go_on_and_with_room_what_was_kept_is_stored(small_disk: Path) -> None:
@@ -99,6 +129,111 @@ async def test_a_full_disk_tears_no_record_of_the_journal(small_disk: Path) -> N
         there = callers_words((await export_of(desk, CALLER))[0]["messages"])
     assert there == sorted(set(there), key=caller.said.index)
     assert there[:3] == caller.said[:3]
+
+
+async def test_with_a_journal_that_cannot_be_written_calls_go_on_and_the_loss_is_counted(small_disk: Path) -> None:
+    """The store is locked, and the journal's file system has become read-only."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    path, journal = small_disk.parent / "offhook.db", small_disk / "offhook.journal"
+    async with program(quick_settings(StoreSettings(kind="sqlite", path=str(path), journal=str(journal)))) as desk:
+        async with desk.call(CALLER) as talk:
+            caller = Caller(talk, "caller")
+            usual_s = await caller.turns(2)
+            await desk.settled()
+            mount(small_disk, "-o", "remount,ro")
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                locked_s = await caller.turns(2)
+                while not desk.total("store_lost_total"):
+                    await caller.turns(1)
+                await desk.ask("POST", "/turn", json={"text": "Is it lost?", "stream_sid": "robot"}, status=503)
+            while desk.memory.writer.is_down:  # noqa: ASYNC110 - seen from outside
+                await trio.sleep(0.02)
+            after = len(caller.said)
+            await caller.turns(2)
+            lost = desk.total("store_lost_total")
+        there = callers_words((await export_of(desk, CALLER))[0]["messages"])
+    assert locked_s < usual_s + 0.3
+    assert there[:2] == caller.said[:2]
+    assert there[-2:] == caller.said[after:]
+    assert there == sorted(set(there), key=caller.said.index)
+    assert len(there) >= len(caller.said) - lost
+
+
+async def test_a_disk_that_fails_under_database_journal_and_log_stops_nobody_and_tears_nothing(tmp_path: Path) -> None:
+    process = Process(tmp_path / "engine")
+    async with processes(process), process.client() as client:
+        async with calling(process, CALLER) as talk:
+            caller = Caller(talk, "caller")
+            await caller.turns(2)
+            stored = await words_when(client, 2)
+            limit_files(process, 0)
+            await caller.turns(3)
+            assert (await ask(client, "Is it lost?")).status_code == 503
+            assert (await client.get("/readyz")).status_code == 200
+            assert await process.metric(client, "offhook_store_lost_total") > 0
+            limit_files(process, resource.RLIM_INFINITY)
+            with trio.fail_after(START_S):
+                while (await ask(client, "Is it back?")).status_code != 200:  # noqa: ASYNC110 - seen from outside
+                    await trio.sleep(0.1)
+            await caller.turns(2)
+            there = await words_when(client, 4)
+            lost = await process.metric(client, "offhook_store_lost_total")
+        assert await process.stop() == 0
+    assert stored == caller.said[:2]
+    assert there[:2] == stored
+    assert there[-2:] == caller.said[-2:]
+    assert there == sorted(set(there), key=caller.said.index)
+    assert len(there) >= len(caller.said) - lost
+    sound(process.folder / "offhook.db")
+    assert "Traceback" not in process.log
+
+
+def limit_files(process: Process, max_bytes: int) -> None:
+    """Whatever the process writes to beyond this fails; the log of these tests is a file, too."""
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, resource.RLIM_INFINITY))
+
+
+async def ask(client: httpx.AsyncClient, text: str) -> httpx.Response:
+    return await client.post("/turn", json={"text": text, "stream_sid": "robot"})
+
+
+async def words_when(client: httpx.AsyncClient, count: int) -> list[str]:
+    """What is stored of the caller's words, once there are so many."""
+    with trio.fail_after(START_S):
+        while True:
+            sessions = await sessions_of(client, CALLER)
+            there = callers_words(sessions[0]["messages"]) if sessions else []
+            if len(there) >= count:
+                return there
+            await trio.sleep(0.02)
+
+
+# --- at the start -------------------------------------------------------------------------------------------
+
+
+async def test_an_engine_does_not_start_on_a_full_disk_and_says_so_at_once(small_disk: Path, tmp_path: Path) -> None:
+    store = {"path": str(small_disk / "offhook.db"), "journal": str(small_disk / "offhook.journal")}
+    process = Process(tmp_path / "engine", {"store": store})
+    fill(small_disk)
+    process.spawn()
+    try:
+        assert await process.ended(20.0) == BAD_SETTINGS
+        assert process.log.splitlines() == [
+            f"offhook: store.path: {store['path']} cannot be used as a database of SQLite: its disk is full"
+        ]
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("setting", ["path", "journal"])
+async def test_an_engine_does_not_start_with_a_folder_that_cannot_be_written(setting: str, small_disk: Path) -> None:
+    there = StoreSettings(
+        path=str(small_disk.parent / "offhook.db"), journal=str(small_disk.parent / "offhook.journal")
+    )
+    mount(small_disk, "-o", "remount,ro")
+    with pytest.raises(SettingsError, match=rf"^store\.{setting}: .*{small_disk / 'here'}"):
+        await Engine(quick_settings(replace(there, **{setting: str(small_disk / "here")}))).run()
 
 
 def fill(folder: Path, *, but_bytes: int = 0) -> Path:
