@@ -14,7 +14,7 @@ from adapters.models.scripted import open_model
 from engine.dialogue.recollection import recollect
 from engine.errors import SettingsError
 from engine.events import AudioFormat, CallInfo, Message, Recollection, SessionInfo
-from engine.ports import Agent, LanguageModel, Owner, Phrases, Synthesizer, Transcriber
+from engine.ports import Agent, CallControl, LanguageModel, Mode, Owner, Phrases, Synthesizer, Transcriber
 
 if TYPE_CHECKING:
     # Loading it takes numpy and onnxruntime, which are an extra.
@@ -25,6 +25,7 @@ class EmbeddedAgent:
     """A scripted agent on the embedded speech: no account, no key, nothing over the network."""
 
     pipeline = "embedded"
+    mode = Mode.PIPELINE
     transcriber_vendor = "moonshine"
     synthesizer_vendor = "hibari"
     model_vendor = "script"
@@ -53,7 +54,9 @@ class EmbeddedAgent:
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._speech.open_synthesizer(call)
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
         return open_model(self._script, call_id=session.call_id)
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:

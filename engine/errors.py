@@ -121,12 +121,46 @@ class SlowPeer(OffhookError):
     """A peer does not read what we send."""
 
 
-class VendorError(OffhookError):
-    """A speech or language vendor failed. The message names the vendor and the failure, never a key or a text."""
+class Why(StrEnum):
+    """Why a vendor failed, as far as it decides what to do next."""
 
-    def __init__(self, vendor: str, what: str) -> None:
+    UNREACHABLE = "unreachable"
+    """No connection, or a server that says that it cannot now (5xx)."""
+    TIMEOUT = "timeout"
+    """Nothing came for too long."""
+    AUTH = "auth"
+    """It does not take our key, or the account may not do this: asking again is of no use."""
+    RATE_LIMITED = "rate_limited"
+    BAD_REQUEST = "bad_request"
+    """It does not take what we sent: asking again is of no use."""
+    TOO_LONG = "too_long"
+    """The context is longer than the model takes."""
+    FILTERED = "filtered"
+    """It will not say this."""
+    NONSENSE = "nonsense"
+    """What came back is not its protocol: the wrong service, or garbage."""
+    CUT = "cut"
+    """It went away in the middle."""
+    FAILED = "failed"
+    """It says so itself, or nobody knows."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Asked again, it may work."""
+        return self not in (Why.AUTH, Why.BAD_REQUEST, Why.TOO_LONG, Why.FILTERED)
+
+
+class VendorError(OffhookError):
+    """A speech or language vendor failed. The message names the vendor and the failure, never a key or a text.
+
+    ``retry_after_s``: how long the vendor asked us to wait.
+    """
+
+    def __init__(self, vendor: str, what: str, *, why: Why = Why.FAILED, retry_after_s: float | None = None) -> None:
         super().__init__(f"{vendor}: {what}")
         self.vendor = vendor
+        self.why = why
+        self.retry_after_s = retry_after_s
 
 
 class SpeechFailed(VendorError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import overload
+from typing import Any, overload
 
 FRAME_S = 0.02
 """Length of one telephony frame."""
@@ -100,6 +100,35 @@ second and call, so no object is made for it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the caller said, where the provider hears."""
+
+    text: str
+    is_last: bool = True
+    """All of it; else what was understood so far, which a later one replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """The caller spoke into what the provider was saying."""
+
+    heard: str
+    """The part of the utterance that was said."""
+    heard_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TextPlayed:
+    """This much more has been said to the caller, where the provider tells."""
+
+    text: str
+
+
+RelayEvent = Prompt | CutOff | TextPlayed | Dtmf | Stopped
+"""What a socket delivers after its start where the provider hears and speaks, and only text comes to us."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallInfo:
     """Who calls whom over what; made once a call is admitted."""
 
@@ -117,6 +146,8 @@ class CallInfo:
     parameters: Mapping[str, str] = field(default_factory=dict)
     attestation: str = ""
     """How far the provider vouches for ``caller``: ``A``, ``B``, ``C``, or empty."""
+    is_outbound: bool = False
+    """We made the call: ``caller`` is whom we called."""
 
 
 # --- recogniser -> engine -----------------------------------------------------------------------------------
@@ -148,9 +179,27 @@ class Heard:
 
     text: str
     is_final: bool = True
+    """Not final: what was understood so far of the words that the next final one will hold; it replaces what came
+    before it."""
 
 
-TranscriberEvent = SpeechStarted | SpeechStopped | Heard
+@dataclass(frozen=True, slots=True)
+class TurnLikelyOver:
+    """The recogniser thinks that the caller has finished, and may take it back: time to begin on an answer that is
+    thrown away if it does. The words so far came before, as ``Heard``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResumed:
+    """The caller goes on after ``TurnLikelyOver``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOver:
+    """The recogniser has decided that the caller's turn is over. Every final ``Heard`` of it came before."""
+
+
+TranscriberEvent = SpeechStarted | SpeechStopped | Heard | TurnLikelyOver | TurnResumed | TurnOver
 
 
 # --- sessions and models --------------------------------------------------------------------------------------
@@ -225,6 +274,46 @@ class SessionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A function that a model may call."""
+
+    name: str
+    """Letters, digits, ``_`` and ``-``; at most 64."""
+    description: str
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    """JSON Schema of one object."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model wants a tool called. What it says is a stranger's: the arguments are checked before they are used."""
+
+    call_id: str
+    """The vendor's; made up if it gives none."""
+    name: str
+    arguments: str
+    """JSON of one object, as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    call_id: str
+    text: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One round of tool calls within an answer."""
+
+    said: str
+    """By the model, before it called."""
+    calls: tuple[ToolCall, ...]
+    results: tuple[ToolResult, ...]
+    """One for each call, in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Context(Sequence[Message]):
     """What a model is shown for one turn: the messages, oldest first, and what is known besides them.
 
@@ -240,6 +329,14 @@ class Context(Sequence[Message]):
     memory: Memory = Memory()
     is_returning: bool = False
     """The session holds turns from before this call."""
+    instructions: str = ""
+    """Who the agent is and what it is to do, from its settings."""
+    tools: tuple[ToolSpec, ...] = ()
+    """What the model may call."""
+    exchanges: tuple[Exchange, ...] = ()
+    """What it has called in this very turn, after the last message: to be answered on."""
+    said: str = ""
+    """How its answer began before a vendor failed in the middle: to be continued, not to be said again."""
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
@@ -283,8 +380,86 @@ class HandOver:
     agent: str
 
 
-ReplyPart = str | HangUp | Noted | HandOver
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The caller is to be connected to somebody else once everything said before this has been heard. The call is over
+    for us then; where it fails, the agent says so and goes on."""
+
+    to: str
+    """A number in E.164 or a SIP address: one of those that the settings allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost, as the vendor counts; comes last, if at all."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+ReplyPart = str | HangUp | Noted | HandOver | Transfer
 """A piece of text, of any size, or an action."""
+
+ModelPart = ReplyPart | ToolCall | Usage
+"""What a vendor's model says. Tool calls and usage are dealt with on the way to who hears the answer."""
+
+
+# --- speech-to-speech -> engine -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The model begins to answer. Whatever still comes of an older reply is void."""
+
+    reply_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudio:
+    """Sound of a reply in the line's format, whole frames of 20 ms; faster than it is heard."""
+
+    reply_id: str
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """What is being said, in words, as a further piece; not in step with the sound."""
+
+    reply_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyOver:
+    """All of a reply has come. ``is_whole`` is False for one that was cancelled or cut."""
+
+    reply_id: str
+    is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCorrected:
+    """The vendor's own account of what was heard of a reply that the caller cut off."""
+
+    reply_id: str
+    text: str
+
+
+RealtimeEvent = (
+    SpeechStarted
+    | SpeechStopped
+    | Heard
+    | ReplyStarted
+    | ReplyAudio
+    | ReplyText
+    | ReplyOver
+    | ReplyCorrected
+    | ToolCall
+    | Usage
+)
+"""``SpeechStarted`` while a reply is heard is a barge-in; ``Heard`` holds the caller's words, and may come after the
+reply to them has begun."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class EmbeddedTranscriber:
     the caller has stopped. If they do go on, that work is thrown away.
     """
 
+    decides_turns = False
+
     def __init__(self, line: AudioFormat, words: Words, hearing: Hearing) -> None:
         self.is_closed = False
         self.given_up = 0

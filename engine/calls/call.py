@@ -27,7 +27,7 @@ from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
-from engine.ports import Agent, Codec, LanguageModel, Provider, ProviderLink, ResourceKind
+from engine.ports import NO_CONTROL, Agent, Codec, LanguageModel, Provider, ProviderLink, ResourceKind
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
 from engine.runtime.ledger import Ledger
@@ -242,7 +242,9 @@ class Call:
         return [
             self._own(VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
             self._own(VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-            self._own(VendorKind.LLM, agent.model_vendor, agent.open_model(session.info(agent.name), ledger)),
+            self._own(
+                VendorKind.LLM, agent.model_vendor, agent.open_model(session.info(agent.name), ledger, NO_CONTROL)
+            ),
         ]
 
     def _own(self, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
@@ -257,7 +259,7 @@ class Call:
         if agent is None:
             raise ModelFailed(self._line.agent.model_vendor, "handed over to an agent that there is not")
         if name not in self._minds:
-            opening = agent.open_model(session.info(name), self._ledger)
+            opening = agent.open_model(session.info(name), self._ledger, NO_CONTROL)
             self._minds[name] = await holdings.open(self._own(VendorKind.LLM, agent.model_vendor, opening))
         self._log.info("handed_over", agent=name)
         return agent, self._minds[name]

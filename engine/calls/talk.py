@@ -32,6 +32,7 @@ from engine.events import (
     SpeechStarted,
     SpeechStopped,
     Stopped,
+    Transfer,
 )
 from engine.observe.labels import BargeIn, Stage, TurnOutcome, VendorKind, VendorStatus
 from engine.observe.timeline import Timeline, What
@@ -386,6 +387,8 @@ class Talk:
                         if isinstance(part, HangUp):
                             utterance.hangs_up = True
                             break
+                        if isinstance(part, Transfer):
+                            continue
                         if isinstance(part, HandOver):
                             successor = part.agent
                             break

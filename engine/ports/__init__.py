@@ -7,8 +7,9 @@ queues returns at once and never waits.
 
 from __future__ import annotations
 
-from engine.ports.agents import Agent, Phrases
-from engine.ports.models import LanguageModel
+from engine.ports.agents import Agent, Mode, Phrases, RealtimeAgent
+from engine.ports.control import NO_CONTROL, CallControl
+from engine.ports.models import LanguageModel, ModelVendor, RawModel, RealtimeModel, RealtimeVendor
 from engine.ports.ownership import Owner, ResourceKind
 from engine.ports.records import (
     Append,
@@ -27,47 +28,65 @@ from engine.ports.records import (
     Write,
     Written,
 )
-from engine.ports.speech import Synthesizer, Transcriber
+from engine.ports.speech import Synthesizer, SynthesizerVendor, Transcriber, TranscriberVendor
 from engine.ports.telephony import (
+    Ability,
     Answer,
     CallStatus,
     Codec,
+    Dial,
     IncomingCall,
     IncomingText,
     Provider,
     ProviderLink,
+    Relay,
+    TextCodec,
     WebhookKind,
     WebhookRequest,
 )
 
 __all__ = [
+    "NO_CONTROL",
+    "Ability",
     "Agent",
     "Answer",
     "Append",
     "AuditRow",
+    "CallControl",
     "CallStatus",
     "Codec",
     "Conflict",
+    "Dial",
     "Found",
     "Gone",
     "IncomingCall",
     "IncomingText",
     "LanguageModel",
     "MessageRow",
+    "Mode",
+    "ModelVendor",
     "Outcome",
     "Owner",
     "Phrases",
     "Provider",
     "ProviderLink",
+    "RawModel",
+    "RealtimeAgent",
+    "RealtimeModel",
+    "RealtimeVendor",
     "RecordStore",
     "Rekey",
+    "Relay",
     "Remove",
     "Replace",
     "ResourceKind",
     "SessionRow",
     "Synthesizer",
+    "SynthesizerVendor",
+    "TextCodec",
     "TraceRow",
     "Transcriber",
+    "TranscriberVendor",
     "WebhookKind",
     "WebhookRequest",
     "Write",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
-from engine.events import AudioFormat, CallInfo, Message, Recollection, SessionInfo
-from engine.ports.models import LanguageModel
+from engine.events import AudioFormat, CallInfo, Context, Message, Recollection, SessionInfo
+from engine.ports.control import CallControl
+from engine.ports.models import LanguageModel, RealtimeModel
 from engine.ports.ownership import Owner
 from engine.ports.speech import Synthesizer, Transcriber
 
@@ -40,6 +42,17 @@ class Phrases:
         )
 
 
+class Mode(StrEnum):
+    """Who hears, thinks and speaks for an agent."""
+
+    PIPELINE = "pipeline"
+    """A transcriber, a language model and a synthesizer."""
+    REALTIME = "realtime"
+    """One speech-to-speech model."""
+    RELAY = "relay"
+    """A language model; the provider hears and speaks (``Provider.relay``)."""
+
+
 class Agent(Protocol):
     """What one agent of the settings listens, thinks and speaks with. Shared by its calls; keeps nothing of any.
 
@@ -50,6 +63,7 @@ class Agent(Protocol):
     name: str
     pipeline: str
     """Metric label: ``embedded`` or the vendors' combination from a closed set."""
+    mode: Mode
     phrases: Phrases
     transcriber_vendor: str
     synthesizer_vendor: str
@@ -59,8 +73,10 @@ class Agent(Protocol):
 
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]: ...
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
-        """For a call, or for one written turn."""
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
+        """For a call, or for one written turn. ``control`` is for the agent's tools."""
         ...
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
@@ -70,4 +86,16 @@ class Agent(Protocol):
 
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         """A fixed phrase as ready audio, if it was made beforehand: for when the vendor cannot speak."""
+        ...
+
+
+@runtime_checkable
+class RealtimeAgent(Agent, Protocol):
+    """An agent of the mode REALTIME: what it would transcribe and synthesise with is not asked for in its calls. Its
+    language model answers written turns."""
+
+    def open_realtime(
+        self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[RealtimeModel]:
+        """For a call. ``context`` is what was said before. Raises ModelFailed."""
         ...

@@ -1,13 +1,23 @@
-"""The mind of one call."""
+"""The mind of one call: a language model, or a speech-to-speech model that hears and speaks as well."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import trio
 
-from engine.events import Context, ReplyPart
+from engine.events import (
+    CallInfo,
+    Context,
+    ModelPart,
+    RealtimeEvent,
+    ReplyPart,
+    SessionInfo,
+    ToolResult,
+)
+from engine.ports.ownership import Owner
 
 
 class LanguageModel(Protocol):
@@ -20,4 +30,83 @@ class LanguageModel(Protocol):
 
     def open_reply(self, context: Context) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ReplyPart]]:
         """The answer to the last message of the context. The channel raises ModelFailed."""
+        ...
+
+
+class RawModel(Protocol):
+    """A vendor's language model, before tools and second tries: one request for each reply."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Asked after its block was left: nothing it held is open any more."""
+        ...
+
+    def open_reply(self, context: Context) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ModelPart]]:
+        """The answer to the last message of the context, or to the results of its ``exchanges``; where ``said`` is not
+        empty, the rest of it. Text comes piece by piece as the vendor streams it, ``ToolCall`` whole, ``Usage`` last.
+
+        Asked once; the channel raises ModelFailed, whose ``why`` tells whether asking again is of use. Leaving the
+        block closes the request at once."""
+        ...
+
+
+class ModelVendor(Protocol):
+    """A language model of the settings. Shared by all calls; keeps nothing of any."""
+
+    name: str
+    """Metric label, and the vendor in the ledger."""
+
+    def open(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[RawModel]:
+        """For one call, or for one written turn. Asks nothing of the vendor yet. ``owner`` is for what lies beneath it.
+        Every request logs ``session.session_id``."""
+        ...
+
+
+class RealtimeModel(Protocol):
+    """A speech-to-speech model in one call: ear, mind and voice over one connection. One task receives."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Asked after its block was left: nothing it held is open any more."""
+        ...
+
+    def send(self, audio: bytes) -> None:
+        """Caller audio in the line's format, as it came (20 ms). Queues at most 2 s, then drops the oldest."""
+        ...
+
+    async def receive(self) -> RealtimeEvent:
+        """Raises ModelFailed when nothing more can come."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Have it say these words next, in its own voice: an opening, a prompt, a goodbye."""
+        ...
+
+    def told(self, text: str) -> None:
+        """Something that the caller typed: keys pressed, a text. It answers that."""
+        ...
+
+    def interrupt(self, heard_s: float) -> None:
+        """The caller cut in, having heard so many seconds of the current reply: it is cancelled, and the model
+        remembers no more of it than that. Harmless when nothing is being said."""
+        ...
+
+    def tool_results(self, results: Sequence[ToolResult]) -> None:
+        """Answers to tool calls, each once; it goes on speaking when it has all that it asked for."""
+        ...
+
+
+class RealtimeVendor(Protocol):
+    """A speech-to-speech model of the settings. Shared by all calls; keeps nothing of any."""
+
+    name: str
+    renew_after_s: float
+    """The vendor ends a connection at some age; before this one it is to be renewed. Infinite: never."""
+
+    def open(
+        self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner
+    ) -> AbstractAsyncContextManager[RealtimeModel]:
+        """One connection, tried once, ready to hear when the block begins. ``context``: instructions, tools, and what
+        was said before, for a session that goes on. It says nothing until it is told to. Raises ModelFailed. The
+        caller sets the deadline."""
         ...

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import httpx
 
-from engine.events import AudioFormat, ProviderEvent, StreamStarted
+from engine.events import AudioFormat, ProviderEvent, RelayEvent, StreamStarted
 
 
 class WebhookKind(StrEnum):
@@ -42,6 +42,10 @@ class IncomingCall:
     """What else the provider told that an agent may want (city, caller name, ...): strings of a stranger."""
     attestation: str = ""
     """How far the provider vouches for ``caller``: STIR/SHAKEN's ``A`` (in full), ``B``, ``C``; empty: not at all."""
+    is_outbound: bool = False
+    """We made it: ``caller`` is whom we called, ``dialled`` our number, so that a session finds its person."""
+    answered_by: str = ""
+    """As in :class:`CallStatus`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,9 @@ class CallStatus:
     status: str
     """The provider's own word, or ``unknown`` for one that its documentation does not list."""
     is_over: bool
+    answered_by: str = ""
+    """Of a call that we made, once it is known: ``human``, ``machine`` (its beep has come, if the provider waits for
+    it) or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,34 @@ class Answer:
     body: bytes
     content_type: str
     status: int = 200
+
+
+class Ability(StrEnum):
+    """What a provider can do over its REST API, with the keys that are set."""
+
+    HANG_UP = "hang_up"
+    SEND_TEXT = "send_text"
+    TRANSFER = "transfer"
+    """Connect the caller to somebody else, cold."""
+    PRESS_DIGITS = "press_digits"
+    DIAL = "dial"
+    DETECT_MACHINE = "detect_machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """A call that we make."""
+
+    to: str
+    """In E.164; checked against the settings before it comes here."""
+    sender: str
+    """A number of ours."""
+    answer_url: str
+    """What the provider asks for once it is picked up: our webhook for calls, a token of this dial in its query."""
+    status_url: str
+    """Where it sends the call's states."""
+    ring_s: float = 30.0
+    detects_machine: bool = False
 
 
 class Codec(Protocol):
@@ -108,6 +143,16 @@ class Provider(Protocol):
     """Where its media sockets come in, such as ``/media/twilio``."""
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]]
     """Path to kind and allowed HTTP methods."""
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What can be asked of its REST API with the keys that are set."""
+        ...
+
+    @property
+    def relay(self) -> Relay | None:
+        """Its way to hear and speak itself, if it has one."""
+        ...
 
     @property
     def can_hang_up(self) -> bool:
@@ -167,6 +212,55 @@ class Provider(Protocol):
         """End the call over the provider's REST API; a call that is already over is a success. Raises VendorError. The
         caller sets the deadline."""
         ...
+
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        """Connect the caller to ``to`` (a number in E.164 or a SIP address) in place of us; ``sender`` is the number of
+        ours that was called. The media socket ends by it. Raises VendorError. The caller sets the deadline."""
+        ...
+
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        """Send key tones (0-9, *, #, and w for half a second) into the call. Raises VendorError."""
+        ...
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        """Make a call; returns the provider's id of it. Raises VendorError: ``why`` is BAD_REQUEST for a number that it
+        does not take. The caller sets the deadline."""
+        ...
+
+
+class TextCodec(Protocol):
+    """The wire of a :class:`Relay`. No I/O; one object per socket."""
+
+    def decode_start(self, message: str | bytes) -> StreamStarted | None:
+        """As :meth:`Codec.decode_start`; the format of the stream is of no meaning."""
+        ...
+
+    def decode(self, message: str | bytes) -> RelayEvent | None:
+        """As :meth:`Codec.decode`."""
+        ...
+
+    def encode_text(self, text: str, *, is_last: bool) -> str:
+        """A piece of what is to be said, with its spaces; the last one of an utterance ends it."""
+        ...
+
+    def encode_digits(self, digits: str) -> str: ...
+
+    def encode_end(self) -> str:
+        """Ends the call, once what was sent before has been said."""
+        ...
+
+
+class Relay(Protocol):
+    """A provider that hears and speaks itself and exchanges text with us, such as Twilio's ConversationRelay."""
+
+    media_path: str
+    """Where its sockets come in."""
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        """As :meth:`Provider.connect`."""
+        ...
+
+    def new_codec(self) -> TextCodec: ...
 
 
 class ProviderLink(Protocol):

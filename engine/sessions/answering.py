@@ -11,10 +11,10 @@ from engine.dialogue.context import FactsKnown
 from engine.dialogue.conversation import MAX_HANDOVERS, Conversation
 from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.errors import ModelFailed
-from engine.events import HandOver, HangUp, Modality, Noted, SessionInfo
+from engine.events import HandOver, HangUp, Modality, Noted, SessionInfo, Transfer
 from engine.observe.labels import VendorKind, VendorStatus
 from engine.observe.timeline import Timeline
-from engine.ports import ResourceKind
+from engine.ports import NO_CONTROL, ResourceKind
 from engine.runtime.book import Book
 from engine.runtime.ledger import Ledger
 from engine.sessions.answers import TurnAnswer
@@ -89,7 +89,7 @@ class Answering:
         ledger = Ledger(conversation.turn_id, Book(self.around.metrics, Timeline(conversation.turn_id)))
         began_at_s, status, said = trio.current_time(), VendorStatus.ERROR, list[str]()
         after: HandOver | HangUp | None = None
-        opening = agent.open_model(info, ledger)
+        opening = agent.open_model(info, ledger, NO_CONTROL)
         try:
             async with (
                 ledger.own(
@@ -102,7 +102,7 @@ class Answering:
                         said.append(part)
                     elif isinstance(part, Noted):
                         conversation.note(part)
-                    else:
+                    elif not isinstance(part, Transfer):  # there is no call to transfer
                         after = part
                         break
             status = VendorStatus.OK

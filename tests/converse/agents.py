@@ -9,7 +9,7 @@ from adapters.models.script import load_script
 from adapters.models.scripted import open_model
 from engine.events import AudioFormat, SessionInfo
 from engine.phone.conversation import Voice
-from engine.ports import LanguageModel, Owner
+from engine.ports import CallControl, LanguageModel, Owner
 from tests.fakes.agents import MemoryAgent
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Behaviour
@@ -29,7 +29,9 @@ class ScriptedAgent(MemoryAgent):
         self._script = load_script(script)
         self.phrases = self._script.phrases
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
         return open_model(self._script, call_id=session.call_id)
 
 

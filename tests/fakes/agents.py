@@ -34,7 +34,7 @@ from engine.events import (
     SpeechStopped,
     TranscriberEvent,
 )
-from engine.ports import LanguageModel, Owner, Phrases, ResourceKind, Synthesizer, Transcriber
+from engine.ports import CallControl, LanguageModel, Mode, Owner, Phrases, ResourceKind, Synthesizer, Transcriber
 from engine.runtime.sockets import HandshakeFailed, Socket, SocketLimits, open_socket
 from tests.fakes.plain_speech import speak
 from tests.fakes.vendors import Behaviour, Recogniser, Vendors, answer_to
@@ -65,6 +65,7 @@ class VendorAgent:
     """Implements ``engine.ports.Agent`` over the vendors' wires."""
 
     pipeline = "custom"
+    mode = Mode.PIPELINE
     transcriber_vendor = synthesizer_vendor = model_vendor = VENDOR
 
     def __init__(self, name: str, url: str, *, greeting: str = GREETING, connect: Connect | None = None) -> None:
@@ -107,7 +108,9 @@ class VendorAgent:
             yield HttpSynthesizer(client, f"{self._url}/speech", call.format)
 
     @asynccontextmanager
-    async def open_model(self, session: SessionInfo, owner: Owner) -> AsyncIterator[LanguageModel]:
+    async def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AsyncIterator[LanguageModel]:
         try:
             async with open_socket(f"{self._socket_url}/model", limits=_LIMITS, stream=self._new_stream()) as socket:
                 yield SocketModel(socket)
@@ -126,6 +129,8 @@ class VendorAgent:
 
 class SocketTranscriber:
     """``write`` is its only sender; ``receive`` reads the socket in the task that asks."""
+
+    decides_turns = False
 
     def __init__(self, socket: Socket, format: AudioFormat) -> None:  # noqa: A002 - the field's word
         self._socket = socket
@@ -343,6 +348,7 @@ class MemoryAgent:
     be, and the same ones each time. ``open_parts`` counts what is open."""
 
     pipeline = "custom"
+    mode = Mode.PIPELINE
     transcriber_vendor = synthesizer_vendor = model_vendor = VENDOR
 
     def __init__(self, name: str = "desk", *, greeting: str = GREETING, behaviour: Behaviour | None = None) -> None:
@@ -357,7 +363,9 @@ class MemoryAgent:
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._part(MemorySynthesizer(call.format, self._behaviour))
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
         return self._part(MemoryModel(self._behaviour))
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
@@ -383,6 +391,8 @@ class _MemoryPart:
 
 
 class MemoryTranscriber(_MemoryPart):
+    decides_turns = False
+
     def __init__(self, format: AudioFormat, behaviour: Behaviour) -> None:  # noqa: A002 - the field's word
         self._recogniser = Recogniser(format, behaviour)
         self._format = format

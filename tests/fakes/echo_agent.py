@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from engine.events import Context, MemoryItem, MemoryKind, Noted, ReplyPart, SessionInfo
-from engine.ports import LanguageModel, Owner, Phrases
+from engine.ports import CallControl, LanguageModel, Owner, Phrases
 from tests.fakes.agents import MemoryAgent, MemoryModel
 from tests.fakes.vendors import Behaviour, answer_to
 
@@ -40,7 +40,9 @@ class EchoAgent(MemoryAgent):
         super().__init__(name, behaviour=FAST)
         self.phrases = Phrases(GREETING, RETURNING)
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
         return self._part(EchoModel(FAST))
 
 

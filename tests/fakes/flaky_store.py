@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -16,6 +16,7 @@ class FlakyStore:
     failed); ``bug`` is raised as it is."""
 
     has_full_text = True
+    connections_in_use = 0
 
     def __init__(self, inner: MemoryStore | None = None) -> None:
         self.inner = inner or MemoryStore(lambda: 0.0)
@@ -75,6 +76,10 @@ class FlakyStore:
         await self._before()
         return await self.inner.erase(subject, at)
 
+    async def erased_at(self, subject: str) -> float:
+        await self._before()
+        return await self.inner.erased_at(subject)
+
     async def purge(self, now: float) -> int:
         await self._before()
         return await self.inner.purge(now)
@@ -94,3 +99,7 @@ class FlakyStore:
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         await self._before()
         return await self.inner.audit(limit=limit)
+
+    async def exchange_audit(self, bodies: Mapping[bytes, bytes]) -> int:
+        await self._before()
+        return await self.inner.exchange_audit(bodies)

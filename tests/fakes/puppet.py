@@ -27,7 +27,7 @@ from engine.events import (
     SpeechStopped,
     TranscriberEvent,
 )
-from engine.ports import LanguageModel, Owner, Phrases, Synthesizer, Transcriber
+from engine.ports import CallControl, LanguageModel, Mode, Owner, Phrases, Synthesizer, Transcriber
 
 CHAR_S = 0.06
 """About how long a character takes to say."""
@@ -50,6 +50,8 @@ class Part:
 
 class PuppetTranscriber(Part):
     """Hears what the test says it hears."""
+
+    decides_turns = False
 
     def __init__(self) -> None:
         self.frames = 0
@@ -139,6 +141,7 @@ class PuppetAgent:
     """Implements ``engine.ports.Agent``. The last opened parts are at ``transcriber`` and ``model``."""
 
     pipeline = "custom"
+    mode = Mode.PIPELINE
     transcriber_vendor = synthesizer_vendor = model_vendor = "custom"
 
     def __init__(
@@ -181,7 +184,9 @@ class PuppetAgent:
     def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._part(lambda: PuppetSynthesizer(call.format, fails=self._voice_fails, stalls=self._voice_stalls))
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
         def make() -> PuppetModel:
             self.model = PuppetModel(self._answers)
             return self.model

@@ -25,7 +25,7 @@ from engine.events import (
     SpeechStarted,
     SpeechStopped,
 )
-from engine.ports import Agent, ResourceKind
+from engine.ports import NO_CONTROL, Agent, ResourceKind
 from tests.fakes.agents import MemoryAgent, VendorAgent, connector
 from tests.fakes.plain_speech import Reader, noise, speak, words
 from tests.fakes.vendors import Behaviour, Recogniser, Vendors, answer_to
@@ -118,7 +118,7 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
         async with (
             agent.open_transcriber(call(), owner) as transcriber,
             agent.open_synthesizer(call(), owner) as synthesizer,
-            agent.open_model(session(), owner) as model,
+            agent.open_model(session(), owner, NO_CONTROL) as model,
         ):
             audio = speak("Hello you", MULAW_8K) + MULAW_8K.silence(0.5)
             for at in range(0, len(audio), 160):
@@ -139,7 +139,7 @@ async def test_an_agent_listens_thinks_and_speaks(kind: str) -> None:
 
 
 async def test_a_cancelled_reply_leaves_nothing_of_itself_to_the_next() -> None:
-    async with an_agent("tcp") as (agent, _), agent.open_model(session(), NoLedger()) as model:
+    async with an_agent("tcp") as (agent, _), agent.open_model(session(), NoLedger(), NO_CONTROL) as model:
         async with model.open_reply(asked("one")) as parts:
             assert await parts.receive() == "Turn 1. "
         async with model.open_reply(asked("never answered")) as parts:
@@ -156,7 +156,7 @@ async def test_vendors_that_refuse_or_never_answer_the_close(autojump_clock: obj
             async with agent.open_transcriber(call(), NoLedger()):
                 pass
         with pytest.raises(ModelFailed):
-            async with agent.open_model(session(), NoLedger()):
+            async with agent.open_model(session(), NoLedger(), NO_CONTROL):
                 pass
         vendors.refuses.clear()
         started_s = trio.current_time()

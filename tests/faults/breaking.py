@@ -18,7 +18,7 @@ from engine.events import (
     SessionInfo,
     TranscriberEvent,
 )
-from engine.ports import Agent, LanguageModel, Owner, Synthesizer, Transcriber
+from engine.ports import Agent, CallControl, LanguageModel, Owner, Synthesizer, Transcriber
 from tests.fakes.puppet import speech_of
 from tests.faults.bench import VICTIM_NUMBER, Bench
 
@@ -56,6 +56,7 @@ class BreakingAgent:
 
     def __init__(self, inner: Agent, place: str, error: BaseException | None, after: int) -> None:
         self.name, self.phrases, self.pipeline = inner.name, inner.phrases, inner.pipeline
+        self.mode = inner.mode
         self.transcriber_vendor = inner.transcriber_vendor
         self.synthesizer_vendor = inner.synthesizer_vendor
         self.model_vendor = inner.model_vendor
@@ -90,8 +91,10 @@ class BreakingAgent:
         opening = self._inner.open_synthesizer(call, owner)
         return self._broken(call, "synthesizer", opening, lambda part: _Synthesizer(self, part))
 
-    def open_model(self, session: SessionInfo, owner: Owner) -> AbstractAsyncContextManager[LanguageModel]:
-        opening = self._inner.open_model(session, owner)
+    def open_model(
+        self, session: SessionInfo, owner: Owner, control: CallControl
+    ) -> AbstractAsyncContextManager[LanguageModel]:
+        opening = self._inner.open_model(session, owner, control)
         return self._broken(session, "model", opening, lambda part: _Model(self, part))
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
@@ -120,6 +123,8 @@ class BreakingAgent:
 
 
 class _Transcriber:
+    decides_turns = False
+
     def __init__(self, agent: BreakingAgent, inner: Transcriber) -> None:
         self._agent, self._inner = agent, inner
 

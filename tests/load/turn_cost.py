@@ -41,7 +41,7 @@ from engine.assembly.memory import Remembering, remembering
 from engine.dialogue.recollection import recollect
 from engine.events import FRAME_S, MULAW_8K, CallInfo, Context, Message, Recollection, ReplyPart, SessionInfo
 from engine.observe.metrics import Metrics
-from engine.ports import Agent, Owner
+from engine.ports import Agent, CallControl, Owner
 from engine.sessions.call_session import CallSession, lone_session
 from engine.settings import AgentSettings, Secrets, Settings, StoreSettings, WebhookSettings
 from tests.fakes.agents import MemoryAgent
@@ -89,7 +89,7 @@ CASES = [
 class FixedAgent(MemoryAgent):
     """Answers at once with the next of ``AGENT``; recollects in a thread, as the embedded agent does."""
 
-    def open_model(self, session: SessionInfo, owner: Owner):  # type: ignore[no-untyped-def]  # as the base has it
+    def open_model(self, session: SessionInfo, owner: Owner, control: CallControl):  # type: ignore[no-untyped-def]  # as the base has it
         return self._part(_FixedModel())
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
