@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -48,6 +48,7 @@ class MemoryStore:
 
     backend = "memory"
     has_full_text = True
+    connections_in_use = 0
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
@@ -111,6 +112,10 @@ class MemoryStore:
             self._drop(session)
         return there
 
+    async def erased_at(self, subject: str) -> float:
+        await trio.lowlevel.checkpoint()
+        return self._erased_at.get(subject, 0.0)
+
     async def purge(self, now: float) -> int:
         await trio.lowlevel.checkpoint()
         expired = [session for session in self._sessions.values() if session.row.expires_at <= now]
@@ -136,6 +141,14 @@ class MemoryStore:
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         await trio.lowlevel.checkpoint()
         return self._audit[::-1][: max(limit, 0)]
+
+    async def exchange_audit(self, bodies: Mapping[bytes, bytes]) -> int:
+        await trio.lowlevel.checkpoint()
+        changed = [place for place, row in enumerate(self._audit) if row.body in bodies]
+        for place in changed:
+            row = self._audit[place]
+            self._audit[place] = replace(row, body=bodies[row.body])
+        return len(changed)
 
     # --- writing --------------------------------------------------------------------------------------------
 

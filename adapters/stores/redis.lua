@@ -361,6 +361,10 @@ function operations.erase()
   return count
 end
 
+function operations.erased_at()
+  return redis.call('HGET', ERASED, following())
+end
+
 -- Some of what has expired: the caller asks again until there is none left, so that no other waits long.
 function operations.purge()
   local at, limit = following(), following()
@@ -390,6 +394,23 @@ end
 function operations.audit()
   local limit = tonumber(following())
   return limit > 0 and redis.call('LRANGE', AUDIT, 0, limit - 1) or {}
+end
+
+-- An entry is the time (8 bytes) and the body.
+function operations.exchange_audit()
+  local bodies, count = {}, 0
+  while position < #ARGV do
+    local was = following()
+    bodies[was] = following()
+  end
+  for i, entry in ipairs(redis.call('LRANGE', AUDIT, 0, -1)) do
+    local new = bodies[string.sub(entry, 9)]
+    if new then
+      redis.call('LSET', AUDIT, i - 1, string.sub(entry, 1, 8) .. new)
+      count = count + 1
+    end
+  end
+  return count
 end
 
 return operations[operation]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,10 @@ class RedisStore:
         self._now = now
         self._owes_rewrite = False
 
+    @property
+    def connections_in_use(self) -> int:
+        return self._link.in_use
+
     async def find(self, key: str, *, last: int) -> Found | None:
         return _found(await self._run("find", key, last))
 
@@ -123,6 +127,9 @@ class RedisStore:
         await self._rewrite()
         return count
 
+    async def erased_at(self, subject: str) -> float:
+        return float(await self._run("erased_at", subject) or 0.0)
+
     async def purge(self, now: float) -> int:
         count = 0
         while True:
@@ -145,6 +152,10 @@ class RedisStore:
 
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         return [AuditRow(*_unstamped(data)) for data in await self._run("audit", limit)]
+
+    async def exchange_audit(self, bodies: Mapping[bytes, bytes]) -> int:
+        pairs = [body for pair in bodies.items() for body in pair]
+        return int(await self._run("exchange_audit", *pairs))
 
     async def _run(self, operation: str, *words: Word) -> Any:
         plain = [_bytes(word) if isinstance(word, str) else word for word in words]

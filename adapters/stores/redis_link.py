@@ -42,6 +42,11 @@ class RedisLink:
         self._places = trio.CapacityLimiter(connections)
         self._idle: list[_Connection] = []
 
+    @property
+    def in_use(self) -> int:
+        """Connections that carry a command, or are being opened for one."""
+        return self._places.borrowed_tokens
+
     async def check(self) -> None:
         """Raises SettingsError when the password or the database is a wrong one, and StoreDown."""
         try:

@@ -104,6 +104,12 @@ class SqlStore:
     def has_full_text(self) -> bool:
         return self._database.has_full_text
 
+    @property
+    def connections_in_use(self) -> int:
+        """A thread at work has one."""
+        threads = sum(limiter.borrowed_tokens for limiter in self._taken)
+        return threads - sum(map(len, self._taken.values()))
+
     async def find(self, key: str, *, last: int) -> Found | None:
         return await self._read(lambda db: sql_read.find(db, self._database.tables, {"key": key}, last, self._now()))
 
@@ -144,6 +150,9 @@ class SqlStore:
 
         return await self._in_thread(work, self._writers)
 
+    async def erased_at(self, subject: str) -> float:
+        return await self._read(lambda db: sql_read.erased_at(db, self._database.tables, subject))
+
     async def purge(self, now: float) -> int:
         """Not all in one transaction: what has expired is not there for anybody anyway."""
 
@@ -169,6 +178,9 @@ class SqlStore:
 
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         return await self._read(lambda db: sql_read.audit(db, self._database.tables, limit))
+
+    async def exchange_audit(self, bodies: Mapping[bytes, bytes]) -> int:
+        return await self._write(lambda db: sql_read.exchange_audit(db, self._database.tables, bodies))
 
     async def legacy(self, *, after: str = "", limit: int = 100) -> list[Mapping[str, str]]:
         """Rows of an older program that have not been adopted yet, as column to text, in the order of their

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -103,6 +104,11 @@ def erase(connection: sa.Connection, database: Database, subject: str, when: flo
     return int(live)
 
 
+def erased_at(connection: sa.Connection, at: Tables, subject: str) -> float:
+    asked = sa.select(at.tombstones.c.at).where(at.tombstones.c.subject == subject)
+    return float(connection.execute(asked).scalar_one_or_none() or 0.0)
+
+
 def purge_some(connection: sa.Connection, at: Tables, now: float) -> int:
     """At most CHUNK of the sessions that have expired."""
     sessions = at.sessions
@@ -149,3 +155,13 @@ def audit(connection: sa.Connection, at: Tables, limit: int) -> list[AuditRow]:
         sa.select(at.audit.c.at, at.audit.c.body).order_by(at.audit.c.position.desc()).limit(max(limit, 0))
     )
     return [AuditRow(*row) for row in rows]
+
+
+def exchange_audit(connection: sa.Connection, at: Tables, bodies: Mapping[bytes, bytes]) -> int:
+    """Goes through all of them once: a log of some thousands, for which no index is kept."""
+    body, position = at.audit.c.body, at.audit.c.position
+    found = connection.execute(sa.select(position, body).where(body.in_(list(bodies))).with_for_update()).all()
+    if found:
+        change = sa.update(at.audit).where(position == sa.bindparam("of")).values(body=sa.bindparam("new"))
+        connection.execute(change, [{"of": row.position, "new": bodies[bytes(row.body)]} for row in found])
+    return len(found)

@@ -284,6 +284,9 @@ class Engine:
             limiter = self.speech.limiter if self.speech else trio.to_thread.current_default_thread_limiter()
             metrics.worker_threads_in_use.set(limiter.borrowed_tokens)
             metrics.worker_threads_limit.set(limiter.total_tokens)
+            if self.memory is not None:
+                store = self.memory.store
+                metrics.store_connections_in_use.labels(backend=store.backend).set(store.connections_in_use)
             metrics.playout_buffered.show()
             if self.speech is not None:
                 self._note_hearing(self.speech.activity)

@@ -129,7 +129,7 @@ async def _count(tools: Tools) -> tuple[int, float, float]:
 
 
 def _sealed(done: Reencrypted) -> int:
-    return done.heads + done.messages + done.traces
+    return done.heads + done.messages + done.traces + done.audits
 
 
 def _show_info(found: dict[str, object]) -> None:
@@ -156,7 +156,6 @@ def _show_reencrypted(done: Reencrypted, keys: KeyRing) -> None:
         "sessions that could not be read before are back": done.restored,
         "sessions that could not be read before are found by their number only": done.aside,
         "records open with none of the keys, and are as they were": done.unreadable,
-        "entries of the audit stay under an older key: keep it for as long as they shall be read": done.audits_left,
     }
     for note, count in notes.items():
         if count:

@@ -300,6 +300,7 @@ FAMILIES: tuple[Family, ...] = (
         op=_words(of.StoreOp),
         error=_words(of.StoreFault),
     ),
+    _gauge("store_connections_in_use", "Connections of the store's pool in use.", backend=Configured.STORES),
     _gauge("store_backlog", "Writes that wait in the journal for the store to come back."),
     _counter("store_lost_total", "Writes that neither the store nor the journal could take."),
     _counter("store_unreadable_total", "Records that could not be decrypted or understood."),

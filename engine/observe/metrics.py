@@ -180,6 +180,7 @@ class Metrics:
 
         self.store_operation_duration_seconds = self._histograms("store_operation_duration_seconds")
         self.store_errors_total = self._counters("store_errors_total")
+        self.store_connections_in_use = self._gauges("store_connections_in_use")
         self.store_backlog = self._gauge("store_backlog")
         self.store_lost_total = self._counter("store_lost_total")
         self.store_unreadable_total = self._counter("store_unreadable_total")

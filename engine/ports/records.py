@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -143,6 +143,11 @@ class RecordStore(Protocol):
         """``search`` finds by an index."""
         ...
 
+    @property
+    def connections_in_use(self) -> int:
+        """Of its pool, at this moment; 0 where there is none."""
+        ...
+
     async def find(self, key: str, *, last: int) -> Found | None:
         """The session with this key and its last messages."""
         ...
@@ -173,6 +178,10 @@ class RecordStore(Protocol):
         session of this subject that started at or before ``at`` is ever made again. Returns how many there were."""
         ...
 
+    async def erased_at(self, subject: str) -> float:
+        """The latest ``at`` that the subject was erased with; 0.0 if it never was, or that is not known any more."""
+        ...
+
     async def purge(self, now: float) -> int:
         """Let go of the bytes of what has expired. Returns how many sessions."""
         ...
@@ -189,4 +198,9 @@ class RecordStore(Protocol):
 
     async def audit(self, *, limit: int = 100) -> list[AuditRow]:
         """Newest first."""
+        ...
+
+    async def exchange_audit(self, bodies: Mapping[bytes, bytes]) -> int:
+        """Old bodies to new ones: every entry of the audit with an old one gets the new one; its time and its place
+        stay. Returns how many entries."""
         ...

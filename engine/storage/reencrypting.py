@@ -29,17 +29,16 @@ class Reencrypted:
     heads: int = 0
     messages: int = 0
     traces: int = 0
-    """Sealed with the first key, all three."""
+    audits: int = 0
+    """Sealed with the first key, all four."""
     restored: int = 0
     """Sessions that were put aside as unreadable, open again, and have their key back."""
     aside: int = 0
     """Sessions that were put aside and open again, but whose key a newer one has: found by their number only."""
     unreadable: int = 0
-    """Heads, messages and traces that no key opens; left as they are."""
+    """Heads, messages, traces and entries of the audit that no key opens; left as they are."""
     busy: int = 0
     """Sessions that others kept writing to: do it once more."""
-    audits_left: int = 0
-    """Entries of the audit under another key. They stay so, and need it for as long as they are to be read."""
 
 
 async def reencrypt(shelf: Shelf, on_progress: Callable[[Reencrypted], None]) -> Reencrypted:
@@ -57,11 +56,25 @@ async def reencrypt(shelf: Shelf, on_progress: Callable[[Reencrypted], None]) ->
         if len(rows) < PAGE:
             break
         after = rows[-1].session_id
-    with shelf.watched(StoreOp.OTHER):
-        audits = await shelf.store.audit(limit=ALL)
-    done.audits_left = sum(not shelf.sealing.is_current(row) for row in audits)
+    await _audits(shelf, done)
     on_progress(done)
     return done
+
+
+async def _audits(shelf: Shelf, done: Reencrypted) -> None:
+    with shelf.watched(StoreOp.OTHER):
+        rows = await shelf.store.audit(limit=ALL)
+    old = [row for row in rows if not shelf.sealing.is_current(row)]
+    for first in range(0, len(old), PAGE):
+        bodies: dict[bytes, bytes] = {}
+        for row in old[first : first + PAGE]:
+            try:
+                bodies[row.body] = shelf.sealing.audit(shelf.sealing.audited(row)).body
+            except Unreadable as exc:
+                shelf.unreadable("audit", exc)
+                done.unreadable += 1
+        with shelf.watched(StoreOp.OTHER):
+            done.audits += await shelf.store.exchange_audit(bodies)
 
 
 async def _index_key(shelf: Shelf) -> None:

@@ -598,6 +598,41 @@ async def test_the_audit_comes_newest_first(store: RecordStore) -> None:
     assert await store.audit(limit=2) == [rows[3], rows[2]]
 
 
+async def test_bodies_of_the_audit_are_exchanged_in_their_place(store: RecordStore) -> None:
+    rows = [AuditRow(T0 + number, b"\0audit %d" % (number % 3)) for number in range(4)]
+    for row in rows:
+        await store.add_audit(row)
+    changes = {b"\0audit 0": b"new", b"\0audit 1": b"newer \xff", b"audit 2": b"another's"}
+    assert await store.exchange_audit(changes) == 3
+    assert [row.body for row in await store.audit()] == [b"new", b"\0audit 2", b"newer \xff", b"new"]
+    assert [row.at for row in await store.audit()] == [row.at for row in rows[::-1]]
+    assert await store.exchange_audit(changes) == 0
+    assert await store.exchange_audit({}) == 0
+
+
+async def test_a_store_knows_when_a_subject_was_erased(store: RecordStore) -> None:
+    assert await store.erased_at("anna") == 0.0
+    await store.erase("anna", T0 + 0.25)
+    await store.erase("anna", T0)
+    assert await store.erased_at("anna") == T0 + 0.25
+    assert await store.erased_at("ben") == await store.erased_at("") == 0.0
+
+
+async def test_connections_are_in_use_while_somebody_waits_for_the_store(bench: Bench, store: RecordStore) -> None:
+    async def find() -> None:
+        await store.find("k1", last=1)
+
+    most = 0
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(find)
+        while nursery.child_tasks:
+            most = max(most, store.connections_in_use)
+            await trio.lowlevel.checkpoint()
+    assert (most > 0) == (bench.kind != "memory")
+    assert store.connections_in_use == 0
+
+
 # --- several at once ----------------------------------------------------------------------------------------
 
 

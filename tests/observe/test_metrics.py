@@ -89,6 +89,7 @@ context_violations_total counter rule
 summaries_total counter status
 store_operation_duration_seconds histogram backend op
 store_errors_total counter backend op error
+store_connections_in_use gauge backend
 store_backlog gauge
 store_lost_total counter
 store_unreadable_total counter

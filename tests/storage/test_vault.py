@@ -617,14 +617,29 @@ async def test_after_a_rotation_the_old_key_can_be_thrown_away() -> None:
     ring = KeyRing.parse(KEY_1)
     vault = a_vault(store, ring)
     await filled(vault)
-    await vault.audit(AuditEvent(1.0, "ops", "x", "", "done"))
+    events = [AuditEvent(float(at), "ops", "x", "", "done") for at in (1, 2)]
+    for event in events:
+        await vault.audit(event)
     ring.replace(f"{KEY_2} {KEY_1}")
     done = await vault.reencrypt()
-    assert done.audits_left == 1
+    assert done.audits == 2
     alone = a_vault(store, KEY_2)
     assert ids(await loaded(alone, "caller:+15550100002")) == ["e_2", "second"]
     assert len(await alone.traces("s_2")) == 2
-    assert await alone.audits() == []
+    assert await alone.audits() == events[::-1]
+    assert (await vault.reencrypt()).audits == 0
+
+
+async def test_an_entry_of_the_audit_that_no_key_opens_is_counted_and_stays() -> None:
+    store = a_store()
+    await a_vault(store, KEY_2).open()
+    ring = KeyRing.parse(f"{KEY_1} {KEY_2}")
+    await a_vault(store, ring).audit(AuditEvent(1.0, "ops", "x", "", "done"))
+    before = await store.audit()
+    vault = a_vault(store, KEY_2)
+    done = await vault.reencrypt()
+    assert (done.audits, done.unreadable) == (0, 1)
+    assert await store.audit() == before
 
 
 async def test_reencryption_goes_on_where_a_failing_store_broke_it_off() -> None:
