@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from engine.errors import CallEnd, Cause
 from engine.observe.metrics import Metrics
 from engine.ports import IncomingCall
 from engine.runtime.mailbox import Answer
+from tests.fakes.samples import sample, total
 
 
 def incoming(call_id: str) -> IncomingCall:
@@ -248,17 +250,9 @@ class AnyOrder(RuleBasedStateMachine):
         live = self.registry.live_calls()
         assert sorted(live) == sorted(slot.call_id for slot in self.slots)
         assert len(live) <= self.CAPACITY
-        value = self.metrics.registry.get_sample_value
-        active = value("offhook_calls_active", {"provider": "twilio", "direction": "inbound"})
-        started = value("offhook_calls_started_total", {"provider": "twilio", "direction": "inbound"})
-        ended = sum(
-            sample.value
-            for family in self.metrics.registry.collect()
-            if family.name == "offhook_calls_ended"
-            for sample in family.samples
-            if sample.name == "offhook_calls_ended_total"
-        )
-        assert started is not None
+        value = partial(sample, self.metrics.registry, provider="twilio", direction="inbound")
+        active, started = value("calls_active"), value("calls_started_total")
+        ended = total(self.metrics.registry, "calls_ended_total")
         assert active == len(live) == started - ended
 
 

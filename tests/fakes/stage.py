@@ -29,6 +29,7 @@ from engine.runtime.sockets import Socket, accept_socket, open_socket
 from engine.runtime.ticker import Ticker
 from engine.settings import AgentSettings, Limits, Settings
 from tests.fakes.hostile import read_head
+from tests.fakes.samples import sample
 
 SILENCE = base64.b64encode(MULAW_8K.silence(0.02)).decode()
 _numbers = itertools.count(1)
@@ -155,7 +156,7 @@ class Stage:
         return sum(moment.what is what for moment in self.moments)
 
     def value(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"offhook_{name}", labels) or 0.0
+        return sample(self.metrics.registry, name, **labels)
 
     async def _released(self, call_id: str) -> None:
         while not any(moment.call_id == call_id and moment.what is What.CALL_RELEASED for moment in self.moments):  # noqa: ASYNC110

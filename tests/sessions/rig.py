@@ -23,6 +23,7 @@ from engine.storage.keyring import KeyRing
 from engine.storage.vault import Vault
 from engine.storage.writer import Writer
 from tests.fakes.puppet import PuppetAgent
+from tests.fakes.samples import sample
 
 ADA = "+15550100001"
 BOB = "+15550100002"
@@ -59,7 +60,7 @@ class Rig:
         return [str(event) for event, *_ in self.told]
 
     def value(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"offhook_{name}", labels) or 0.0
+        return sample(self.metrics.registry, name, **labels)
 
     async def stored(self, key: str) -> list[str]:
         """Every message of the session with this key, as the store has it."""

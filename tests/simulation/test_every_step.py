@@ -18,6 +18,7 @@ from engine.observe.metrics import Metrics
 from engine.observe.timeline import What
 from engine.runtime.sockets import HandshakeFailed
 from tests.fakes.puppet import PuppetAgent
+from tests.fakes.samples import total
 from tests.fakes.stage import Caller, Stage, stage
 from tests.simulation.steps import AtStep, fix_the_order, is_target
 
@@ -120,19 +121,14 @@ class Scene:
             self.problems.append("the provider's end of the socket is open")
         if any(not socket.closed for socket in on.accepted[1:]):
             self.problems.append("our end of the socket is open")
-        if on.value("resources_leaked_total", kind="provider_socket") or self._open_resources(on) != 4:
-            self.problems.append(f"ledger: {self._open_resources(on)} open of the witness's 4")
+        if on.value("resources_leaked_total", kind="provider_socket") or self._open_resources() != 4:
+            self.problems.append(f"ledger: {self._open_resources()} open of the witness's 4")
         for moment in on.moments:
             if moment.what is What.CALL_RELEASED and moment.fields["left"]:
                 self.problems.append("leaked")
 
-    def _open_resources(self, on: Stage) -> int:
-        return sum(
-            int(sample.value)
-            for family in self.metrics.registry.collect()
-            if family.name == "offhook_resources_open"
-            for sample in family.samples
-        )
+    def _open_resources(self) -> int:
+        return int(total(self.metrics.registry, "resources_open"))
 
 
 def _is_injected(exc: BaseException) -> bool:

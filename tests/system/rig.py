@@ -20,6 +20,7 @@ from engine.phone.side import Callee
 from engine.phone.texts import Inbox, send_text
 from engine.settings import AgentSettings, Limits, Secrets, Server, SessionSettings, Settings, StoreSettings
 from tests.fakes.plain_speech import speak, words
+from tests.fakes.samples import sample, total
 from tests.fakes.vendors import Behaviour, Vendors
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
@@ -58,15 +59,11 @@ class Rig:
                 await trio.sleep(0.01)
 
     def value(self, name: str, **labels: str) -> float:
-        return self.engine.metrics.registry.get_sample_value(f"offhook_{name}", labels) or 0.0
+        return sample(self.engine.metrics.registry, name, **labels)
 
     def total(self, name: str) -> float:
         """Over all labels."""
-        return sum(
-            sample.value
-            for family in self.engine.metrics.registry.restricted_registry([f"offhook_{name}"]).collect()
-            for sample in family.samples
-        )
+        return total(self.engine.metrics.registry, name)
 
     def balance(self) -> dict[str, float]:
         """What must be zero at rest, whatever happened before."""

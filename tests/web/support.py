@@ -25,6 +25,7 @@ from engine.web.limits import DoorLimits
 from engine.web.texts import TextDesk
 from engine.web.urls import PublicUrl
 from tests.fakes.hostile import RawPeer
+from tests.fakes.samples import sample
 
 START_S = 5.0
 KEY = "key-of-somebody-for-all"
@@ -211,7 +212,7 @@ class Front:
         return await self.ask("POST", path, body, {"x-signature": f"http://localhost{path}", **headers})
 
     def count(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"offhook_{name}", labels) or 0.0
+        return sample(self.metrics.registry, name, **labels)
 
 
 async def ask(
