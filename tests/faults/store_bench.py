@@ -305,6 +305,16 @@ class SlowLine:
     def __init__(self, server_port: int) -> None:
         self.delay_s = 0.0
         self._server_port = server_port
+        self._scopes: set[trio.CancelScope] = set()
+
+    def lead_to(self, server_port: int) -> None:
+        """Another server, from the next connection on."""
+        self._server_port = server_port
+
+    def cut(self) -> None:
+        """Every connection, with what is on its way."""
+        for scope in self._scopes:
+            scope.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -318,8 +328,10 @@ class SlowLine:
                 await trio.open_tcp_stream("127.0.0.1", self._server_port) as server,
                 trio.open_nursery() as nursery,
             ):
+                self._scopes.add(nursery.cancel_scope)
                 nursery.start_soon(self._carry, client, server, False, nursery.cancel_scope)
                 nursery.start_soon(self._carry, server, client, True, nursery.cancel_scope)
+            self._scopes.discard(nursery.cancel_scope)
 
     async def _carry(
         self, source: trio.SocketStream, target: trio.SocketStream, is_late: bool, both: trio.CancelScope

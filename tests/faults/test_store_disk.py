@@ -232,8 +232,10 @@ async def test_an_engine_does_not_start_with_a_folder_that_cannot_be_written(set
         path=str(small_disk.parent / "offhook.db"), journal=str(small_disk.parent / "offhook.journal")
     )
     mount(small_disk, "-o", "remount,ro")
-    with pytest.raises(SettingsError, match=rf"^store\.{setting}: .*{small_disk / 'here'}"):
-        await Engine(quick_settings(replace(there, **{setting: str(small_disk / "here")}))).run()
+    here = str(small_disk / "here")
+    store = replace(there, path=here) if setting == "path" else replace(there, journal=here)
+    with pytest.raises(SettingsError, match=rf"^store\.{setting}: .*{here}"):
+        await Engine(quick_settings(store)).run()
 
 
 def fill(folder: Path, *, but_bytes: int = 0) -> Path:
