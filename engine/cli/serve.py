@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import trio
 
 from engine.assembly import Engine
 from engine.observe.logs import LogOutput, configure_logs
+from engine.runtime.garbage import FullCollections
 from engine.settings import Settings, load_settings, with_server
 
 log = structlog.get_logger()
@@ -34,22 +34,16 @@ def serve(
         Accept unsigned webhooks of every provider. Only on a loopback address.
     """
     settings = with_server(load_settings(config), host=host, port=port)
-    return run(Engine(settings, insecure_dev=insecure_dev, on_started=keep_out_of_collections))
+    collections = FullCollections()
+    return run(Engine(settings, insecure_dev=insecure_dev, on_started=collections.start), collections)
 
 
-def keep_out_of_collections() -> None:
-    """What is loaded now stays for good. A full collection over it would stop the loop for 30 ms, more than a frame,
-    every now and then."""
-    gc.collect()
-    gc.freeze()
-
-
-def run(engine: Engine) -> int:
+def run(engine: Engine, collections: FullCollections) -> int:
     """An engine in a process of its own, with its signals and its log. 1 when it gave up by itself."""
     metrics = engine.metrics
     with LogOutput(sys.stderr, on_drop=metrics.log_records_dropped_total.inc) as output:
         _configure(engine.settings, output, engine)
-        trio.run(_run, engine)
+        trio.run(_run, engine, collections)
     return 1 if engine.has_given_up else 0
 
 
@@ -63,9 +57,10 @@ def _configure(settings: Settings, output: LogOutput, engine: Engine) -> None:
     )
 
 
-async def _run(engine: Engine) -> None:
+async def _run(engine: Engine, collections: FullCollections) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_obey_signals, engine, nursery.cancel_scope)
+        nursery.start_soon(collections.run, lambda: not engine.registry.live_slots())
         await engine.run()
         nursery.cancel_scope.cancel()
 

@@ -12,8 +12,9 @@ turn at the same moment; what is printed is per turn.
 
     python -m tests.load.turn_cost --live 200 --only alone,memory,sqlite,sealed
 
-So many sessions take a turn every five seconds each, and the beat is watched by which audio would leave: with a store
-and without.
+So many full sessions take a turn every five seconds each, and the beat is watched by which audio would leave: with a
+store and without, and with Python's collections of garbage as ``offhook serve`` has them or, with ``--collections
+python``, as they would be by themselves, with what is loaded at the start kept out of them. What they took is printed.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from __future__ import annotations
 import argparse
 import base64
 import cProfile
+import gc
 import json
 import logging
 import pstats
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +44,7 @@ from engine.dialogue.recollection import recollect
 from engine.events import FRAME_S, MULAW_8K, CallInfo, Context, Message, Recollection, ReplyPart, SessionInfo
 from engine.observe.metrics import Metrics
 from engine.ports import Agent, CallControl, Owner
+from engine.runtime.garbage import FullCollections
 from engine.sessions.call_session import CallSession, lone_session
 from engine.settings import AgentSettings, Secrets, Settings, StoreSettings, WebhookSettings
 from tests.fakes.agents import MemoryAgent
@@ -219,6 +222,10 @@ async def lateness_of(turns: Sequence[Turn], within_s: float) -> list[float]:
     """How late the beat of 20 ms is by which audio leaves, in milliseconds, ordered, while each session takes a turn
     every ``TURN_EVERY_S``. Everything that holds the loop up is in it, also a thread that keeps the interpreter."""
     late: list[float] = []
+    for number in range(WARM_UP if turns else 0):
+        for turn in turns:
+            await turn(number)
+    await trio.sleep(1.0)
     began_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for place, turn in enumerate(turns):
@@ -233,25 +240,67 @@ async def lateness_of(turns: Sequence[Turn], within_s: float) -> list[float]:
 async def _keep_talking(turn: Turn, from_s: float) -> None:
     for number in range(1000):
         await trio.sleep_until(from_s + number * TURN_EVERY_S)
-        await turn(number)
+        await turn(WARM_UP + number)
+
+
+@contextmanager
+def _timed_collections() -> Iterator[list[list[float]]]:
+    """Of each generation, how long each collection of garbage took, in milliseconds."""
+    took: list[list[float]] = [[], [], []]
+    began_s = 0.0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal began_s
+        if phase == "start":
+            began_s = time.perf_counter()
+        else:
+            took[info["generation"]].append(1000 * (time.perf_counter() - began_s))
+
+    gc.callbacks.append(note)
+    try:
+        yield took
+    finally:
+        gc.callbacks.remove(note)
 
 
 async def show_lateness(options: argparse.Namespace, names: Sequence[str]) -> None:
     """One line for each case and round, to be compared with the lines around it."""
-    for _ in range(options.rounds):
-        idle = await lateness_of([], options.seconds)
-        _print_lateness("nobody", idle)
-        for case in CASES:
-            if case.name in names:
-                with TemporaryDirectory() as folder:
-                    async with turns_of(case, options.live, Path(folder)) as turns:
-                        _print_lateness(case.name, await lateness_of(turns, options.seconds))
+    collections = FullCollections()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(collections.run, lambda: False)
+        await trio.lowlevel.checkpoint()
+        if options.collections == "serve":
+            collections.start()
+        else:
+            gc.collect()
+            gc.freeze()
+        for _ in range(options.rounds):
+            await _show_round(options, names)
+        nursery.cancel_scope.cancel()
 
 
-def _print_lateness(name: str, late: Sequence[float]) -> None:
+async def _show_round(options: argparse.Namespace, names: Sequence[str]) -> None:
+    await _show_lateness("nobody", [], options.seconds)
+    for case in CASES:
+        if case.name in names:
+            with TemporaryDirectory() as folder:
+                async with turns_of(case, options.live, Path(folder)) as turns:
+                    await _show_lateness(case.name, turns, options.seconds)
+
+
+async def _show_lateness(name: str, turns: Sequence[Turn], within_s: float) -> None:
+    with _timed_collections() as collections:
+        late = await lateness_of(turns, within_s)
     p50, p99 = (late[int(len(late) * share)] for share in (0.5, 0.99))
     beyond = sum(ms > 1000 * FRAME_S for ms in late) / len(late)
-    print(f"{name:<12} beats late by ms: p50 {p50:.2f}  p99 {p99:.2f}  max {late[-1]:.1f}  by a frame {beyond:.2%}")
+    print(
+        f"{name:<12} beats late by ms: p50 {p50:.2f}  p99 {p99:.2f}  max {late[-1]:.1f}  by a frame {beyond:.2%}"
+        f"  collections: {', '.join(_of_collections(took) for took in collections)}"
+    )
+
+
+def _of_collections(took: Sequence[float]) -> str:
+    return f"{len(took)} to {max(took):.1f} ms" if took else "0"
 
 
 def _wanted(options: argparse.Namespace) -> list[str]:
@@ -291,6 +340,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=0, help="sessions that talk while the beat of audio is watched")
     parser.add_argument("--seconds", type=float, default=15.0, help="for which they do")
     parser.add_argument("--rounds", type=int, default=2, help="over all cases, with --live")
+    parser.add_argument("--collections", choices=("serve", "python"), default="serve", help="of garbage, with --live")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
