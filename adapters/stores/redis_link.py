@@ -83,12 +83,23 @@ class RedisLink:
             connection = self._take() or await self._connect()
             try:
                 return await connection.create_request(name, *words, decode=False, disconnect_on_cancellation=True)
+            except RedisError as exc:
+                if _is_of_replica(exc):
+                    # It was the primary once. The name may lead to another server by now.
+                    self._drop(connection)
+                raise
             finally:
                 # Cancelled while the answer was on its way it is not reusable, and has been closed.
                 if connection.reusable:
                     self._idle.append(connection)
                 else:
                     connection.invalidate()
+
+    def _drop(self, *connections: _Connection) -> None:
+        """These, and all that rest."""
+        for connection in (*connections, *self._idle):
+            connection.invalidate()
+        self._idle.clear()
 
     def _take(self) -> _Connection | None:
         while self._idle:
@@ -161,8 +172,12 @@ def _down(error: RedisError) -> StoreDown:
         return StoreDown("refused", "redis cannot be reached" if is_opening else "redis closed the connection")
     if isinstance(error, AuthenticationError | AuthorizationError):
         return StoreDown("refused", "redis does not accept the password, or what it allows")
-    if isinstance(error, ReadOnlyError) or "READONLY " in text:
+    if _is_of_replica(error):
         return StoreDown("refused", "redis is a read-only replica")
     if any(word in text for word in _FULL):
         return StoreDown("full", "redis is full")
     return StoreDown("error", f"redis {type(error).__name__}")
+
+
+def _is_of_replica(error: RedisError) -> bool:
+    return isinstance(error, ReadOnlyError) or "READONLY " in str(error)

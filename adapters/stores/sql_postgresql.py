@@ -38,7 +38,8 @@ INDEXED_CHARS = 100_000
 """Of a text: PostgreSQL refuses to index one of a megabyte."""
 _WRONG = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "invalid connection option")
 """In what a server says that will never let us in. Only English is understood; else it counts as not reached."""
-_READ_ONLY = "25006"
+_STANDBY = ("25006", "0A000")
+"""Nothing can be written; the second one where a transaction that may write cannot even begin."""
 _CAUGHT = (*sql_faults.CAUGHT, psycopg.Error)
 
 
@@ -87,9 +88,10 @@ class Postgresql:
             state = sql_faults.sqlstate(error)
             if state in sql_faults.RETRIED:
                 raise LostRace from None
-            if state == _READ_ONLY:
+            if state in _STANDBY:
                 # It was the primary once. The name in the address may lead to another server by now.
                 self._engine.dispose()
+                raise StoreDown("refused", "postgresql is a read-only standby") from None
             raise sql_faults.of_postgresql(error) from None
 
     @contextmanager

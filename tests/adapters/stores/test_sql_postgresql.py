@@ -62,6 +62,32 @@ async def test_backends_that_are_terminated_while_they_rest_are_replaced(
     assert await ids(store) == ["m1", "m2"]
 
 
+async def test_connections_to_a_server_that_has_become_a_standby_are_given_up(
+    store: SqlStore, postgresql_server: PostgresqlServer
+) -> None:
+    """The address may lead to its successor by now. Whether the connection was used for reading before or not."""
+    await written(store, Rows().append(0, message(1)))
+    postgresql_server.stop()
+    (postgresql_server.directory / "data" / "standby.signal").touch()
+    postgresql_server.start()
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'offhook'"
+    try:
+        for reads in (0, 1):
+            for _ in range(reads):
+                assert await ids(store) == ["m1"]
+            assert await why_not(store) == "refused"
+            await until_none(postgresql_server, ours)
+    finally:
+        postgresql_server.execute("SELECT pg_promote()")
+    await written(store, Rows().append(1, message(2)))
+
+
+async def until_none(server: PostgresqlServer, count: str) -> None:
+    with trio.fail_after(ENOUGH_S):
+        while server.execute(count) != [(0,)]:  # noqa: ASYNC110 - seen from outside
+            await trio.sleep(0.01)
+
+
 async def test_a_backend_terminated_in_mid_transaction_costs_that_one(
     store: SqlStore, postgresql_server: PostgresqlServer, url: str
 ) -> None:
