@@ -147,6 +147,7 @@ async def remembering(
             metrics,
             webhooks.tell,
             now,
+            settings.store.load_s,
         )
         sessions = Sessions(around, settings, agents)
         history = History(vault, sessions, context_limits(settings.sessions), now=now)

@@ -355,6 +355,10 @@ class Talk:
 
     async def _think(self, utterance: Utterance) -> None:
         """The model's answer; one that holds nothing is asked for once more."""
+        if self._session.successor:
+            # Somebody outside has handed the session over: from this turn on it is that agent's.
+            self._mind, self._model = await self._hand_over(self._session.successor)
+            self._session.follow()
         for _ in range(2):
             for _ in range(MAX_HANDOVERS):
                 successor = await self._answer(utterance)

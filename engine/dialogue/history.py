@@ -89,6 +89,8 @@ class TurnRecord:
     trace: tuple[TraceEvent, ...] = ()
     line: str = ""
     """Whose line it came in on: the agent that would have answered there, had nobody handed over."""
+    assignments: int = 0
+    """Of the session, as it was known when the turn began."""
 
 
 def remember(memory: Memory, agent: str, noted: Iterable[Noted]) -> Memory:

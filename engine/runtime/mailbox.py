@@ -114,13 +114,15 @@ class Mailbox(Generic[M]):
         self._changed()
         return message
 
-    def close(self) -> None:
-        """The actor has stopped: drop what waits and fail every open question."""
+    def close(self) -> list[M]:
+        """The actor has stopped: drop what waits, and return it; fail every open question."""
         self._closed = True
+        dropped = list(self._messages)
         self._messages.clear()
         self._changed()
         for answer in list(self._unanswered):
             answer.fail(MailboxClosed(self.name))
+        return dropped
 
     def _changed(self) -> None:
         if self._on_depth is not None:

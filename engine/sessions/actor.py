@@ -23,7 +23,7 @@ from engine.sessions.answers import TurnAnswer
 from engine.sessions.around import Around
 from engine.sessions.call_session import CallSession
 from engine.sessions.notebook import Notebook
-from engine.storage.record import Scope, SessionRecord, Stored, with_recollection
+from engine.storage.record import Scope, SessionRecord, Stored, new_session_id, with_recollection
 
 log = structlog.get_logger()
 
@@ -32,8 +32,6 @@ A_TURN = 2
 """Messages of it."""
 SUMMARY_S = 30.0
 """For a summary, made in the background."""
-READ_AGAIN_S = 5.0
-"""Unused for so long, a session is read again before it is used: another process may have added to it or erased it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,8 @@ class _Text:
     modality: Modality
     agent: str
     line: str
+    at: float
+    """When it came, in Unix seconds."""
     answer: Answer[TurnAnswer]
 
 
@@ -194,8 +194,8 @@ class Session:
         """The call is over, and has closed its seat."""
         self._mailbox.tell(_Left(call))
 
-    async def answer(self, text: str, modality: Modality, agent: str = "", line: str = "") -> TurnAnswer:
-        """One written turn; returns once the answer is made and the turn is stored.
+    async def answer(self, text: str, modality: Modality, agent: str = "", line: str = "", *, at: float) -> TurnAnswer:
+        """One written turn, which came ``at`` (Unix seconds); returns once the answer is made and the turn is stored.
 
         Raises Busy, StoreDown, VendorError, trio.TooSlowError, MailboxClosed. Whatever is raised, nothing of the turn
         is kept.
@@ -203,9 +203,9 @@ class Session:
         if self.is_over:
             raise MailboxClosed("session")
         answer: Answer[TurnAnswer] = Answer()
-        self._use()
+        self.last_used_s = trio.current_time()
         try:
-            self._texts[0].send_nowait(_Text(text, modality, agent, line, answer))
+            self._texts[0].send_nowait(_Text(text, modality, agent, line, at, answer))
         except trio.WouldBlock:
             raise Busy from None
         self._waiting_texts.add(answer)
@@ -231,7 +231,7 @@ class Session:
 
     async def catch_up(self) -> None:
         """Until it has taken what it was told before, and read what others have changed. Raises MailboxClosed."""
-        self._use()
+        self.last_used_s = trio.current_time()
         await self._mailbox.ask(_Refresh)
 
     def changed(self) -> None:
@@ -242,11 +242,6 @@ class Session:
     def stop(self) -> None:
         """Nobody uses it any more: ``run`` returns once what is waiting has been done."""
         self._mailbox.tell(_Stop())
-
-    def _use(self) -> None:
-        if trio.current_time() - self.last_used_s >= READ_AGAIN_S:
-            self._pages.is_stale = True
-        self.last_used_s = trio.current_time()
 
     # --- the actor ------------------------------------------------------------------------------------------
 
@@ -261,13 +256,16 @@ class Session:
                             break
                         continue  # somebody has come in the meantime
                     self._is_handling = True
-                    await self._handle(message)
-                    self._is_handling = False
-                    self._summarise_what_overflows(nursery)
+                    try:
+                        await self._handle(message)
+                        self._summarise_what_overflows(nursery)
+                    except Exception as exc:  # noqa: BLE001 - the edge of one message: those behind it are not lost
+                        await self._crashed(message, exc)
+                    self._is_handling = self._pages.is_fresh = False
                 nursery.cancel_scope.cancel()
         finally:
             self.is_over = True
-            self._mailbox.close()
+            self._lost(self._mailbox.close())
             for answer in self._waiting_texts:
                 answer.fail(MailboxClosed("session"))
             self.gone.set()
@@ -284,7 +282,7 @@ class Session:
                 self._forget()
                 answer.give(None)
             case _Refresh(answer):
-                await self._pages.refresh()
+                await self._pages.catch_up()
                 answer.give(None)
             case _Acknowledge(answer=answer) | _Clear(answer=answer) | _HandOver(answer=answer):
                 try:
@@ -293,6 +291,29 @@ class Session:
                     answer.fail(exc)
                 else:
                     answer.give(None)
+
+    async def _crashed(self, message: _Message, exc: Exception) -> None:
+        """A bug. Whoever asked is told; a turn is kept as it was said, if that can still be done."""
+        log.error("session_crashed", session_id=self.record.session_id, doing=type(message).__name__, exc_info=exc)
+        match message:
+            case _Take(turn, applied):
+                try:
+                    await self._pages.rescue(turn)
+                    applied()
+                except Exception as again:  # noqa: BLE001 - the edge again
+                    log.error("turn_not_kept", session_id=self.record.session_id, error=type(again).__name__)
+                    self._lost([message])
+            case _Forget(answer) | _Refresh(answer):
+                answer.fail(MailboxClosed("session"))
+            case _Acknowledge(answer=answer) | _Clear(answer=answer) | _HandOver(answer=answer):
+                answer.fail(MailboxClosed("session"))
+
+    def _lost(self, messages: Sequence[_Message]) -> None:
+        """Nobody handles these any more: turns among them are counted."""
+        count = sum(isinstance(message, _Take) for message in messages)
+        if count and not self.is_forgotten:
+            self._around.metrics.store_lost_total.inc(count)
+            log.error("turns_lost", session_id=self.record.session_id, count=count)
 
     async def _asked(self, message: _Message) -> None:
         """What somebody waits for, and hears of if the store fails."""
@@ -319,7 +340,9 @@ class Session:
     async def _handed_over(self, agent: str) -> None:
         before = self.record
         event = self._pages.event(TraceWhat.HANDED_OVER, origin=before.agent, target=agent)
-        self._pages.record = replace(before, agent=agent, handovers=before.handovers + 1)
+        self._pages.record = replace(
+            before, agent=agent, handovers=before.handovers + 1, assignments=before.assignments + 1
+        )
         try:
             is_kept = await self._pages.save(traces=[event], may_wait=False)
         except StoreDown:
@@ -340,9 +363,31 @@ class Session:
                 text.answer.fail(self._as_known(exc))
 
     async def _answered(self, text: _Text) -> TurnAnswer:
-        await self.catch_up()
-        if self._pages.is_gone:
-            raise MailboxClosed("session")
+        number = self.record.number
+        try:
+            await self.catch_up()
+            if self._pages.is_gone:
+                raise MailboxClosed("session")
+            if text.at > self.record.started_at or not await self._was_erased(number, text):
+                return await self._answered_and_kept(text)
+        except MailboxClosed:
+            if not await self._was_erased(number, text):
+                raise
+        return await self._answered_and_forgotten(text)
+
+    async def _was_erased(self, number: str, text: _Text) -> bool:
+        """The caller has been erased since he wrote: by another process, or we would know. Raises StoreDown."""
+        return await self._around.vault.was_erased(number, text.at)
+
+    async def _answered_and_forgotten(self, text: _Text) -> TurnAnswer:
+        """Without anything that was known, and kept nowhere."""
+        at = self._around.now()
+        nobody = SessionRecord(new_session_id(), "", Scope.CALL, at, at, self.record.agent, text.modality)
+        answering = Answering(self._around, nobody, (), text.modality, FactsKnown())
+        answer, _ = await answering.answer(text.text, text.agent, text.line)
+        return answer
+
+    async def _answered_and_kept(self, text: _Text) -> TurnAnswer:
         record = self.record
         answer, turn = await Answering(self._around, record, self.entries, text.modality, self.facts).answer(
             text.text, text.agent, text.line

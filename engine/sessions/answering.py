@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -57,7 +57,8 @@ class Answering:
         with trio.fail_after(self.around.settings.turn_s):
             reply, is_over = await self._reply(conversation)
         conversation.agent_was_heard(reply, response_ms=round((trio.current_time() - began_at_s) * 1000))
-        return TurnAnswer(record.session_id, turn_id, reply, conversation.agent, is_over), turns[0]
+        turn = replace(turns[0], assignments=record.assignments)
+        return TurnAnswer(record.session_id, turn_id, reply, conversation.agent, is_over), turn
 
     async def _reply(self, conversation: Conversation) -> tuple[str, bool]:
         """The whole answer, by whichever agent gives it; and whether the agent holds the matter for settled."""

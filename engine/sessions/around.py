@@ -40,6 +40,10 @@ class Stores(Protocol):
 
     async def get(self, session_id: str, *, last: int) -> Stored | None: ...
 
+    async def version(self, session_id: str) -> int: ...
+
+    async def was_erased(self, number: str, since: float) -> bool: ...
+
     async def remove(self, session_id: str) -> bool: ...
 
     async def retire(self, session_id: str) -> bool: ...
@@ -62,6 +66,8 @@ class Around:
     tell: Tell
     now: Callable[[], float]
     """Unix seconds."""
+    load_s: float = 0.3
+    """For what a session reads of the store before it goes on with what it holds."""
 
     def agent(self, name: str) -> Agent:
         """The agent of this name; the first one if there is none any more. Raises ModelFailed if there are none."""

@@ -6,7 +6,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from engine.dialogue.context import ContextLimits, FactsKnown
@@ -58,6 +59,7 @@ class CallSession:
         self._call = call
         self._showing = showing
         self._told: deque[TurnRecord] = deque()
+        self._assignments = seat.record.assignments
         self._conversation = Conversation(
             agent=call.agent, modality=Modality.VOICE, now=now, on_turn=self._tell, call_id=call.call_id
         )
@@ -131,13 +133,26 @@ class CallSession:
         """The model wants this remembered."""
         self._conversation.note(noted)
 
+    @property
+    def successor(self) -> str:
+        """Whom somebody outside has handed the session over to since the call began; empty: nobody, or ``follow`` was
+        called since."""
+        record = self._seat.record
+        return record.agent if record.assignments > self._assignments else ""
+
+    def follow(self) -> None:
+        """From here on ``successor`` answers, if there is one."""
+        self._conversation.agent = self.successor or self._conversation.agent
+        self._assignments = self._seat.record.assignments
+
     def hand_over(self, agent: str) -> None:
-        """From here on this agent answers."""
+        """From here on this agent answers, at the wish of the one who did."""
         self._conversation.trace(TraceWhat.HANDED_OVER, self.session_id, origin=self._conversation.agent, target=agent)
         self._conversation.agent = agent
 
     def forget(self) -> None:
         """The caller has been erased: nothing of what was said is kept here either."""
+        self._assignments = 0
         self._told.clear()
         self._conversation.forget()
 
@@ -148,12 +163,13 @@ class CallSession:
             self._conversation.close()
 
     def _tell(self, turn: TurnRecord) -> None:
+        turn = replace(turn, assignments=self._assignments)
         self._told.append(turn)
-        self._seat.take(turn, self._applied)
+        self._seat.take(turn, partial(self._applied, turn))
 
-    def _applied(self) -> None:
-        if self._told:
-            self._told.popleft()
+    def _applied(self, turn: TurnRecord) -> None:
+        if turn in self._told:
+            self._told.remove(turn)
 
 
 @dataclass(slots=True)

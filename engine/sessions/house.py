@@ -167,10 +167,10 @@ class Sessions:
 
         Raises StoreDown, Busy, VendorError, trio.TooSlowError.
         """
-        live = self._streams.get(stream_id)
+        live, at = self._streams.get(stream_id), self._around.now()
         if live is not None:
             with suppress(MailboxClosed):  # else the call has ended just now
-                return await live.answer(text, Modality.TEXT, agent)
+                return await live.answer(text, Modality.TEXT, agent, at=at)
         name = agent or self._settings.first_agent
         who = _Who(stream_key(stream_id), Scope.CALL, name, Modality.TEXT)
         return await self._answer(who, text, asked=agent)
@@ -189,13 +189,14 @@ class Sessions:
         return await self._answer(_Who(key, scope, name, Modality.SMS, number), incoming.text, line=name)
 
     async def _answer(self, who: _Who, text: str, *, asked: str = "", line: str = "") -> TurnAnswer:
+        at = self._around.now()
         for _ in range(OPEN_AGAIN):
             was_live = who.key in self._live
             session, is_new = await self._open(who, self._settings.store.operation_s, may_be_blank=False)
             if not (was_live or is_new):
                 session.reused(who.modality)
             with suppress(MailboxClosed):  # else it ended just now
-                return await session.answer(text, who.modality, asked, line)
+                return await session.answer(text, who.modality, asked, line, at=at)
         raise StoreDown("error", "the session kept ending")
 
     async def reset(self, stream_id: str) -> bool:

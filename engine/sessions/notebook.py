@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
+import trio
 
 from engine.dialogue.context import FactsKnown
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord
@@ -31,6 +33,8 @@ class Notebook:
         """Of the entries."""
         self.is_stale = False
         """Somebody else has written to the session."""
+        self.is_fresh = True
+        """It has been read just now."""
         self.is_forgotten = False
         """Nothing is written any more."""
         self.is_gone = False
@@ -86,6 +90,14 @@ class Notebook:
         self.tell(WebhookEvent.MODALITY_SWITCHED, origin=str(origin), target=str(target))
         self.note(TraceWhat.MODALITY_SWITCHED, origin=str(origin), target=str(target))
 
+    async def rescue(self, turn: TurnRecord) -> None:
+        """The turn could not enter the history as it should: its words do, and nothing else of it."""
+        if self.is_forgotten:
+            return
+        there = {entry.entry_id for entry in self.entries}
+        self.entries.extend(entry for entry in turn.entries if entry.entry_id not in there)
+        await self.save(turn.entries)
+
     # --- the store ------------------------------------------------------------------------------------------
 
     async def save(
@@ -140,9 +152,19 @@ class Notebook:
         self.apply(turn)
         try:
             return await self.save(turn.entries, turn.trace, may_wait=False)
-        except StoreDown:
+        except Exception:
             self.record, self.entries = record, deque(entries, self._around.settings.retention)
             raise
+
+    async def catch_up(self) -> None:
+        """Read what others have written, if they have. What the store does not tell within ``load_s`` is not waited
+        for: what is held goes on, and the next one tries again."""
+        if self.is_forgotten or self._around.writer.backlog:
+            return
+        with trio.move_on_after(self._around.load_s), suppress(StoreDown):
+            if self._version and not (self.is_stale or self.is_fresh):
+                self.is_stale = await self._around.vault.version(self.record.session_id) != self._version
+            await self.refresh()
 
     async def refresh(self) -> None:
         """Read again what somebody else has changed. Not to be had now, it is tried again after the next turn."""

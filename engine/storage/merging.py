@@ -17,9 +17,10 @@ from engine.storage.record import Save, Saved, SessionRecord, merged
 from engine.storage.sealing import Sealing, quarantine_key, retired_key
 from engine.storage.shelf import Shelf
 
-MAX_ROUNDS = 8
+MAX_ROUNDS = 40
 """Conflicts in a row before a save is given up."""
 GIVE_WAY_S = 0.001
+MAX_DOUBLINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,10 @@ async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved |
 
 
 async def _give_way(conflicts: int) -> None:
-    """From the second conflict on wait a little, each writer for another time, so that not all come back at once."""
-    if conflicts > 1:
-        await trio.sleep(random.uniform(0, GIVE_WAY_S * 2**conflicts))  # noqa: S311 - no secret
+    """After every second conflict wait a little, each writer for another time, so that not all come back at once. What
+    was learnt before a wait is old after it: the next conflict tells the news, and is acted on at once."""
+    if conflicts and conflicts % 2 == 0:
+        await trio.sleep(random.uniform(0, GIVE_WAY_S * 2 ** min(conflicts, MAX_DOUBLINGS)))  # noqa: S311 - no secret
 
 
 def _gathered(saves: Sequence[Save]) -> list[_Pending]:

@@ -68,6 +68,8 @@ class SessionRecord:
     bridges: int = 0
     """How often a turn was shown what came over another modality."""
     handovers: int = 0
+    assignments: int = 0
+    """How often somebody outside said who goes on: a turn that began before the last time takes nothing of it back."""
     was_opened: bool = False
     """Its opening has been said."""
     memory: Memory = field(default_factory=Memory)
@@ -146,7 +148,7 @@ def with_turn(record: SessionRecord, turn: TurnRecord) -> SessionRecord:
     return replace(
         record,
         last_at=last.at,
-        agent=last.agent,
+        agent=last.agent if turn.assignments >= record.assignments else record.agent,
         line=turn.line,
         modality=last.modality,
         turns=record.turns + len(of_caller),
@@ -181,6 +183,9 @@ def merged(theirs: SessionRecord, ours: SessionRecord, base: SessionRecord | Non
     """Two writers on one session: nothing that either learnt is lost; of two values for one thing the newer counts.
     The identity is theirs, which is the stored one. ``base``: what ours was made from, see ``Save.base``."""
     older, newer = (ours, theirs) if theirs.last_at > ours.last_at else (theirs, ours)
+    assigned = newer
+    if theirs.assignments != ours.assignments:
+        assigned = theirs if theirs.assignments > ours.assignments else ours
     with_summary = theirs if theirs.summary_at >= ours.summary_at else ours
     items = dict.fromkeys((*older.memory.items, *newer.memory.items))
     memory = Memory(
@@ -199,6 +204,8 @@ def merged(theirs: SessionRecord, ours: SessionRecord, base: SessionRecord | Non
         key=theirs.key,
         number=theirs.number,
         started_at=min(theirs.started_at, ours.started_at),
+        agent=assigned.agent,
+        assignments=assigned.assignments,
         was_opened=theirs.was_opened or ours.was_opened,
         memory=_bounded(memory),
         summary_at=with_summary.summary_at,

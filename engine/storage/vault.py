@@ -93,6 +93,11 @@ class Vault:
         record = self._shelf.record(found.row) if found else None
         return self._stored(found, record) if found and record else None
 
+    async def version(self, session_id: str) -> int:
+        """Of what is stored; 0 if it is not there. Nothing is opened for it."""
+        found = await self._get(session_id, 0)
+        return found.row.version if found else 0
+
     async def write(self, saves: Sequence[Save]) -> list[Saved | None]:
         """All of them in as few transactions as it takes, in order; None for a session that was erased, or has expired.
 
@@ -173,6 +178,14 @@ class Vault:
         sealing = await self._shelf.open()
         with self._shelf.watched(StoreOp.ERASE, at_least_s=LONG_S):
             return await self._shelf.store.erase(sealing.subject(number), at)
+
+    async def was_erased(self, number: str, since: float) -> bool:
+        """A number in E.164 was erased at this time (Unix seconds) or later. False for none."""
+        if not number:
+            return False
+        sealing = await self._shelf.open()
+        with self._shelf.watched(StoreOp.LOAD):
+            return await self._shelf.store.erased_at(sealing.subject(number)) >= since
 
     async def sessions(self, after: str = "", *, limit: int = 100) -> list[Stored]:
         """Heads without messages, by id, after ``after``. Fewer than ``limit``: there are no more."""

@@ -6,7 +6,7 @@ import base64
 import contextvars
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,12 +21,13 @@ from adapters.providers.twilio import TwilioConfig, TwilioProvider
 from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
-from engine.events import MULAW_8K
+from engine.events import MULAW_8K, CallInfo
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Moment, What
 from engine.ports import Agent, IncomingCall
 from engine.runtime.sockets import Socket, accept_socket, open_socket
 from engine.runtime.ticker import Ticker
+from engine.sessions.call_session import CallSession, open_lone_session
 from engine.settings import AgentSettings, Limits, Settings
 from tests.fakes.hostile import read_head
 from tests.fakes.samples import sample
@@ -224,6 +225,7 @@ async def stage(
     lines: Mapping[str, str] | None = None,
     provider: TwilioProvider | None = None,
     new_http_client: Callable[[], httpx.AsyncClient] = httpx.AsyncClient,
+    open_session: Callable[[CallInfo, Metrics], AbstractAsyncContextManager[CallSession]] = open_lone_session,
     **limits: Any,
 ) -> AsyncIterator[Stage]:
     """The first agent answers what ``lines`` (dialled number to name) does not send to another."""
@@ -238,7 +240,12 @@ async def stage(
     moments: list[Moment] = []
 
     around = Surroundings(
-        settings.limits, metrics, partial(open_link, ticker=ticker), new_http_client, [moments.append]
+        settings.limits,
+        metrics,
+        partial(open_link, ticker=ticker),
+        new_http_client,
+        [moments.append],
+        open_session=open_session,
     )
     supervisor = Supervisor(registry, {agent.name: agent for agent in agents}, settings, around)
     supervisor.is_started = True

@@ -93,7 +93,9 @@ async def house(
     writer = Writer(vault, None, metrics)
     told: list[tuple[WebhookEvent, str, str, Mapping[str, object]]] = []
     showing = Showing(metrics, ContextLimits(settings.sessions.window, settings.sessions.max_chars))
-    around = Around(settings.sessions, named, vault, writer, showing, metrics, lambda *event: told.append(event), clock)
+    around = Around(
+        settings.sessions, named, vault, writer, showing, metrics, lambda *event: told.append(event), clock, load_s
+    )
     rooms = Sessions(around, settings, named)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
