@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from engine.runtime.garbage import LOOK_S, MAX_GROWTH_BYTES, MIN_SMALL, FullCollections, resident_bytes
 
 MANY = 20
+PYTHONS_OWN = (700, 10, 10)
 
 
 class Cycle:
@@ -37,10 +38,15 @@ class Process:
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    thresholds = gc.get_threshold()
+    """Collections as any process begins with them, not as the tests' own has them."""
+    of_the_tests = gc.get_threshold()
+    gc.unfreeze()
+    gc.set_threshold(*PYTHONS_OWN)
     yield
-    assert gc.get_threshold() == thresholds
+    assert gc.get_threshold() == PYTHONS_OWN
     assert gc.get_freeze_count() == 0
+    gc.set_threshold(*of_the_tests)
+    gc.freeze()
 
 
 @asynccontextmanager
