@@ -78,6 +78,7 @@ async def house(
     keys: str = "",
     load_s: float = 0.3,
     lines: Mapping[str, str] | None = None,
+    clock: Callable[[], float] | None = None,
     **sessions: Any,
 ) -> AsyncIterator[Rig]:
     named: dict[str, Agent] = {agent.name: agent for agent in agents or (PuppetAgent(),)}
@@ -87,7 +88,7 @@ async def house(
         lines=lines or {},
     )
     settings = replace(settings, store=replace(settings.store, kind="memory", load_s=load_s))
-    clock, metrics, store = Clock(), Metrics(), store or MemoryStore(now=Clock())
+    clock, metrics, store = clock or Clock(), Metrics(), store or MemoryStore(now=Clock())
     ttl_s, retention = settings.sessions.ttl_days * 86_400.0, settings.sessions.retention
     vault = Vault(store, KeyRing.parse(keys), metrics, ttl_s=ttl_s, retention=retention, now=clock)
     writer = Writer(vault, None, metrics)

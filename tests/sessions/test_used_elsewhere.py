@@ -7,6 +7,7 @@ from trio.testing import MockClock
 
 from adapters.stores.memory import MemoryStore
 from engine.events import MULAW_8K, CallInfo, Context, ReplyPart
+from engine.ports import Found
 from engine.storage.identity import caller_key, stream_key
 from tests.fakes.flaky_store import FlakyStore
 from tests.fakes.puppet import PuppetAgent
@@ -87,6 +88,17 @@ async def test_a_session_that_is_stored_no_more_cannot_be_handed_over(autojump_c
         assert not await rig.sessions.hand_over(first.session_id, "desk")
 
 
+class StallingStore(FlakyStore):
+    """Told to, it gives no session any more; all else goes on."""
+
+    stalls = False
+
+    async def get(self, session_id: str, *, last: int) -> Found | None:
+        if self.stalls:
+            await trio.sleep_forever()
+        return await super().get(session_id, last=last)
+
+
 class SlowStore(FlakyStore):
     async def _before(self) -> None:
         await trio.sleep(1.0)
@@ -102,3 +114,56 @@ async def test_a_session_handed_over_while_it_is_opened_is_one(autojump_clock: M
             await trio.sleep(lead_s)
             assert (await rig.sessions.turn("again")).session_id == first.session_id
             assert rig.value("sessions_active", scope="call") == 1
+
+
+async def test_texts_in_two_processes_take_turns_with_nothing_missed_lost_or_doubled(
+    autojump_clock: MockClock,
+) -> None:
+    last = PuppetAgent(lambda context: [f"after {context[-2].text}" if len(context) > 1 else "first"])
+    async with house(last) as here, house(last, store=here.store) as there:
+        said: list[str] = []
+        for number in range(4):
+            for process in (here, there):
+                said.append(f"{number}")
+                said.append(await process.sms(said[-1]))
+                assert said[-1] == (f"after {said[-3]}" if len(said) > 2 else "first")
+        assert await here.stored(caller_key(ADA)) == said
+
+
+async def test_what_nobody_else_has_changed_is_not_read_again(autojump_clock: MockClock) -> None:
+    async with house(PuppetAgent(shows)) as rig:
+        await rig.sms("one")
+        store = rig.store
+        assert isinstance(store, MemoryStore)
+        reads: list[int] = []
+        get = store.get
+
+        async def counted(session_id: str, *, last: int) -> Found | None:
+            reads.append(last)
+            return await get(session_id, last=last)
+
+        store.get = counted  # type: ignore[method-assign]  # to see what is asked for
+        await rig.sms("two")
+        assert reads == [0]
+
+
+async def test_a_text_waits_no_longer_than_a_call_for_news_of_its_session(autojump_clock: MockClock) -> None:
+    store = StallingStore(MemoryStore(now=Clock()))
+    async with house(PuppetAgent(shows), store=store) as rig:
+        await rig.sms("one")
+        store.stalls = True
+        began_at_s = trio.current_time()
+        assert await rig.sms("two") == "one|one|two"
+        assert trio.current_time() - began_at_s < 0.5
+        assert len(await rig.stored(caller_key(ADA))) == 4
+
+
+async def test_a_call_is_shown_what_another_process_has_just_added(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent()
+    async with house(agent) as here, house(PuppetAgent(), store=here.store) as there:
+        await here.sms("one")
+        await there.sms("two")
+        async with here.call() as call:
+            call.caller_said("three")
+            shown = [message.text for message in call.context(agent)]
+            assert shown == ["one", "You said one.", "two", "You said two.", "three"]
