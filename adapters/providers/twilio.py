@@ -11,12 +11,24 @@ from xml.etree import ElementTree as ET
 
 import httpx
 
-from adapters.providers.fields import clipped, is_id, printable, read_number, read_object
+from adapters.providers.fields import clipped, is_id, printable, read_number
+from adapters.providers.rest import not_able
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio_codec import TwilioCodec
+from adapters.providers.twilio_rest import TwilioRest
 from adapters.providers.twilio_signature import read_form, verify_signature
-from engine.errors import BadRequest, BadSignature, VendorError
-from engine.ports import Answer, CallStatus, IncomingCall, IncomingText, WebhookKind, WebhookRequest
+from engine.errors import BadRequest, BadSignature
+from engine.ports import (
+    Ability,
+    Answer,
+    CallStatus,
+    Dial,
+    IncomingCall,
+    IncomingText,
+    Relay,
+    WebhookKind,
+    WebhookRequest,
+)
 
 _STATUSES: Final = {
     "queued": False,
@@ -50,8 +62,15 @@ _VOUCHED = re.compile(r"TN-Validation-Passed-([ABC])(?:-Diverted|-Passthrough)?"
 """``StirVerstat`` of a number that a carrier has signed for, and the signature was genuine; and how far it vouches. All
 other values, such as ``TN-Validation-Failed-A``, vouch for nothing."""
 
-_GONE: Final = frozenset({20404, 21220})
-"""Twilio's error codes for a call that it does not know, or that is over already."""
+_ANSWERED_BY: Final = {
+    "human": "human",
+    "machine_start": "machine",
+    "machine_end_beep": "machine",
+    "machine_end_silence": "machine",
+    "machine_end_other": "machine",
+    "fax": "machine",
+}
+"""Who picked up a call that we made; of anything else nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,7 @@ class TwilioProvider:
     def __init__(self, config: TwilioConfig, *, insecure: bool = False) -> None:
         self._config = config
         self._insecure = insecure
+        self._rest = TwilioRest(self.name, config.api_base, config.account_sid, config.auth_token)
 
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. Also for the upgrade of a media socket: a GET of its wss URL without a body.
@@ -94,22 +114,31 @@ class TwilioProvider:
     def read_call(self, request: WebhookRequest) -> IncomingCall:
         form = _read_fields(request)
         vouched = _VOUCHED.fullmatch(form.get("StirVerstat", ""))
+        is_outbound = form.get("Direction", "").startswith("outbound")
+        caller, dialled = _number(form, "From"), _number(form, "To")
         return IncomingCall(
             call_id=_id(form, "CallSid"),
-            caller=_number(form, "From"),
-            dialled=_number(form, "To"),
+            caller=dialled if is_outbound else caller,
+            dialled=caller if is_outbound else dialled,
             parameters={name: clipped(form[name]) for name in _TOLD if form.get(name)},
-            attestation=vouched[1] if vouched else "",
+            attestation=vouched[1] if vouched and not is_outbound else "",
+            is_outbound=is_outbound,
+            answered_by=_ANSWERED_BY.get(form.get("AnsweredBy", ""), ""),
         )
 
     def read_status(self, request: WebhookRequest) -> CallStatus | None:
-        """None for news of a stream."""
+        """None for news of a stream. What a finished machine detection tells is the status of a live call."""
         form = _read_fields(request)
-        status = form.get("CallStatus")
+        status = form.get("CallStatus", "in-progress" if "AnsweredBy" in form else None)
         if status is None or "StreamEvent" in form:
             return None
         is_known = status in _STATUSES
-        return CallStatus(_id(form, "CallSid"), status if is_known else "unknown", is_known and _STATUSES[status])
+        return CallStatus(
+            _id(form, "CallSid"),
+            status if is_known else "unknown",
+            is_known and _STATUSES[status],
+            _ANSWERED_BY.get(form.get("AnsweredBy", ""), ""),
+        )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
         """When we close the socket, Twilio finds nothing more to do and ends the call."""
@@ -126,10 +155,6 @@ class TwilioProvider:
 
     def acknowledge(self) -> Answer:
         return _twiml(ET.Element("Response"))
-
-    @property
-    def can_send_text(self) -> bool:
-        return self.can_hang_up
 
     @property
     def answers_texts(self) -> bool:
@@ -153,52 +178,33 @@ class TwilioProvider:
         return _twiml(response)
 
     async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        """A long text as several messages, one after the other. Raises VendorError, perhaps when some of them have gone
-        out. The caller sets the deadline."""
-        if not self.can_send_text:
-            raise VendorError(self.name, "no account to send texts with")
-        if not sender or not recipient:
-            raise VendorError(self.name, "text to or from an unusable number")
-        for piece in pieces(text):
-            message = {"From": sender, "To": recipient, "Body": piece}
-            response = await self._post(client, "text", "Messages.json", message)
-            if not response.is_success:
-                raise VendorError(self.name, f"text answered {response.status_code}")
+        await self._rest.send_text(sender, recipient, text, client)
 
     def new_codec(self) -> TwilioCodec:
         return TwilioCodec()
 
     @property
-    def can_hang_up(self) -> bool:
-        """There are an account and a token; without them our close of the socket ends the call."""
-        return bool(self._config.account_sid and self._config.auth_token)
+    def abilities(self) -> frozenset[Ability]:
+        """None without an account and a token; then our close of the socket ends the call."""
+        return self._rest.abilities
+
+    @property
+    def relay(self) -> Relay | None:
+        return None
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """Without account and token it does nothing. Raises VendorError."""
-        if not self.can_hang_up:
-            return
-        if not is_id(call_id):
-            raise VendorError(self.name, "hang-up of an unusable call id")
-        response = await self._post(client, "hang-up", f"Calls/{call_id}.json", {"Status": "completed"})
-        if not response.is_success and not _is_gone(response):
-            raise VendorError(self.name, f"hang-up answered {response.status_code}")
+        await self._rest.hang_up(call_id, client)
 
-    async def _post(
-        self, client: httpx.AsyncClient, what: str, resource: str, form: Mapping[str, str]
-    ) -> httpx.Response:
-        """Raises VendorError when there is no answer."""
-        config = self._config
-        url = f"{config.api_base}/2010-04-01/Accounts/{config.account_sid}/{resource}"
-        credentials = httpx.BasicAuth(config.account_sid, config.auth_token)
-        try:
-            return await client.post(url, data=form, auth=credentials)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise VendorError(self.name, f"{what} failed ({type(exc).__name__})") from None
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        await self._rest.transfer(call_id, to, sender, client)
 
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        """Raises VendorError always: Twilio presses no keys without ending the media stream."""
+        raise not_able(self.name, "pressing keys")
 
-def _is_gone(response: httpx.Response) -> bool:
-    error = read_object(response.content)
-    return response.is_client_error and error is not None and error.get("code") in _GONE
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        return await self._rest.dial(call, client)
 
 
 def _twiml(response: ET.Element) -> Answer:

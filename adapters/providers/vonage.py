@@ -5,26 +5,33 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
-import jwt
 import orjson
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from adapters.providers.fields import clipped, is_id, printable
-from adapters.providers.texts import pieces
+from adapters.providers.fields import clipped, printable
+from adapters.providers.rest import is_marked_outbound
 from adapters.providers.vonage_codec import FORMATS, VonageCodec
 from adapters.providers.vonage_fields import id_in, number_in, read_fields, read_json
+from adapters.providers.vonage_rest import VonageRest
 from adapters.providers.vonage_signature import verify_sig, verify_token
 from adapters.providers.vonage_texts import TextParts, read_message
-from engine.errors import BadRequest, BadSignature, SettingsError, VendorError
-from engine.ports import Answer, CallStatus, IncomingCall, IncomingText, WebhookKind, WebhookRequest
+from engine.errors import BadRequest, BadSignature, SettingsError
+from engine.ports import (
+    Ability,
+    Answer,
+    CallStatus,
+    Dial,
+    IncomingCall,
+    IncomingText,
+    Relay,
+    WebhookKind,
+    WebhookRequest,
+)
 
 MAX_HEADERS_BYTES: Final = 512
 """What Vonage takes of headers for a websocket."""
@@ -49,10 +56,8 @@ _STATUSES: Final = {
 _TOLD: Final = ("from_user", "endpoint_type", "conversation_uuid", "region_url", "SipHeader_User-to-User")
 """The parameters of an answer webhook that an agent may want."""
 
-_TOKEN_S: Final = 300
+_BEEPS: Final = ("beep_start", "beep_timeout")
 _SMS_PATH: Final = "/vonage/sms"
-_SENDER = re.compile(r"[0-9]{3,15}")
-"""A number of ours, or a short code."""
 _PHONE_NUMBER = re.compile(r"[1-9][0-9]{6,14}")
 """How Vonage writes a number: digits with the country code, no plus."""
 
@@ -93,8 +98,7 @@ class VonageProvider:
         self._insecure = insecure
         self._now = now
         self._parts = TextParts()
-        # Read once: reading the key takes as long as signing many tokens with it.
-        self._key = _read_key(config.private_key) if config.private_key else None
+        self._rest = VonageRest(config.api_base, config.application_id, config.private_key, now)
 
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. The replay key comes from the token's ``jti``, or from the ``sig`` of a text of the SMS
@@ -108,13 +112,18 @@ class VonageProvider:
         return hashlib.sha256(f"vonage {seen}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def read_call(self, request: WebhookRequest) -> IncomingCall:
-        """Vonage tells no attestation."""
+        """Vonage tells no attestation. Where the call lives is remembered for requests about it."""
         fields = read_fields(request) if request.method == "GET" else read_json(request)
+        call_id = id_in(fields, "uuid")
+        caller, dialled = _international(number_in(fields, "from")), _international(number_in(fields, "to"))
+        is_outbound = fields.get("direction") == "outbound" or is_marked_outbound(request.url)
+        self._rest.remember_region(call_id, fields.get("region_url"))
         return IncomingCall(
-            call_id=id_in(fields, "uuid"),
-            caller=_international(number_in(fields, "from")),
-            dialled=_international(number_in(fields, "to")),
+            call_id=call_id,
+            caller=dialled if is_outbound else caller,
+            dialled=caller if is_outbound else dialled,
             parameters={name: clipped(text) for name in _TOLD if isinstance(text := fields.get(name), str) and text},
+            is_outbound=is_outbound,
         )
 
     def read_status(self, request: WebhookRequest) -> CallStatus | None:
@@ -126,7 +135,12 @@ class VonageProvider:
         if not isinstance(status, str):
             raise BadRequest("status")
         is_known = status in _STATUSES
-        return CallStatus(id_in(fields, "uuid"), status if is_known else "unknown", is_known and _STATUSES[status])
+        return CallStatus(
+            id_in(fields, "uuid"),
+            status if is_known else "unknown",
+            is_known and _STATUSES[status],
+            _answered_by(status, fields.get("sub_state")),
+        )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
         """Raises ValueError when call id and token are more than Vonage's ``MAX_HEADERS_BYTES``."""
@@ -157,10 +171,6 @@ class VonageProvider:
         return Answer(b"", "application/json", 204)
 
     @property
-    def can_send_text(self) -> bool:
-        return self.can_hang_up
-
-    @property
     def answers_texts(self) -> bool:
         """Never: Vonage reads nothing in the answer to a text."""
         return False
@@ -177,60 +187,32 @@ class VonageProvider:
         return Answer(b"", "text/plain", 200)
 
     async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        """Over the Messages API; a long text as several messages, one after the other. Raises VendorError, perhaps when
-        some of them have gone out. The caller sets the deadline."""
-        if not self.can_send_text:
-            raise VendorError(self.name, "no application to send texts with")
-        ours, theirs = sender.removeprefix("+"), recipient.removeprefix("+")
-        if not _SENDER.fullmatch(ours) or not _PHONE_NUMBER.fullmatch(theirs):
-            raise VendorError(self.name, "text to or from an unusable number")
-        for piece in pieces(text):
-            message = {"to": theirs, "from": ours, "text": piece, "channel": "sms", "message_type": "text"}
-            status = await self._ask(client, "text", "POST", "/v1/messages", message)
-            if not httpx.codes.is_success(status):
-                raise VendorError(self.name, f"text answered {status}")
+        await self._rest.send_text(sender, recipient, text, client)
 
     def new_codec(self) -> VonageCodec:
         return VonageCodec(FORMATS[self._config.rate_hz])
 
     @property
-    def can_hang_up(self) -> bool:
-        """There are an application and its key; without them our close of the socket ends the call."""
-        return self._key is not None and bool(self._config.application_id)
+    def abilities(self) -> frozenset[Ability]:
+        """None without an application and its key; then our close of the socket ends the call."""
+        return self._rest.abilities
+
+    @property
+    def relay(self) -> Relay | None:
+        return None
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """Without application and key it does nothing. Raises VendorError."""
-        if not self.can_hang_up:
-            return
-        if not is_id(call_id):
-            raise VendorError(self.name, "hang-up of an unusable call id")
-        status = await self._ask(client, "hang-up", "PUT", f"/v1/calls/{call_id}", {"action": "hangup"})
-        if not httpx.codes.is_success(status) and status != httpx.codes.NOT_FOUND:
-            raise VendorError(self.name, f"hang-up answered {status}")
+        await self._rest.hang_up(call_id, client)
 
-    async def _ask(
-        self, client: httpx.AsyncClient, what: str, method: str, path: str, content: Mapping[str, str]
-    ) -> int:
-        """The status of the answer. Raises VendorError when there is none."""
-        url = f"{self._config.api_base}{path}"
-        headers = {"authorization": f"Bearer {self._application_token()}"}
-        try:
-            response = await client.request(method, url, json=content, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise VendorError(self.name, f"{what} failed ({type(exc).__name__})") from None
-        return response.status_code
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        await self._rest.transfer(call_id, to, sender, client)
 
-    def _application_token(self) -> str:
-        if self._key is None:
-            raise VendorError(self.name, "no private key")
-        issued_at = int(self._now())
-        claims = {
-            "application_id": self._config.application_id,
-            "iat": issued_at,
-            "exp": issued_at + _TOKEN_S,
-            "jti": str(uuid.uuid4()),
-        }
-        return jwt.encode(claims, self._key, algorithm="RS256")
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        await self._rest.press(call_id, digits, client)
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        return await self._rest.dial(call, client)
 
 
 def _fields_to_verify(request: WebhookRequest) -> dict[str, Any]:
@@ -244,14 +226,11 @@ def _fields_to_verify(request: WebhookRequest) -> dict[str, Any]:
 _NO_MARKUP: Final = str.maketrans("<>", "  ")
 
 
-def _read_key(pem: str) -> RSAPrivateKey:
-    try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError):  # its text is not repeated: it could hold the key
-        raise SettingsError("vonage private_key: expected the PEM of an RSA private key") from None
-    if not isinstance(key, RSAPrivateKey):
-        raise SettingsError("vonage private_key: expected an RSA key")
-    return key
+def _answered_by(status: str, sub_state: object) -> str:
+    """As the port has it: a machine has answered once there is a beep, or will be none."""
+    if status == "human":
+        return "human"
+    return "machine" if status == "machine" and sub_state in _BEEPS else ""
 
 
 def _ncco(action: dict[str, Any]) -> Answer:

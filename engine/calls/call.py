@@ -27,7 +27,7 @@ from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
-from engine.ports import NO_CONTROL, Agent, Codec, LanguageModel, Provider, ProviderLink, ResourceKind
+from engine.ports import NO_CONTROL, Ability, Agent, Codec, LanguageModel, Provider, ProviderLink, ResourceKind
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
 from engine.runtime.ledger import Ledger
@@ -378,7 +378,7 @@ class Call:
     async def _hang_up(self) -> None:
         """Tell the provider that the call is over, where that is our decision; its socket closes in any case."""
         provider, name = self._line.provider, self._info.provider
-        if self._end_so_far.cause not in HANGS_UP or not provider.can_hang_up:
+        if self._end_so_far.cause not in HANGS_UP or Ability.HANG_UP not in provider.abilities:
             return
         with trio.move_on_after(self._around.limits.close_s * HANG_UP_SHARE) as asking:
             try:

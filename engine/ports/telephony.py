@@ -146,17 +146,13 @@ class Provider(Protocol):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """What can be asked of its REST API with the keys that are set."""
+        """What can be asked of its REST API with the keys that are set. Without ``HANG_UP`` a call is ended by closing
+        its socket alone."""
         ...
 
     @property
     def relay(self) -> Relay | None:
         """Its way to hear and speak itself, if it has one."""
-        ...
-
-    @property
-    def can_hang_up(self) -> bool:
-        """It has what its REST API asks for; without it a call is ended by closing its socket alone."""
         ...
 
     def verify(self, request: WebhookRequest) -> str:
@@ -181,11 +177,6 @@ class Provider(Protocol):
 
     def acknowledge(self) -> Answer:
         """The empty answer to a status webhook."""
-        ...
-
-    @property
-    def can_send_text(self) -> bool:
-        """It has what its REST API asks for to send an SMS."""
         ...
 
     @property

@@ -14,7 +14,7 @@ from engine.errors import Busy, RateLimited, StoreDown, VendorError
 from engine.events import Modality
 from engine.observe.labels import TextOutcome
 from engine.observe.metrics import Metrics
-from engine.ports import Answer, IncomingText, Provider
+from engine.ports import Ability, Answer, IncomingText, Provider
 from engine.runtime.rates import RateLimiter, number_key
 from engine.settings import SessionSettings
 from engine.storage.identity import PLACEHOLDERS, e164
@@ -219,7 +219,7 @@ class TextDesk:
         return TextOutcome.ANSWERED_LATER if text.by_rest else TextOutcome.ANSWERED
 
     async def _was_sent(self, text: _Text) -> bool:
-        if not text.provider.can_send_text:
+        if Ability.SEND_TEXT not in text.provider.abilities:
             self._tell("text_not_sent", text, "not_configured")
             return False
         try:

@@ -15,7 +15,18 @@ from trio.testing import memory_stream_pair
 
 from engine.errors import BadRequest, BadSignature
 from engine.observe.metrics import Metrics
-from engine.ports import Answer, CallStatus, Codec, IncomingCall, IncomingText, Provider, WebhookKind, WebhookRequest
+from engine.ports import (
+    Ability,
+    Answer,
+    CallStatus,
+    Codec,
+    Dial,
+    IncomingCall,
+    IncomingText,
+    Provider,
+    WebhookKind,
+    WebhookRequest,
+)
 from engine.runtime.sockets import DEFAULT_LIMITS, Socket, SocketLimits
 from engine.web.app import build_app, media_handlers
 from engine.web.desk import Desk
@@ -95,7 +106,7 @@ class FakeProvider:
 
     name = "twilio"
     media_path = "/media/twilio"
-    can_hang_up = False
+    relay = None
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
@@ -104,7 +115,7 @@ class FakeProvider:
 
     def __init__(self, *, answers_texts: bool = True, can_send_text: bool = True) -> None:
         self.answers_texts = answers_texts
-        self.can_send_text = can_send_text
+        self.abilities = frozenset({Ability.SEND_TEXT} if can_send_text else ())
         self.sent: list[tuple[str, str, str]] = []
         """Texts that went over REST: from, to, text."""
 
@@ -149,6 +160,15 @@ class FakeProvider:
         raise NotImplementedError
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        raise NotImplementedError
+
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        raise NotImplementedError
+
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        raise NotImplementedError
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
         raise NotImplementedError
 
     @staticmethod

@@ -23,7 +23,7 @@ from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[i
 from adapters.providers.twilio import TwilioConfig, TwilioProvider
 from adapters.providers.twilio_signature import sign
 from engine.errors import BadRequest, BadSignature, VendorError
-from engine.ports import CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
+from engine.ports import Ability, CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, rest_api
 
 TOKEN, SHARED = "12345", "a shared secret"
@@ -362,7 +362,7 @@ def strict_twilio(request: ApiRequest) -> tuple[int, bytes]:
 async def hang_up(base: str, call_id: str = CALL, token: str = TOKEN) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         by = TwilioProvider(TwilioConfig(token, ACCOUNT, base))
-        assert by.can_hang_up
+        assert Ability.HANG_UP in by.abilities
         await by.hang_up(call_id, client)
 
 
@@ -413,6 +413,6 @@ async def test_without_credentials_nothing_is_asked() -> None:
     async with rest_api(strict_twilio) as api, httpx.AsyncClient(trust_env=False) as client:
         for config in (TwilioConfig(TOKEN, api_base=api.base), TwilioConfig("", ACCOUNT, api.base)):
             by = TwilioProvider(config)
-            assert not by.can_hang_up
+            assert Ability.HANG_UP not in by.abilities
             await by.hang_up(CALL, client)
         assert api.requests == []

@@ -21,7 +21,7 @@ from twilio.twiml.messaging_response import MessagingResponse  # type: ignore[im
 
 from adapters.providers.twilio import TwilioConfig, TwilioProvider
 from engine.errors import BadRequest, BadSignature, VendorError
-from engine.ports import IncomingText, WebhookRequest
+from engine.ports import Ability, IncomingText, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, rest_api
 from tests.adapters.providers.test_twilio import LoopbackClient, canonical
 
@@ -157,7 +157,7 @@ async def send(
 ) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         by = TwilioProvider(TwilioConfig(token, ACCOUNT, base))
-        assert by.can_send_text
+        assert Ability.SEND_TEXT in by.abilities
         await by.send_text("+15551230002", recipient, text, client)
 
 
@@ -219,7 +219,7 @@ async def test_without_credentials_no_text_can_be_sent() -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for config in (TwilioConfig(TOKEN), TwilioConfig("", ACCOUNT)):
             by = TwilioProvider(config)
-            assert not by.can_send_text
+            assert Ability.SEND_TEXT not in by.abilities
             with pytest.raises(VendorError):
                 await by.send_text("+1", "+2", "x", client)
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from adapters.providers.vonage import MAX_HEADERS_BYTES, VonageConfig, VonageProvider
 from engine.errors import BadRequest, BadSignature, SettingsError, VendorError
-from engine.ports import CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
+from engine.ports import Ability, CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api
 
 with warnings.catch_warnings():
@@ -353,7 +353,7 @@ def strict_vonage(request: ApiRequest) -> tuple[int, bytes]:
 async def hang_up(base: str, call_id: str = CALL, verify: ssl.SSLContext | bool = True) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=verify) as client:
         by = VonageProvider(VonageConfig(SECRET, "app", PEM, base))
-        assert by.can_hang_up
+        assert Ability.HANG_UP in by.abilities
         await by.hang_up(call_id, client)
 
 
@@ -399,6 +399,6 @@ async def test_without_credentials_nothing_is_asked() -> None:
     async with rest_api(strict_vonage) as api, httpx.AsyncClient(trust_env=False) as client:
         for config in (VonageConfig(SECRET, "app", api_base=api.base), VonageConfig(SECRET, "", PEM, api.base)):
             by = VonageProvider(config)
-            assert not by.can_hang_up
+            assert Ability.HANG_UP not in by.abilities
             await by.hang_up(CALL, client)
         assert api.requests == []

@@ -20,7 +20,7 @@ import trio
 from adapters.providers.vonage import VonageConfig, VonageProvider
 from adapters.providers.vonage_texts import MAX_UNFINISHED, PARTS_S
 from engine.errors import BadRequest, BadSignature, VendorError
-from engine.ports import IncomingText, WebhookRequest
+from engine.ports import Ability, IncomingText, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api
 
 with warnings.catch_warnings():
@@ -327,7 +327,7 @@ async def send(
 ) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=verify) as client:
         by = VonageProvider(VonageConfig(SECRET, "app", PEM, base))
-        assert by.can_send_text
+        assert Ability.SEND_TEXT in by.abilities
         await by.send_text("14155550111", recipient, text, client)
 
 
@@ -391,6 +391,6 @@ async def test_without_credentials_no_text_can_be_sent() -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for config in (VonageConfig(SECRET, "app"), VonageConfig(SECRET, "", PEM)):
             by = VonageProvider(config)
-            assert not by.can_send_text
+            assert Ability.SEND_TEXT not in by.abilities
             with pytest.raises(VendorError):
                 await by.send_text("14155550111", "14155550100", "x", client)
