@@ -135,10 +135,11 @@ class Process:
 
 @asynccontextmanager
 async def processes(*all_of_them: Process) -> AsyncIterator[None]:
-    """Started; killed at the end."""
+    """Started, side by side; killed at the end."""
     try:
-        for process in all_of_them:
-            await process.start()
+        async with trio.open_nursery() as nursery:
+            for process in all_of_them:
+                nursery.start_soon(process.start)
         yield
     finally:
         for process in all_of_them:

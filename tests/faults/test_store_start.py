@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 import trio
 
 from tests.fakes.servers import PostgresqlServer
-from tests.faults.store_bench import Process, processes, sound
+from tests.faults.store_bench import BAD_SETTINGS, START_S, Process, processes, sessions_of, sound
 
 NEWER = "9999"
-BAD_SETTINGS = 2
+OLDER = "CREATE TABLE sessions (session_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, last_query TEXT)"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = '{}' AND datname = current_database()"
 ASK = {"text": "Hello?", "stream_sid": "robot"}
 
 
@@ -61,6 +64,70 @@ async def test_an_engine_waits_for_another_one_that_migrates(tmp_path: Path) -> 
             assert (await client.post("/turn", json=ASK)).status_code == 200
     finally:
         process.kill()
+
+
+async def test_an_engine_killed_in_mid_migration_leaves_the_next_one_all_of_it_to_do(
+    tmp_path: Path, postgresql_server: PostgresqlServer
+) -> None:
+    """Of an older program's table, whose rows stay as they are. The next one waits for the migration meanwhile."""
+    url = postgresql_server.new_database()
+
+    def execute(statement: str) -> list[tuple[object, ...]]:
+        return postgresql_server.execute(statement, url=url)
+
+    execute(OLDER)
+    execute("INSERT INTO sessions VALUES ('old', '+15550100001', 'Which size?')")
+    one, two = (
+        Process(tmp_path / name, {"store": {"kind": "postgresql", "url": url, "operation_s": 0.5}})
+        for name in ("one", "two")
+    )
+    try:
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT * FROM sessions")
+            one.spawn()
+            await until(lambda: execute(WAITING.format("relation")) == [(1,)])
+            two.spawn()
+            await until(lambda: execute(WAITING.format("advisory")) == [(1,)])
+            one.kill()
+            assert execute("SELECT to_regclass('sessions_version')") == [(None,)], "nobody sees anything of it"
+        for process in (two, one):
+            async with process.client() as client:
+                if process is one:
+                    await one.start()
+                await until_answered(client)
+        assert execute("SELECT version_num FROM sessions_version") == [("0001",)]
+        assert execute("SELECT user_id, last_query FROM sessions WHERE session_id = 'old'") == [
+            ("+15550100001", "Which size?")
+        ]
+        async with two.client() as client:
+            await until_adopted(client)
+    finally:
+        one.kill()
+        two.kill()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    with trio.fail_after(START_S):
+        while not is_so():  # noqa: ASYNC110 - seen from outside
+            await trio.sleep(0.02)
+
+
+async def until_answered(client: httpx.AsyncClient) -> None:
+    """A turn, by an engine that may not have got to its store yet."""
+    with trio.fail_after(START_S):
+        while True:
+            try:
+                if (await client.post("/turn", json=ASK)).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await trio.sleep(0.05)
+
+
+async def until_adopted(client: httpx.AsyncClient) -> None:
+    with trio.fail_after(START_S):
+        while "'old'" not in str(await sessions_of(client, "+15550100001")):  # noqa: ASYNC110 - seen from outside
+            await trio.sleep(0.1)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

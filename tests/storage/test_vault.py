@@ -16,6 +16,7 @@ from engine.observe.metrics import Metrics
 from engine.ports import Append, SessionRow
 from engine.storage.codec import RECORDS
 from engine.storage.keyring import KeyRing, Unreadable
+from engine.storage.merging import MAX_ROUNDS
 from engine.storage.record import Save, Saved, Stored
 from engine.storage.vault import AuditEvent, Vault
 from tests.fakes.flaky_store import FlakyStore
@@ -279,7 +280,25 @@ async def test_a_store_in_which_everybody_is_quicker_is_down_and_not_asked_for_e
     store.inner.write = quicker  # type: ignore[method-assign,assignment]  # a rival that wins every time
     with pytest.raises(StoreDown):
         await vault.write([a_save("e_2", version=1)])
-    assert len(store.writes) == 9
+    assert len(store.writes) == MAX_ROUNDS + 1
+
+
+async def test_a_rival_who_is_quicker_whenever_there_is_time_to_be_is_no_hindrance(autojump_clock: MockClock) -> None:
+    store = FlakyStore(a_store())
+    vault, rival = a_vault(store), a_vault(store.inner)
+    await rival.write([a_save("e_1")])
+    version, write, rested_at_s = 1, store.inner.write, float("-inf")
+
+    async def quicker(writes: list[Append]) -> object:
+        nonlocal version, rested_at_s
+        if version < 4 or trio.current_time() > rested_at_s:
+            await write([Append(replace(writes[0].head, version=version))])
+            version, rested_at_s = version + 1, trio.current_time()
+        return await write(writes)
+
+    store.inner.write = quicker  # type: ignore[method-assign,assignment]  # as above
+    (saved,) = await vault.write([a_save("e_2", version=1)])
+    assert saved is not None
 
 
 # --- what does not open ---------------------------------------------------------------------------------------
