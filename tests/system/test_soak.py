@@ -7,10 +7,11 @@ import structlog
 import trio
 from trio.testing import MockClock
 
+from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Behaviour
 from tests.system.rig import Rig, descriptors, resident_bytes, running_engine, tasks
 
-BRISK = Behaviour(onset_s=0.1, endpoint_s=0.1, final_s=0.0, first_token_s=0.0, first_audio_s=0.0, chars_per_s=60.0)
+BRISK = Behaviour(onset_s=0.1, endpoint_s=0.1, final_s=0.0, first_token_s=0.0, first_audio_s=0.0, chars_per_s=400.0)
 CALLS_IN_A_ROW = 1000
 AT_ONCE = 50
 
@@ -25,8 +26,10 @@ async def one_call(rig: Rig, number: int, provider: str = "twilio") -> None:
     canary = f"canary{number:04d}"
     async with rig.call(provider, caller=f"+1500{number:07d}") as call:
         assert await call.wait_for_reply(within_s=10, quiet_s=0.2)
-        answer = await rig.say(call, f"{canary}.")
+        await call.say(speak(f"{canary}.", call.format, chars_per_s=100))
+        answer = words(await call.wait_for_reply(within_s=15, quiet_s=0.2), call.format)
         assert answer.startswith("Turn 1."), (number, answer)
+        assert answer.endswith(f"I know {canary}."), (number, answer)
         heard = {word.strip(".") for word in answer.split() if "canary" in word}
         assert heard == {canary}
         assert not call.violations
