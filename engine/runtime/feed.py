@@ -43,6 +43,8 @@ class Feed:
     def __init__(self, socket: Socket, feeding: Feeding) -> None:
         self.dropped_s = 0.0
         """Audio that was never written, because the vendor did not read."""
+        self.dropped = 0
+        """And in how many messages."""
         self._socket = socket
         self._feeding = feeding
         self._waiting: deque[tuple[Message, float]] = deque()
@@ -68,6 +70,11 @@ class Feed:
     def close_code(self) -> int | None:
         """As :attr:`Socket.close_code`."""
         return self._socket.close_code
+
+    @property
+    def waiting_s(self) -> float:
+        """Audio that was put and is not written yet."""
+        return self._waiting_s + len(self._gathered) / self._feeding.bytes_per_s
 
     def put(self, *messages: Message) -> None:
         """Queue these, behind all audio put before. A vendor that does not read loses its socket."""
@@ -115,6 +122,7 @@ class Feed:
         del self._waiting[index]
         self._waiting_s -= seconds
         self.dropped_s += seconds
+        self.dropped += 1
 
     async def _write(self) -> None:
         try:
