@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -27,7 +28,8 @@ CANARY = re.compile(r"\w*canary\w+")
 
 
 def make_agent(name: str, options: Mapping[str, object]) -> EchoAgent:
-    return EchoAgent(name)
+    """``options``: ``pause_s``, before each answer."""
+    return EchoAgent(name, pause_s=float(str(options.get("pause_s", 0))))
 
 
 def canaries(text: str) -> set[str]:
@@ -36,14 +38,14 @@ def canaries(text: str) -> set[str]:
 
 
 class EchoAgent(MemoryAgent):
-    def __init__(self, name: str = "desk") -> None:
-        super().__init__(name, behaviour=FAST)
+    def __init__(self, name: str = "desk", *, pause_s: float = 0.0) -> None:
+        super().__init__(name, behaviour=replace(FAST, first_token_s=pause_s))
         self.phrases = Phrases(GREETING, RETURNING)
 
     def open_model(
         self, session: SessionInfo, owner: Owner, control: CallControl
     ) -> AbstractAsyncContextManager[LanguageModel]:
-        return self._part(EchoModel(FAST))
+        return self._part(EchoModel(self._behaviour))
 
 
 class EchoModel(MemoryModel):
@@ -52,6 +54,8 @@ class EchoModel(MemoryModel):
 
     @asynccontextmanager
     async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+        if self._behaviour.first_token_s:
+            await trio.sleep(self._behaviour.first_token_s)
         shown = [(str(message.role), message.text) for message in context]
         parts: list[ReplyPart] = [*_noted(shown), *answer_to([("system", repr(context.memory)), *shown]), OVER]
         send, receive = trio.open_memory_channel[ReplyPart](len(parts))
