@@ -69,6 +69,11 @@ class Remembering:
         if waiting.cancelled_caught:
             log.warning("not_settled", backlog=self.writer.backlog)
 
+    async def try_keys(self) -> None:
+        """Find out whether the keys open the store, if it answers soon: ``vault.lacks_keys`` tells then."""
+        with trio.move_on_after(CHECK_S), suppress(StoreDown):
+            await self.vault.open()
+
     async def look_after(self) -> None:
         """An older program's sessions are taken over, expired ones are purged, and exchanged keys are put to use. Until
         cancelled."""
@@ -93,6 +98,8 @@ class Remembering:
         while True:
             await trio.sleep(KEYS_EVERY_S)
             self._take_new_keys()
+            if self.vault.lacks_keys:
+                await self.try_keys()
             if trio.current_time() - purged_at_s >= PURGE_EVERY_S:
                 purged_at_s = trio.current_time()
                 try:

@@ -43,6 +43,8 @@ class Supervisor:
         """Set once everything that calls need is up."""
         self.loop_lag_s = 0.0
         """Kept up to date by whoever watches the loop."""
+        self.lacks_store_keys = False
+        """The store cannot be read or written for want of a key. Kept up to date by whoever looks after the store."""
 
     # --- the switchboard of engine.web ----------------------------------------------------------------------
 
@@ -56,7 +58,8 @@ class Supervisor:
 
     @property
     def ready(self) -> tuple[bool, str]:
-        """Whether new calls are accepted, and if not, why: ``starting``, ``draining``, ``full`` or ``loop_lag``."""
+        """Whether new calls are accepted, and if not, why: ``starting``, ``draining``, ``full``, ``loop_lag`` or
+        ``store_keys``."""
         why = self._why_not_ready()
         self._metrics.ready.set(0 if why else 1)
         return not why, why
@@ -146,6 +149,8 @@ class Supervisor:
             return "starting"
         if self.loop_lag_s > STALLED_LOOP_S:
             return "loop_lag"
+        if self.lacks_store_keys:
+            return "store_keys"
         return "full" if self.registry.is_full else ""
 
     async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:

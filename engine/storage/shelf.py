@@ -13,7 +13,7 @@ from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.observe.metrics import Metrics
 from engine.ports import RecordStore, SessionRow
-from engine.storage.keyring import KeyRing, Unreadable
+from engine.storage.keyring import VARIABLE, KeyRing, Unreadable
 from engine.storage.record import SessionRecord
 from engine.storage.sealing import Sealing
 
@@ -33,6 +33,8 @@ class Shelf:
     ) -> None:
         self.store = store
         self.keys = keys
+        self.lacks_keys = False
+        """It has been found sealed with a key that is not there: until it is, nothing can be read or written."""
         self._metrics = metrics
         self._ttl_s = ttl_s
         self._operation_s = operation_s
@@ -63,10 +65,17 @@ class Shelf:
 
     def _opened(self, sealed: bytes) -> bytes:
         try:
-            return self.keys.open(sealed, INDEX_KEY)
+            key = self.keys.open(sealed, INDEX_KEY)
         except Unreadable:
-            log.error("index_key_unreadable", hint="none of ENCRYPTION_KEYS opens the store's index key")
-            raise StoreDown("error", "none of ENCRYPTION_KEYS opens its index key") from None
+            how = f"none of {VARIABLE} opens it" if self.keys.is_encrypting else f"{VARIABLE} is missing"
+            if not self.lacks_keys:
+                log.error("index_key_unreadable", setting=VARIABLE, or_setting=f"{VARIABLE}_FILE", why=how)
+            self.lacks_keys = True
+            raise StoreDown("error", f"its index key is sealed, and {how}") from None
+        if self.lacks_keys:
+            log.info("index_key_opened")
+        self.lacks_keys = False
+        return key
 
     @contextmanager
     def watched(self, op: StoreOp, *, at_least_s: float = 0.0) -> Iterator[None]:

@@ -66,6 +66,11 @@ class Vault:
         """Get the store's index key, or give it one."""
         await self._shelf.open()
 
+    @property
+    def lacks_keys(self) -> bool:
+        """The store is sealed with a key that is not among ours, as far as has been tried."""
+        return self._shelf.lacks_keys
+
     def fingerprint(self, number: str) -> str:
         """A number in E.164 as it stands in the store and the audit; empty for none. Raises StoreDown before the
         first ``open``."""

@@ -59,7 +59,7 @@ class _Health:
 
     async def ready(self, _request: Request) -> Response:
         is_ready, why = self.switchboard.ready
-        return PlainTextResponse("ready") if is_ready else error(503, "New calls are refused.", why)
+        return PlainTextResponse("ready") if is_ready else error(503, "New calls should go elsewhere.", why)
 
     async def state(self, _request: Request) -> Response:
         live = self.switchboard.live_calls()

@@ -31,7 +31,8 @@ class Switchboard(Protocol):
 
     @property
     def ready(self) -> tuple[bool, str]:
-        """Whether calls are taken, and if not why: ``draining``, ``full``, ``starting`` or ``loop_lag``."""
+        """Whether calls are taken, and if not why: ``draining``, ``full``, ``starting``, ``loop_lag`` or
+        ``store_keys``."""
         ...
 
     def live_calls(self) -> list[str]:

@@ -66,6 +66,8 @@ async def test_with_the_wrong_key_calls_go_on_and_with_the_right_one_all_is_back
     async with program(on(store, right)) as desk:
         assert await told(desk, CALLER, "one violet elephant") == OPENING
     async with program(on(store, wrong)) as desk:
+        refused = await desk.ask("GET", "/readyz", status=503)
+        assert refused["error"]["code"] == "store_keys"
         assert await told(desk, CALLER, "two violet elephants") == OPENING
         await desk.ask("POST", "/turn", json={"text": "Hello?"}, status=503)
         await desk.ask("GET", f"/privacy/export/{CALLER}", status=503)

@@ -174,7 +174,8 @@ class Program:
     async def start(self) -> None:
         self.engine, self._ended = Engine(self.settings), trio.Event()
         await self._nursery.start(self._run)
-        while not self.engine.supervisor.ready[0]:  # noqa: ASYNC110 - as a load balancer would ask
+        # As a load balancer would ask; for calls that come although there are no keys this is soon enough.
+        while self.engine.supervisor.ready not in ((True, ""), (False, "store_keys")):  # noqa: ASYNC110 - see above
             await trio.sleep(0.01)
 
     async def stop(self) -> None:
