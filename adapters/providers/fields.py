@@ -13,8 +13,9 @@ MAX_PARAMETER_CHARS = 512
 
 DIGITS = frozenset("0123456789*#ABCD")
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Wide enough for Twilio's sids, UUIDs and what test rigs make up; too narrow for a path or a format string."""
+_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
+"""Wide enough for Twilio's sids, Telnyx' ``v3:...``, UUIDs and what test rigs make up; too narrow for a path or a
+format string."""
 
 _NUMBER = re.compile(r"[A-Za-z0-9+@:._;=~%*#()/ -]{0,128}")
 """A phone number in any spelling, a SIP address, ``client:`` names, ``anonymous`` or nothing at all."""

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import httpx
 
+from adapters.providers.documents import xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.rest import not_able
 from adapters.providers.texts import pieces, received
@@ -145,16 +146,16 @@ class TwilioProvider:
         response = ET.Element("Response")
         stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
         ET.SubElement(stream, "Parameter", name="token", value=printable(token))
-        return _twiml(response)
+        return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:
         response = ET.Element("Response")
         ET.SubElement(response, "Say").text = printable(sentence)
         ET.SubElement(response, "Hangup")
-        return _twiml(response)
+        return xml_answer(response)
 
     def acknowledge(self) -> Answer:
-        return _twiml(ET.Element("Response"))
+        return xml_answer(ET.Element("Response"))
 
     @property
     def answers_texts(self) -> bool:
@@ -175,7 +176,7 @@ class TwilioProvider:
         response = ET.Element("Response")
         for piece in pieces(text):
             ET.SubElement(response, "Message").text = piece
-        return _twiml(response)
+        return xml_answer(response)
 
     async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
         await self._rest.send_text(sender, recipient, text, client)
@@ -205,11 +206,6 @@ class TwilioProvider:
 
     async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
         return await self._rest.dial(call, client)
-
-
-def _twiml(response: ET.Element) -> Answer:
-    text = '<?xml version="1.0" encoding="UTF-8"?>' + ET.tostring(response, encoding="unicode")
-    return Answer(text.encode(), "text/xml; charset=utf-8")
 
 
 def _read_fields(request: WebhookRequest) -> dict[str, str]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from typing import Any, Final
 
 import orjson
 
-from adapters.providers.fields import DIGITS, is_id, read_object, read_parameters
+from adapters.providers.fields import is_id, read_object, read_parameters
+from adapters.providers.media_fields import read_count, read_dtmf, read_mark, read_message, read_mulaw
 from engine.errors import BadMessage, ProtocolError
-from engine.events import MULAW_8K, Dtmf, MarkPlayed, ProviderEvent, Stopped, StreamStarted
+from engine.events import MULAW_8K, ProviderEvent, Stopped, StreamStarted
 
-_FRAME_BYTES: Final = MULAW_8K.frame_bytes
-_MAX_AUDIO_BYTES: Final = MULAW_8K.bytes_per_s
-"""Twilio sends single frames; up to a second in one message is put up with."""
-
-_MAX_NAME_CHARS: Final = 256
 _REPEAT_WINDOW: Final = 256
 """A sequence number this little below the last is a repeat; further below, the peer has begun to count anew."""
 
@@ -50,14 +46,7 @@ class TwilioCodec:
 
     def decode(self, message: str | bytes) -> ProviderEvent | None:
         """None for repeats, for the other side's track and for events of no use here."""
-        if type(message) is not str:
-            raise BadMessage("type")
-        try:
-            data = orjson.loads(message)
-        except ValueError:  # also what nests too deeply
-            raise BadMessage("json") from None
-        if type(data) is not dict:
-            raise BadMessage("shape")
+        data = read_message(message)
         if data.get("event") == "media":
             return self._media(data)
         return self._rare(data)
@@ -77,15 +66,7 @@ class TwilioCodec:
         media = data.get("media")
         if type(media) is not dict:
             raise BadMessage("shape")
-        try:
-            audio = a2b_base64(media["payload"], strict_mode=True)
-        except (KeyError, TypeError):
-            raise BadMessage("shape") from None
-        except ValueError:
-            raise BadMessage("base64") from None
-        size = len(audio)
-        if size != _FRAME_BYTES and (not size or size % _FRAME_BYTES or size > _MAX_AUDIO_BYTES):
-            raise BadMessage("length")
+        audio = read_mulaw(media)
         # Only what is usable counts as seen: last of all.
         sequence = data.get("sequenceNumber")
         if sequence is not None and self._is_repeat(sequence, media.get("chunk")):
@@ -93,10 +74,10 @@ class TwilioCodec:
         return audio if media.get("track", "inbound") == "inbound" else None
 
     def _is_repeat(self, sequence: object, chunk: object) -> bool:
-        number = _read_count(sequence)
+        number = read_count(sequence)
         is_new = self._sequence < number or number <= self._sequence - _REPEAT_WINDOW
         if not is_new and self._chunk is not None and chunk is not None:
-            is_new = _read_count(self._chunk) < _read_count(chunk)
+            is_new = read_count(self._chunk) < read_count(chunk)
         if is_new:
             self._sequence, self._chunk = number, chunk
         return not is_new
@@ -113,9 +94,10 @@ class TwilioCodec:
             raise BadMessage("stream")
         match event:
             case "mark":
-                return _read_mark(data.get("mark"))
+                mark = data.get("mark")
+                return read_mark(mark.get("name") if isinstance(mark, dict) else None)
             case "dtmf":
-                return _read_dtmf(data.get("dtmf"))
+                return read_dtmf(data.get("dtmf"))
             case "stop":
                 return self._stop(data.get("stop"))
         return None  # of this very stream, and younger than this code
@@ -154,26 +136,3 @@ def _is_mulaw(value: object) -> bool:
         and value.get("sampleRate") in (8000, "8000")
         and value.get("channels", 1) in (1, "1")
     )
-
-
-def _read_mark(mark: object) -> MarkPlayed:
-    name = mark.get("name") if isinstance(mark, dict) else None
-    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS:
-        raise BadMessage("shape")
-    return MarkPlayed(name)
-
-
-def _read_dtmf(dtmf: object) -> Dtmf:
-    digit = dtmf.get("digit") if isinstance(dtmf, dict) else None
-    if not isinstance(digit, str) or digit not in DIGITS:
-        raise BadMessage("shape")
-    return Dtmf(digit)
-
-
-def _read_count(value: object) -> int:
-    """A count as Twilio writes it, a string of digits; a number will do."""
-    if type(value) is str and len(value) <= 19 and value.isdigit() and value.isascii():
-        return int(value)
-    if type(value) is int:
-        return value
-    raise BadMessage("shape")

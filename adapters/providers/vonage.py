@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from adapters.providers.fields import clipped, printable
+from adapters.providers.fields import printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.vonage_codec import FORMATS, VonageCodec
-from adapters.providers.vonage_fields import id_in, number_in, read_fields, read_json
 from adapters.providers.vonage_rest import VonageRest
 from adapters.providers.vonage_signature import verify_sig, verify_token
 from adapters.providers.vonage_texts import TextParts, read_message
+from adapters.providers.webhook_fields import id_in, international, number_in, read_fields, read_json, told
 from engine.errors import BadRequest, BadSignature, SettingsError
 from engine.ports import (
     Ability,
@@ -115,14 +115,14 @@ class VonageProvider:
         """Vonage tells no attestation. Where the call lives is remembered for requests about it."""
         fields = read_fields(request) if request.method == "GET" else read_json(request)
         call_id = id_in(fields, "uuid")
-        caller, dialled = _international(number_in(fields, "from")), _international(number_in(fields, "to"))
+        caller, dialled = international(number_in(fields, "from")), international(number_in(fields, "to"))
         is_outbound = fields.get("direction") == "outbound" or is_marked_outbound(request.url)
         self._rest.remember_region(call_id, fields.get("region_url"))
         return IncomingCall(
             call_id=call_id,
             caller=dialled if is_outbound else caller,
             dialled=caller if is_outbound else dialled,
-            parameters={name: clipped(text) for name in _TOLD if isinstance(text := fields.get(name), str) and text},
+            parameters=told(fields, _TOLD),
             is_outbound=is_outbound,
         )
 
@@ -180,7 +180,7 @@ class VonageProvider:
         text = read_message(fields) if "message_uuid" in fields else self._parts.read(fields, self._now())
         if text is None:
             return None
-        return replace(text, sender=_international(text.sender), recipient=_international(text.recipient))
+        return replace(text, sender=international(text.sender), recipient=international(text.recipient))
 
     def answer_text(self, text: str) -> Answer:
         """Without the text: it goes over ``send_text``."""
@@ -235,8 +235,3 @@ def _answered_by(status: str, sub_state: object) -> str:
 
 def _ncco(action: dict[str, Any]) -> Answer:
     return Answer(orjson.dumps([action]), "application/json")
-
-
-def _international(number: str) -> str:
-    """With its plus, without which it would be read in the region of the settings."""
-    return f"+{number}" if _PHONE_NUMBER.fullmatch(number) else number

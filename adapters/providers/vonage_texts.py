@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from adapters.providers.texts import received
-from adapters.providers.vonage_fields import id_in, number_in
+from adapters.providers.webhook_fields import id_in, number_in
 from engine.errors import BadRequest
 from engine.ports import IncomingText
 

@@ -1,16 +1,18 @@
-"""The fields of Vonage's webhooks, which come as a query, a form or JSON."""
+"""The fields of a webhook that comes as a query, a form or JSON."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from adapters.providers.fields import is_id, read_number, read_object
+from adapters.providers.fields import clipped, is_id, read_number, read_object
 from engine.errors import BadRequest
 from engine.ports import WebhookRequest
 
 _MAX_FIELDS: Final = 200
+_DIGITS = re.compile(r"[1-9][0-9]{6,14}")
 
 
 def read_fields(request: WebhookRequest) -> dict[str, Any]:
@@ -48,6 +50,24 @@ def number_in(fields: Mapping[str, Any], name: str) -> str:
     if value is None:
         raise BadRequest(name)
     return value
+
+
+def text_in(fields: Mapping[str, Any], name: str) -> str:
+    """Empty if there is none. Raises BadRequest naming the field, also for one that was given twice."""
+    value: object = fields.get(name, "")
+    if not isinstance(value, str):
+        raise BadRequest(name)
+    return value
+
+
+def told(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """Those of these fields that say something, short and printable."""
+    return {name: clipped(text) for name in names if isinstance(text := fields.get(name), str) and text}
+
+
+def international(number: str) -> str:
+    """A number that was written without its plus, with it: else it would be read in the region of the settings."""
+    return f"+{number}" if _DIGITS.fullmatch(number) else number
 
 
 def _read_pairs(text: str, where: str) -> dict[str, Any]:

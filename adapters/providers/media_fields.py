@@ -1,0 +1,69 @@
+"""What the media messages in JSON of several providers have in common."""
+
+from __future__ import annotations
+
+from binascii import a2b_base64
+from typing import Any, Final
+
+import orjson
+
+from adapters.providers.fields import DIGITS
+from engine.errors import BadMessage
+from engine.events import MULAW_8K, Dtmf, MarkPlayed
+
+MAX_AUDIO_BYTES: Final = MULAW_8K.bytes_per_s
+"""Providers send single frames; up to a second in one message is put up with."""
+
+_FRAME_BYTES: Final = MULAW_8K.frame_bytes
+_MAX_NAME_CHARS: Final = 256
+
+
+def read_message(message: str | bytes) -> dict[str, Any]:
+    """Raises BadMessage for anything but a JSON object as text."""
+    if type(message) is not str:
+        raise BadMessage("type")
+    try:
+        data = orjson.loads(message)
+    except ValueError:  # also what nests too deeply
+        raise BadMessage("json") from None
+    if type(data) is not dict:
+        raise BadMessage("shape")
+    return data
+
+
+def read_mulaw(media: dict[str, Any]) -> bytes:
+    """Whole frames out of ``payload``. Raises BadMessage."""
+    try:
+        audio = a2b_base64(media["payload"], strict_mode=True)
+    except (KeyError, TypeError):
+        raise BadMessage("shape") from None
+    except ValueError:
+        raise BadMessage("base64") from None
+    size = len(audio)
+    if size != _FRAME_BYTES and (not size or size % _FRAME_BYTES or size > MAX_AUDIO_BYTES):
+        raise BadMessage("length")
+    return audio
+
+
+def read_mark(name: object) -> MarkPlayed:
+    """Raises BadMessage."""
+    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS:
+        raise BadMessage("shape")
+    return MarkPlayed(name)
+
+
+def read_dtmf(content: object) -> Dtmf:
+    """Out of the field ``digit``. Raises BadMessage."""
+    digit = content.get("digit") if isinstance(content, dict) else None
+    if not isinstance(digit, str) or digit not in DIGITS:
+        raise BadMessage("shape")
+    return Dtmf(digit)
+
+
+def read_count(value: object) -> int:
+    """A count as a string of digits or a number. Raises BadMessage."""
+    if type(value) is str and len(value) <= 19 and value.isdigit() and value.isascii():
+        return int(value)
+    if type(value) is int:
+        return value
+    raise BadMessage("shape")
