@@ -136,8 +136,8 @@ app.command(
 
     Without --url an engine is started for each, in this process, on a store of its own. Without a script the ones that
     ship with Offhook are listed; "all" means all of these; --print shows how one is written. The keys of a turn: say,
-    over (text, sms or voice), expect and expect_not (words or /patterns/ of the answer), remembers, agent, new_call,
-    restart, greeting and greeting_not.
+    over (text, sms or voice), expect and expect_not (words or /patterns/ of the answer), remembers, agent, in_call,
+    new_call, restart, greeting and greeting_not.
 
     Checked besides: the session id stays the same, the opening is said once, `offhook validate` finds nothing. Exit
     code 1 when something failed, 2 when a script or the settings are wrong.""",

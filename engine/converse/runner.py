@@ -154,7 +154,7 @@ class _Talk:
                 first.greeting = line.greeting
                 for offset, turn in enumerate(stretch.turns):
                     said = first if offset == 0 else self._exchange(stretch.first + offset, turn)
-                    await self._turn(said, turn, line)
+                    await self._turn(said, turn, self._sms_line() if turn.in_call else line)
                     said = None
         except OffhookError as exc:
             problem = str(exc) or type(exc).__name__
@@ -200,9 +200,9 @@ class _Talk:
         if stretch.over is Modality.TEXT:
             yield TextLine(self._api, self._stream)
         elif stretch.over is Modality.SMS:
-            yield SmsLine(self._options.provider, self._callee(), self._target.inbox)
+            yield self._sms_line()
         else:
-            says = [turn.say for turn in stretch.turns]
+            says = [turn.say for turn in stretch.turns if not turn.in_call]
             async with (
                 self._target.open_voice() as voice,
                 open_phone() as phone,
@@ -211,6 +211,9 @@ class _Talk:
                 ) as line,
             ):
                 yield line
+
+    def _sms_line(self) -> SmsLine:
+        return SmsLine(self._options.provider, self._callee(), self._target.inbox)
 
     def _callee(self) -> Callee:
         provider, script, target = self._options.provider, self._script, self._target

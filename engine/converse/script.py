@@ -19,6 +19,7 @@ remembers = ["Anna Miller"]     # in the session's memory, or in what the model 
                                 # as a table, such as {name = "Anna Miller"}, in the memory under this name
 agent = "desk"                  # who must have answered
 over = "sms"
+in_call = true                  # of an SMS: while the call of the turn before goes on; the next turn may go on with it
 new_call = true                 # hang up, and call again
 restart = true                  # before this turn, stop the engine and start it on the same store
 greeting = ["again"]            # as expect, of what the agent says first in the call that begins with this turn
@@ -32,7 +33,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,6 +65,7 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     expect_not: _Texts = ()
     remembers: _Texts | dict[str, _Text] = ()
     agent: str = ""
+    in_call: bool = False
     new_call: bool = False
     restart: bool = False
     greeting: _Texts = ()
@@ -106,11 +107,14 @@ class Script:
         return turn.over or self.over
 
     def stretches(self) -> Iterator[Stretch]:
-        """What is said in one go: a whole call, or texts of one kind in a row."""
+        """What is said in one go: a whole call with the texts sent meanwhile, or texts of one kind in a row."""
         first = 0
-        for number, (before, turn) in enumerate(pairwise(self.turns), 1):
-            if turn.new_call or turn.restart or self.modality(before) != self.modality(turn):
-                yield self._stretch(first, number)
+        for number, turn in enumerate(self.turns):
+            if turn.in_call:
+                continue
+            if turn.new_call or turn.restart or self.modality(self.turns[first]) != self.modality(turn):
+                if number:
+                    yield self._stretch(first, number)
                 first = number
         yield self._stretch(first, len(self.turns))
 
@@ -120,7 +124,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Turns of one call, or texts."""
+    """Turns of one call, texts sent meanwhile among them, or texts."""
 
     over: Modality
     first: int
@@ -235,6 +239,8 @@ def _check(script: Script) -> None:
         if turn.agent and script.agents and turn.agent not in script.agents:
             raise SettingsError(f"{at}.agent: expected one of {', '.join(script.agents)}, got {turn.agent!r}")
         is_call = script.modality(turn) is Modality.VOICE
+        if turn.in_call and not _may_be_in_call(script, number):
+            raise SettingsError(f"{at}.in_call: expected in SMS that follow a turn of a call, without a restart")
         if turn.new_call and not is_call:
             raise SettingsError(f"{at}.new_call: expected in turns over voice alone")
         if (turn.greeting or turn.greeting_not) and not (is_call and number in begins):
@@ -242,6 +248,12 @@ def _check(script: Script) -> None:
         for key in ("expect", "expect_not", "greeting", "greeting_not"):
             for wanted in texts(getattr(turn, key)):
                 _check_pattern(f"{at}.{key}", wanted)
+
+
+def _may_be_in_call(script: Script, number: int) -> bool:
+    turn, before = script.turns[number], script.turns[number - 1] if number else None
+    follows_call = before is not None and (before.in_call or script.modality(before) is Modality.VOICE)
+    return script.modality(turn) is Modality.SMS and follows_call and not turn.restart
 
 
 def _check_pattern(at: str, wanted: str) -> None:

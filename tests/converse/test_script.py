@@ -73,6 +73,29 @@ def test_a_stretch_ends_with_a_new_call_a_restart_and_another_modality() -> None
     ]
 
 
+def test_a_text_in_a_call_does_not_end_its_stretch() -> None:
+    sms = f'{TURN}over = "sms"\n'
+    script = parse(f'over = "voice"\n{TURN}{sms}in_call = true\n{TURN}{sms}{sms}', "talk.toml")
+    assert [(str(item.over), item.first, len(item.turns)) for item in script.stretches()] == [
+        ("voice", 0, 3),
+        ("sms", 3, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        f'{TURN}over = "sms"\nin_call = true\n',
+        f"{TURN}{TURN}in_call = true\n",
+        f'{TURN}over = "sms"\n{TURN}over = "sms"\nin_call = true\n',
+        f'{TURN}over = "voice"\n{TURN}over = "sms"\nin_call = true\nrestart = true\n',
+    ],
+)
+def test_a_text_in_no_call_is_named(turns: str) -> None:
+    with pytest.raises(SettingsError, match=r"turns\[\d\]\.in_call: expected in SMS that follow a turn of a call"):
+        parse(turns, "talk.toml")
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such file"):
         load(tmp_path / "none.toml")

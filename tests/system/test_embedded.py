@@ -14,9 +14,9 @@ pytestmark = pytest.mark.heavy
 pytest.importorskip("onnxruntime", reason="the embedded speech is an extra: pip install 'offhook[local]'")
 
 
-def test_the_demo_answers_a_spoken_question_and_leaves_nothing() -> None:
+def test_the_demo_answers_a_spoken_question_and_try_again_and_leaves_nothing() -> None:
     done = subprocess.run(
-        [*OFFHOOK, "demo", "--json", "--say", "What are your opening hours?"],
+        [*OFFHOOK, "demo", "--json", "--say", "What are your opening hours?", "--say", "Try again."],
         env=CLEAN,
         capture_output=True,
         text=True,
@@ -29,6 +29,8 @@ def test_the_demo_answers_a_spoken_question_and_leaves_nothing() -> None:
     assert proof["answered"] is True
     assert "opening hours" in proof["turns"][0]["heard"].lower()
     assert "nine in the morning" in proof["turns"][0]["said"]
+    assert "try again" in proof["turns"][1]["heard"].lower()
+    assert proof["turns"][1]["said"] == proof["turns"][0]["said"]
     assert proof["resources_left"] == 0
     assert proof["released_ms"] < 1000
 
