@@ -122,7 +122,6 @@ class Session:
         self._calls: set[CallSession] = set()
         self._is_handling = False
         self._is_summarising = False
-        self._has_ended = False
         self._begun(is_new=is_new)
 
     # --- what others see ------------------------------------------------------------------------------------
@@ -464,17 +463,12 @@ class Session:
     # --- its beginning and its end --------------------------------------------------------------------------
 
     def _begun(self, *, is_new: bool) -> None:
+        """The world hears of it once in its life, however often it is loaded."""
         record, pages = self.record, self._pages
         scope, modality = str(record.scope), str(record.modality)
-        pages.tell(
-            WebhookEvent.SESSION_STARTED,
-            scope=scope,
-            agent=record.agent,
-            modality=modality,
-            is_returning=not is_new,
-        )
-        log.info("session_started", session_id=record.session_id, scope=scope, is_new=is_new)
+        log.info("session_started" if is_new else "session_loaded", session_id=record.session_id, scope=scope)
         if is_new:
+            pages.tell(WebhookEvent.SESSION_STARTED, scope=scope, agent=record.agent, modality=modality)
             pages.note(TraceWhat.CREATED, scope=scope, modality=modality, agent=record.agent)
 
     def _ended(self, reason: str) -> None:
@@ -482,11 +476,10 @@ class Session:
         log.info("session_ended", session_id=record.session_id, reason=reason, turns=record.turns)
         self._pages.tell(WebhookEvent.SESSION_ENDED, reason=reason, turns=record.turns)
 
-    def finished(self, reason: str) -> None:
-        """It leaves the memory of the process."""
-        if not self._has_ended and not self.is_forgotten:
-            self._has_ended = True
-            self._ended(reason)
+    def unloaded(self, reason: str) -> None:
+        """It leaves the memory of the process, and goes on when somebody comes back."""
+        if not self.is_forgotten:
+            log.info("session_unloaded", session_id=self.record.session_id, reason=reason)
 
     async def _left(self, call: CallSession) -> None:
         self._calls.discard(call)
@@ -503,7 +496,7 @@ class Session:
         """Scope ``call``: gone with the call, or kept as history that nobody goes on with."""
         self.is_over = True
         vault, session_id = self._around.vault, self.record.session_id
-        self.finished("call_over")
+        self._ended("call_over")
         try:
             if self._around.settings.keep_calls:
                 await vault.retire(session_id)

@@ -12,6 +12,7 @@ import trio
 
 from engine.errors import StoreDown
 from engine.events import CallInfo, Modality
+from engine.observe.labels import WebhookEvent
 from engine.observe.logs import mask_number
 from engine.ports import Agent, IncomingText
 from engine.runtime.mailbox import MailboxClosed
@@ -92,7 +93,7 @@ class Sessions:
         finally:
             self._nursery = None
             for session in self._all:
-                session.finished("shutdown")
+                session.unloaded("shutdown")
             self._all.clear()
             self._live.clear()
             self._streams.clear()
@@ -213,7 +214,12 @@ class Sessions:
             stored = await self._around.vault.load(stream_key(stream_id), last=1)
             if stored is None:
                 return False
-            return await self._around.vault.remove(stored.record.session_id)
+            was_there = await self._around.vault.remove(stored.record.session_id)
+        if was_there:
+            record = stored.record
+            fields = {"reason": "reset", "turns": record.turns}
+            self._around.tell(WebhookEvent.SESSION_ENDED, record.session_id, record.number, fields)
+        return was_there
 
     # --- what others do to sessions -------------------------------------------------------------------------
 
@@ -337,7 +343,7 @@ class Sessions:
             log.error("session_crashed", session_id=session.record.session_id, exc_info=exc)
         finally:
             self._around.metrics.sessions_active.labels(scope=scope).dec()
-            session.finished("idle")
+            session.unloaded("idle")
             if session.is_left_over:
                 self._left_over.append(session.record.session_id)
             self._all.discard(session)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
+from msgspec import Struct
 from starlette.requests import Request
 
 from engine.web.answers import JSON, Denied
 from engine.web.shapes import EXPECTED
 
-S = TypeVar("S", bound=msgspec.Struct)
+S = TypeVar("S", bound=Struct)
 
 _KINDS = {
     "str": "a string",
@@ -27,6 +28,7 @@ _LENGTH = re.compile(r"Expected `str` of length (?P<sign><=|>=) (?P<count>\d+)")
 _RANGE = re.compile(r"Expected `int` (?P<sign><=|>=) (?P<count>-?\d+)")
 _KIND = re.compile(r"Expected `(?P<wanted>[a-z |]+)`, got `(?P<got>[a-z]+)`")
 _PATTERN = re.compile(r"Expected `str` matching regex '(?P<pattern>.*)'", re.DOTALL)
+_CHOICE = re.compile(r"Invalid enum value .*", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _OURS = re.compile(r"(?P<name>[a-z_]+): (?P<expected>expected .*)", re.DOTALL)
@@ -59,7 +61,7 @@ async def read_body(request: Request, kind: type[S], *, is_required: bool = True
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise _explained(str(exc)) from None
+        raise _explained(str(exc), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Denied(400, "The body is not valid JSON in UTF-8.", "bad_json") from None
 
@@ -68,7 +70,7 @@ def _convert(values: dict[str, str], kind: type[S]) -> S:
     try:
         return msgspec.convert(values, type=kind, strict=False)
     except msgspec.ValidationError as exc:
-        raise _explained(str(exc)) from None
+        raise _explained(str(exc), kind) from None
 
 
 def _at_fault(name: str, expected: str) -> Denied:
@@ -76,7 +78,7 @@ def _at_fault(name: str, expected: str) -> Denied:
     return Denied(400, f"{shown}: {expected}", field=shown)
 
 
-def _explained(text: str) -> Denied:
+def _explained(text: str, kind: type[Struct]) -> Denied:
     """msgspec's message in our words; nothing of a value is in either."""
     match = _AT.fullmatch(text)
     what, where = (match["what"], match["where"] or "") if match else (text, "")
@@ -86,8 +88,15 @@ def _explained(text: str) -> Denied:
         return _at_fault(missing["name"], "expected, it is missing")
     if unknown := _UNKNOWN.fullmatch(what):
         return _at_fault(unknown["name"], "there is no such field")
-    expected = _expected(what)
+    expected = _one_of(kind, where) if _CHOICE.fullmatch(what) else _expected(what)
     return _at_fault(where, expected) if where else Denied(400, f"The body: {expected}")
+
+
+def _one_of(kind: type[Struct], name: str) -> str:
+    """What a field takes that takes only some words."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    words = [str(word) for word in get_args(fields.get(name))]
+    return f"expected {' or '.join(words)}" if words else "expected another value"
 
 
 def _expected(what: str) -> str:

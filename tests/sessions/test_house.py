@@ -334,7 +334,11 @@ async def test_a_session_that_nobody_uses_leaves_the_memory_and_comes_back_from_
         second = await rig.sessions.turn("two")
         assert second.text == "one|one|two"
         assert second.session_id == first.session_id
-        assert rig.events() == ["session.started", "session.ended", "session.started"]
+        assert rig.events() == ["session.started"]  # it never ended
+        await trio.sleep(120)
+        assert await rig.sessions.reset("default")
+        assert rig.events() == ["session.started", "session.ended"]
+        assert dict(rig.told[-1][3]) == {"reason": "reset", "turns": 2}
 
 
 async def test_a_summary_is_made_in_the_background_once_the_call_is_over(autojump_clock: MockClock) -> None:

@@ -337,6 +337,10 @@ async def test_messages_are_found_edited_branched_from_and_exported(autojump_clo
         assert as_markdown.headers["content-type"].startswith("text/markdown")
         assert b"> a blue boat" in as_markdown.body
 
+        refused = await at.api("GET", f"{base}/export?format=xml")
+        about = {"code": "bad_request", "message": "format: expected json or markdown", "field": "format"}
+        assert (refused.status, refused.json) == (400, {"error": about})
+
         assert value(await at.api("GET", f"{base}/trace"))["events"][0]["what"] == "session_created"
         report = value(await at.api("GET", f"{base}/validation"))
         assert (report["is_valid"], report["turns"], report["problems"][0]["rule"]) == (False, 3, "empty")
