@@ -48,8 +48,9 @@ async def test_a_model_has_turn_s_for_a_text_and_the_journal_its_bytes(tmp_path:
                     await trio.sleep(0.02)
             with closing(sqlite3.connect(process.folder / "offhook.db", isolation_level=None)) as other:
                 other.execute("BEGIN EXCLUSIVE")
-                while not await process.metric(client, "offhook_store_lost_total"):
-                    await caller.turns(1)
+                with trio.fail_after(START_S):
+                    while not await process.metric(client, "offhook_store_lost_total"):
+                        await caller.turns(1)
                 assert 0 < (process.folder / "offhook.journal").stat().st_size <= JOURNAL_BYTES
             kept = len(caller.said) - await process.metric(client, "offhook_store_lost_total")
             await metric_is(process, client, "offhook_store_backlog", 0)
