@@ -182,7 +182,7 @@ class Engine:
 
     async def _serve_until_drained(self) -> None:
         self._on_started()
-        self._note_keys()
+        self._note_store()
         self.supervisor.is_started = True
         is_ready, why = self.supervisor.ready
         log.info("engine_started", url=self.url, agents=list(self._agents), is_ready=is_ready, why=why)
@@ -281,7 +281,7 @@ class Engine:
         metrics = self.metrics
         while True:
             self.supervisor.loop_lag_s = self._lag.worst_recent_s
-            self._note_keys()
+            self._note_store()
             _ = self.supervisor.ready
             metrics.tasks_alive.set(trio.lowlevel.current_statistics().tasks_living)
             limiter = self.speech.limiter if self.speech else trio.to_thread.current_default_thread_limiter()
@@ -295,8 +295,10 @@ class Engine:
                 self._note_hearing(self.speech.activity)
             await trio.sleep(HOUSEKEEPING_S)
 
-    def _note_keys(self) -> None:
-        self.supervisor.lacks_store_keys = self.memory is not None and self.memory.vault.lacks_keys
+    def _note_store(self) -> None:
+        if self.memory is not None:
+            self.supervisor.lacks_store_keys = self.memory.vault.lacks_keys
+            self.supervisor.store_is_down = self.memory.writer.is_down
 
     def _note_hearing(self, activity: VoiceActivity) -> None:
         self.metrics.audio_buffered_seconds.labels(queue=AudioQueue.TRANSCRIBER).set(activity.longest_queue_s)

@@ -45,6 +45,8 @@ class Supervisor:
         """Kept up to date by whoever watches the loop."""
         self.lacks_store_keys = False
         """The store cannot be read or written for want of a key. Kept up to date by whoever looks after the store."""
+        self.store_is_down = False
+        """What is said goes to the journal. Kept up to date likewise."""
 
     # --- the switchboard of engine.web ----------------------------------------------------------------------
 
@@ -63,6 +65,11 @@ class Supervisor:
         why = self._why_not_ready()
         self._metrics.ready.set(0 if why else 1)
         return not why, why
+
+    @property
+    def lacks(self) -> str:
+        """What calls go on without: ``store_down``, or empty."""
+        return "store_down" if self.store_is_down else ""
 
     def live_calls(self) -> list[str]:
         return self.registry.live_calls()

@@ -66,7 +66,7 @@ class _Health:
         is_ready, why = self.switchboard.ready
         return json(
             HealthReply(
-                status="ok" if is_ready else why,
+                status=why if not is_ready else self.switchboard.lacks or "ok",
                 sessions=LiveCalls(len(live), live),
                 capacity=self.switchboard.capacity,
                 draining=self.switchboard.draining,

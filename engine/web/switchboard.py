@@ -35,6 +35,11 @@ class Switchboard(Protocol):
         ``store_keys``."""
         ...
 
+    @property
+    def lacks(self) -> str:
+        """What calls go on without at the moment: ``store_down``, or empty."""
+        ...
+
     def live_calls(self) -> list[str]:
         """The providers' ids of the live calls."""
         ...

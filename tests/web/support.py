@@ -58,6 +58,7 @@ class FakeSwitchboard:
     refusal: Refused | None = None
     stalls: bool = False
     fails: Exception | None = None
+    lacks: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)
     over: list[tuple[str, str]] = field(default_factory=list)

@@ -24,6 +24,14 @@ async def test_health_tells_the_sessions_and_the_state(autojump_clock: MockClock
         }
 
 
+async def test_health_tells_what_calls_go_on_without() -> None:
+    async with front(FakeSwitchboard(lacks="store_down")) as at:
+        assert b'"status":"store_down"' in (await at.ask("GET", "/api/health")).body
+        assert (await at.ask("GET", "/readyz")).status == 200
+        at.switchboard.draining = True
+        assert b'"status":"draining"' in (await at.ask("GET", "/api/health")).body
+
+
 async def test_ready_turns_503_with_the_reason_while_alive_stays_200(autojump_clock: MockClock) -> None:
     async with front() as at:
         assert (await at.ask("GET", "/readyz")).status == 200
