@@ -1,0 +1,229 @@
+"""Telnyx: webhooks of calls (TeXML) and texts, documents, media streams, REST."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+import httpx
+
+from adapters.providers.documents import xml_answer
+from adapters.providers.fields import printable
+from adapters.providers.rest import is_marked_outbound
+from adapters.providers.telnyx_codec import TelnyxCodec
+from adapters.providers.telnyx_rest import TelnyxRest
+from adapters.providers.telnyx_signature import event_key, read_public_key, verify_signature
+from adapters.providers.texts import received
+from adapters.providers.webhook_fields import id_in, number_in, read_fields, read_json, text_in, told
+from engine.errors import BadRequest
+from engine.ports import (
+    Ability,
+    Answer,
+    CallStatus,
+    Dial,
+    IncomingCall,
+    IncomingText,
+    Relay,
+    WebhookKind,
+    WebhookRequest,
+)
+
+_STATUSES: Final = {
+    "queued": False,
+    "initiated": False,
+    "ringing": False,
+    "answered": False,
+    "in-progress": False,
+    "completed": True,
+    "busy": True,
+    "failed": True,
+    "no-answer": True,
+    "canceled": True,
+}
+"""Telnyx' words for the state of a TeXML call, and whether it is over."""
+
+_ANSWERED_BY: Final = {
+    "human": "human",
+    "machine_start": "machine",
+    "machine_end_beep": "machine",
+    "machine_end_silence": "machine",
+    "machine_end_other": "machine",
+    "fax": "machine",
+}
+"""Who picked up a call that we made; of anything else nothing is known."""
+
+_TOLD: Final = ("CallerId", "ForwardedFrom", "ConnectionId")
+"""The parameters of a voice webhook that an agent may want."""
+
+_VOUCHES: Final = ("A", "B", "C")
+
+
+@dataclass(frozen=True, slots=True)
+class TelnyxConfig:
+    public_key: str = ""
+    """Checks webhooks: base64, from the portal. Empty: none is genuine."""
+    api_key: str = field(default="", repr=False)
+    """For REST. Empty: a call of ours ends when its document runs out, and no text can be sent."""
+    account_sid: str = ""
+    """Id of the account, for calls that we make."""
+    application_id: str = ""
+    """Id of the TeXML application, for calls that we make."""
+    api_base: str = "https://api.telnyx.com"
+
+
+class TelnyxProvider:
+    """The ``Provider`` for Telnyx. ``insecure`` takes webhooks as genuine unseen: for development on loopback.
+
+    Raises SettingsError for a public key of no use. ``now`` is the wall clock, in seconds since 1970.
+    """
+
+    name: str = "telnyx"
+    media_path: str = "/media/telnyx"
+    webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
+        "/telnyx/voice": (WebhookKind.CALL, frozenset({"POST"})),
+        "/telnyx/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/telnyx/sms": (WebhookKind.TEXT, frozenset({"POST"})),
+    }
+
+    def __init__(self, config: TelnyxConfig, *, insecure: bool = False, now: Callable[[], float] = time.time) -> None:
+        self._key = read_public_key(config.public_key) if config.public_key else None
+        self._insecure = insecure
+        self._now = now
+        self._rest = TelnyxRest(config.api_base, config.api_key, config.account_sid, config.application_id)
+
+    def verify(self, request: WebhookRequest) -> str:
+        """Raises BadSignature."""
+        key = event_key(request) if self._insecure else verify_signature(request, self._key, self._now())
+        return hashlib.sha256(f"telnyx {key}".encode()).hexdigest()
+
+    def read_call(self, request: WebhookRequest) -> IncomingCall:
+        fields = read_fields(request)
+        caller, dialled = number_in(fields, "From"), number_in(fields, "To")
+        is_outbound = text_in(fields, "Direction").startswith("outbound") or is_marked_outbound(request.url)
+        return IncomingCall(
+            call_id=id_in(fields, "CallSid"),
+            caller=dialled if is_outbound else caller,
+            dialled=caller if is_outbound else dialled,
+            parameters=told(fields, _TOLD),
+            attestation="" if is_outbound else _attestation(fields),
+            is_outbound=is_outbound,
+            answered_by=_ANSWERED_BY.get(text_in(fields, "AnsweredBy"), ""),
+        )
+
+    def read_status(self, request: WebhookRequest) -> CallStatus | None:
+        """None for news of a stream or a recording. What a finished machine detection tells is the status of a live
+        call."""
+        fields = read_fields(request)
+        if "CallSid" not in fields or "StreamSid" in fields:
+            return None
+        answered_by = text_in(fields, "AnsweredBy")
+        status = text_in(fields, "CallStatus") or ("in-progress" if answered_by else "")
+        if not status:
+            return None
+        is_known = status in _STATUSES
+        return CallStatus(
+            id_in(fields, "CallSid"),
+            status if is_known else "unknown",
+            is_known and _STATUSES[status],
+            _ANSWERED_BY.get(answered_by, ""),
+        )
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        """When we close the socket, the call goes on with what follows: the end."""
+        response = ET.Element("Response")
+        stream = ET.SubElement(
+            ET.SubElement(response, "Connect"),
+            "Stream",
+            url=printable(media_url),
+            track="inbound_track",
+            codec="PCMU",
+            bidirectionalMode="rtp",
+            bidirectionalCodec="PCMU",
+        )
+        ET.SubElement(stream, "Parameter", name="token", value=printable(token))
+        ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def refuse(self, sentence: str) -> Answer:
+        response = ET.Element("Response")
+        ET.SubElement(response, "Say").text = printable(sentence)
+        ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def acknowledge(self) -> Answer:
+        return xml_answer(ET.Element("Response"))
+
+    @property
+    def answers_texts(self) -> bool:
+        """Never: Telnyx reads nothing in the answer to a text."""
+        return False
+
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        """None for receipts. Of a message that is only a picture the text is empty."""
+        data = read_json(request).get("data")
+        if not isinstance(data, dict):
+            raise BadRequest("data")
+        if data.get("event_type") != "message.received":
+            return None
+        payload = data.get("payload")
+        if not isinstance(payload, dict):
+            raise BadRequest("payload")
+        recipients = payload.get("to")
+        recipient = recipients[0] if isinstance(recipients, list) and recipients else None
+        return IncomingText(
+            text_id=id_in(payload, "id"),
+            sender=_party(payload.get("from"), "from"),
+            recipient=_party(recipient, "to"),
+            text=received(text_in(payload, "text")) if payload.get("text") is not None else "",
+        )
+
+    def answer_text(self, text: str) -> Answer:
+        """Without the text: it goes over ``send_text``."""
+        return Answer(b"", "text/plain", 200)
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        await self._rest.send_text(sender, recipient, text, client)
+
+    def new_codec(self) -> TelnyxCodec:
+        return TelnyxCodec()
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        return self._rest.abilities
+
+    @property
+    def relay(self) -> Relay | None:
+        return None
+
+    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        """Without a key it does nothing. Raises VendorError."""
+        await self._rest.hang_up(call_id, client)
+
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        await self._rest.transfer(call_id, to, sender, client)
+
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        await self._rest.press(call_id, digits, client)
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        return await self._rest.dial(call, client)
+
+
+def _attestation(fields: Mapping[str, Any]) -> str:
+    """Of a number that a carrier has signed for, if Telnyx has found the signature genuine."""
+    level = fields.get("ShakenStirAttestation")
+    is_genuine = str(fields.get("ShakenStirValidated")).lower() == "true"
+    return level if is_genuine and isinstance(level, str) and level in _VOUCHES else ""
+
+
+def _party(value: object, name: str) -> str:
+    if not isinstance(value, dict):
+        raise BadRequest(name)
+    try:
+        return number_in(value, "phone_number")
+    except BadRequest:
+        raise BadRequest(name) from None
