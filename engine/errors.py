@@ -43,6 +43,10 @@ class Cause(StrEnum):
     DUPLICATE = "duplicate"
     """The same call id arrived again; the newer one goes on."""
     DRAIN = "drain"
+    TRANSFERRED = "transferred"
+    """The caller was connected to somebody else."""
+    ADMIN = "admin"
+    """Somebody ended it over the API."""
     INTERNAL_ERROR = "internal_error"
 
     @property
@@ -64,6 +68,8 @@ _REASONS = {
     Cause.MAX_DURATION: EndReason.MAX_DURATION,
     Cause.DUPLICATE: EndReason.ADMIN,
     Cause.DRAIN: EndReason.DRAIN,
+    Cause.TRANSFERRED: EndReason.TRANSFERRED,
+    Cause.ADMIN: EndReason.ADMIN,
     Cause.INTERNAL_ERROR: EndReason.CRASH,
 }
 

@@ -7,7 +7,7 @@ within one deadline, and leaves one verdict. Nothing but Cancelled leaves it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,13 @@ import structlog
 import trio
 
 from engine.calls.meters import CallMeters
+from engine.calls.mind import Errands
+from engine.calls.pulse import Conversing
 from engine.calls.registry import Slot
 from engine.calls.talk import Talk
+from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
 from engine.calls.watch import watch
-from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
+from engine.errors import CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, VendorError, Why
 from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
 from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
@@ -42,12 +45,10 @@ EARLY_EVENTS = 100
 APOLOGY_S = 6.0
 SILENT_GRACE_S = 3.0
 """A call that the caller gives up sooner is not counted as one that the agent was silent in."""
+TRANSFER_S = 5.0
+"""For the provider to connect a caller to somebody else."""
 HANG_UP_SHARE = 0.9
 """Of the time for closing, what the provider's REST API has for a hang-up: its client closes within it, too."""
-APOLOGISES = frozenset({Cause.SPEECH_FAILED, Cause.LLM_FAILED, Cause.NO_PROGRESS, Cause.INTERNAL_ERROR})
-"""Failures of ours that the caller is told about, with a clip that needs no vendor."""
-HANGS_UP = APOLOGISES | {Cause.AGENT_HANGUP, Cause.SILENCE, Cause.MAX_DURATION, Cause.DRAIN}
-"""Ends that are our decision: the provider is told to end the call, too."""
 _RESOURCES = {
     VendorKind.STT: ResourceKind.SPEECH_CLIENT,
     VendorKind.TTS: ResourceKind.TTS_CLIENT,
@@ -107,27 +108,6 @@ class Line:
     """Whom the call may be handed over to, by name."""
 
 
-def verdict_of(error: BaseException) -> CallEnd:  # noqa: PLR0911 - a table
-    """What an exception, or a group of them, means for the call it ended."""
-    if isinstance(error, BaseExceptionGroup):
-        verdicts = [verdict_of(inner) for inner in error.exceptions]
-        # Among failures at the same instant the one with a name explains more than a bug that followed from it.
-        return next((end for end in verdicts if end.cause is not Cause.INTERNAL_ERROR), verdicts[0])
-    match error:
-        case SpeechFailed():
-            return CallEnd(Cause.SPEECH_FAILED, str(error))
-        case ModelFailed():
-            return CallEnd(Cause.LLM_FAILED, str(error))
-        case SlowPeer():
-            return CallEnd(Cause.SLOW_PEER, "the provider stopped reading")
-        case ProtocolError():
-            return CallEnd(Cause.PROTOCOL_ERROR, str(error))
-        case VendorError():
-            return CallEnd(Cause.SPEECH_FAILED, str(error))
-        case _:
-            return CallEnd(Cause.INTERNAL_ERROR, type(error).__name__)
-
-
 class Call:
     """``run`` it once, in the task that holds its slot. The verdict ends up in ``slot.end``."""
 
@@ -148,7 +128,7 @@ class Call:
         self._apologising = trio.CancelScope()
         self._clips_s = 0.0
         """What was played beside the talk."""
-        self._talk: Talk | None = None
+        self._talk: Conversing | None = None
         self._started_at_s = self._ended_at_s = trio.current_time()
         slot.on_request, slot.on_drain = self._requested, self._drain
 
@@ -221,7 +201,7 @@ class Call:
             self._meters,
             self._timeline,
             session,
-            partial(self._hand_over, holdings, session),
+            Errands(partial(self._hand_over, holdings, session), self._transfer),
         )
         self._end(await self._talk.run(watch, early))
 
@@ -257,7 +237,9 @@ class Call:
         """Another agent's mind for the same voice. Raises ModelFailed."""
         agent = self._line.agents.get(name)
         if agent is None:
-            raise ModelFailed(self._line.agent.model_vendor, "handed over to an agent that there is not")
+            raise ModelFailed(
+                self._line.agent.model_vendor, "handed over to an agent that there is not", why=Why.BAD_REQUEST
+            )
         if name not in self._minds:
             opening = agent.open_model(session.info(name), self._ledger, NO_CONTROL)
             self._minds[name] = await holdings.open(self._own(VendorKind.LLM, agent.model_vendor, opening))
@@ -282,7 +264,7 @@ class Call:
         except BaseException:
             socket.abort()
             raise
-        code, reason = _close_code(self._end_so_far.cause)
+        code, reason = close_code(self._end_so_far.cause)
         await socket.aclose(code, reason)
 
     @asynccontextmanager
@@ -330,7 +312,7 @@ class Call:
         """End the conversation, if it still goes on. The first verdict counts."""
         self._verdict = self._verdict or verdict
         if self._talk is not None:
-            self._talk.end(verdict)
+            self._talk.pulse.end(verdict)
         else:
             self._talking.cancel()
 
@@ -341,7 +323,7 @@ class Call:
 
     def _drain(self) -> None:
         if self._talk is not None:
-            self._talk.drain()
+            self._talk.say(self._talk.phrases.drain, then=CallEnd(Cause.DRAIN))
         else:
             self._end(CallEnd(Cause.DRAIN))
 
@@ -358,7 +340,7 @@ class Call:
             "call_failed", cause=str(verdict.cause), detail=verdict.detail, exc_info=exc if is_bug else None
         )
         # What breaks while the talk is being let go of does not change how the call went.
-        self._verdict = self._verdict or (self._talk.verdict if self._talk else None) or verdict
+        self._verdict = self._verdict or (self._talk.pulse.verdict if self._talk else None) or verdict
 
     async def _apologise(self, link: ProviderLink) -> None:
         """No caller is left in silence: a clip that needs no vendor, as long as somebody listens."""
@@ -375,27 +357,47 @@ class Call:
         self._clips_s += self._info.format.duration_s(clip)
         await link.play(clip)
 
+    async def _transfer(self, to: str) -> bool:
+        """Connect the caller to somebody else in place of us."""
+        provider, info = self._line.provider, self._info
+        if Ability.TRANSFER not in provider.abilities:
+            self._log.warning("transfer_failed", detail=f"{info.provider} cannot transfer with the keys that are set")
+            return False
+        self._log.info("transferring", target=mask_number(to))
+        return await self._asked_of_provider(
+            "transfer_failed", lambda client: provider.transfer(info.call_id, to, info.dialled, client), TRANSFER_S
+        )
+
     async def _hang_up(self) -> None:
         """Tell the provider that the call is over, where that is our decision; its socket closes in any case."""
-        provider, name = self._line.provider, self._info.provider
-        if self._end_so_far.cause not in HANGS_UP or Ability.HANG_UP not in provider.abilities:
-            return
-        with trio.move_on_after(self._around.limits.close_s * HANG_UP_SHARE) as asking:
+        provider = self._line.provider
+        if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities:
+            within_s = self._around.limits.close_s * HANG_UP_SHARE
+            call_id = self._info.call_id
+            await self._asked_of_provider("hang_up_failed", lambda client: provider.hang_up(call_id, client), within_s)
+
+    async def _asked_of_provider(
+        self, failed: str, ask: Callable[[httpx.AsyncClient], Awaitable[None]], within_s: float
+    ) -> bool:
+        """Something of the provider's REST API, with a client of its own. False, and ``failed`` in the log, if it was
+        not done."""
+        name = self._info.provider
+        opening = self._around.new_http_client()
+        with trio.move_on_after(within_s) as asking:
             try:
                 async with self._ledger.own(
-                    ResourceKind.HTTP_CLIENT,
-                    name,
-                    self._around.new_http_client(),
-                    is_closed=lambda client: client.is_closed,
+                    ResourceKind.HTTP_CLIENT, name, opening, is_closed=lambda client: client.is_closed
                 ) as client:
                     began_at_s = trio.current_time()
                     with self._meters.asked(VendorKind.TELEPHONY, name, asking):
-                        await provider.hang_up(self._info.call_id, client)
+                        await ask(client)
                     self._meters.connected(VendorKind.TELEPHONY, name, trio.current_time() - began_at_s)
+                    return True
             except VendorError as exc:
-                self._log.warning("hang_up_failed", detail=str(exc))
-        if asking.cancelled_caught:
-            self._log.warning("hang_up_failed", detail="no answer in time")
+                self._log.warning(failed, detail=str(exc))
+                return False
+        self._log.warning(failed, detail="no answer in time")
+        return False
 
     def _released(self) -> None:
         """Everything has closed, or is counted as leaked. One line, one set of figures."""
@@ -403,12 +405,12 @@ class Call:
         end = self._slot.end = self._end_so_far
         now = trio.current_time()
         teardown_s, talk = now - self._ended_at_s, self._talk
-        audio_in_s, audio_out_s = (talk.audio_in_s, talk.voice.audio_out_s) if talk else (0.0, 0.0)
+        audio_in_s, audio_out_s = (talk.pulse.audio_in_s, talk.audio_out_s) if talk else (0.0, 0.0)
         audio_out_s += self._clips_s
         metrics, provider = self._around.metrics, self._info.provider
         metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
-        metrics.call_teardown_seconds.labels(outcome=_outcome(end)).observe(teardown_s)
-        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s, spoken_s=talk.voice.spoken_s if talk else 0.0)
+        metrics.call_teardown_seconds.labels(outcome=outcome_of(end)).observe(teardown_s)
+        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s, spoken_s=talk.spoken_s if talk else 0.0)
         self._meters.released()
         if audio_out_s == 0 and self._ended_at_s - self._started_at_s > SILENT_GRACE_S:
             metrics.silent_calls_total.labels(provider=provider).inc()
@@ -420,13 +422,13 @@ class Call:
             cause=str(end.cause),
             detail=end.detail,
             seconds=round(self._ended_at_s - self._started_at_s, 3),
-            turns=talk.turns_taken if talk else 0,
+            turns=talk.pulse.turns_taken if talk else 0,
             teardown_ms=released_ms,
             audio_in_ms=round(audio_in_s * 1000),
             audio_out_ms=round(audio_out_s * 1000),
         )
         self._timeline.note(What.CALL_ENDED, reason=str(end.reason), cause=str(end.cause))
-        self._tell_ended(end, talk.turns_taken if talk else 0)
+        self._tell_ended(end, talk.pulse.turns_taken if talk else 0)
         self._timeline.note(
             What.CALL_RELEASED, opened=self._ledger.opened, left=self._ledger.leaks, released_ms=released_ms
         )
@@ -443,27 +445,3 @@ class Call:
         # Of a caller who has been erased in the meantime the session knows no number any more.
         number = session.number if session else ""
         self._around.tell(WebhookEvent.CALL_ENDED, session.session_id if session else "", number, fields)
-
-
-def _close_code(cause: Cause) -> tuple[int, str]:
-    """The WebSocket close that tells the provider why."""
-    match cause:
-        case Cause.DRAIN:
-            return 1001, "going away"
-        case Cause.PROTOCOL_ERROR:
-            return 1002, "protocol error"
-        case Cause.DUPLICATE:
-            return 1008, "replaced by a newer stream"
-        case _:
-            return 1000, ""
-
-
-def _outcome(end: CallEnd) -> str:
-    """The ``outcome`` label of the teardown histogram: what it followed on."""
-    match end.reason:
-        case EndReason.CALLER_HANGUP:
-            return "hangup"
-        case EndReason.PROVIDER_ERROR | EndReason.SPEECH_ERROR | EndReason.LLM_ERROR | EndReason.CRASH:
-            return "error"
-        case _:
-            return "other"

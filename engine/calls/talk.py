@@ -1,8 +1,9 @@
-"""The conversation inside a call: listen, think, speak, be interrupted, fall silent, end.
+"""The conversation inside a call with a transcriber, a language model and a synthesizer: listen, think, speak, be
+interrupted, fall silent, end.
 
-Tasks: ``_pump`` (provider to recogniser; waits for nothing slow, so that a hang-up is seen at once), ``_listen``
-(speech onset and words to turns), ``_speak`` (one utterance at a time) and the watch of :mod:`engine.calls.watch`.
-They share this object and one loop, so a plain attribute is enough between them.
+Tasks: the pump (provider to recogniser), ``_listen`` (speech onset and words to turns), ``_speak`` (one utterance at a
+time) and the watch of :mod:`engine.calls.watch`. They share this object and one loop, so a plain attribute is enough
+between them.
 """
 
 from __future__ import annotations
@@ -10,38 +11,38 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+import structlog
 import trio
 
+from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
+from engine.calls.mind import After, Errands, Mind
+from engine.calls.pulse import Conversing, Pulse, verdict_of_run
+from engine.calls.pump import pump
 from engine.calls.voice import Utterance, Voice
-from engine.dialogue.conversation import MAX_HANDOVERS
-from engine.dialogue.sentences import SentenceSplitter
-from engine.dialogue.turns import Endpointing, Turn, TurnTaker
-from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, VendorError
+from engine.dialogue.turns import Endpointing, Turn, TurnTaker, asks_for_presence
+from engine.errors import CallEnd, Cause, ModelFailed, Why
 from engine.events import (
-    FRAME_S,
     CallInfo,
     Dtmf,
-    HandOver,
     HangUp,
     Heard,
     MarkPlayed,
-    Noted,
     ProviderEvent,
     SpeechStarted,
     SpeechStopped,
-    Stopped,
     Transfer,
+    TurnResumed,
 )
-from engine.observe.labels import BargeIn, Stage, TurnOutcome, VendorKind, VendorStatus
+from engine.observe.labels import BargeIn, DeadAir, Stage, TurnOutcome
 from engine.observe.timeline import Timeline, What
 from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber
 from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
-LATE_S = 2 * FRAME_S
-"""With so much time between two frames of the caller, one is late by a whole frame."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,21 @@ class Resumption:
 
     sentences: tuple[str, ...]
     turn: Turn | None
-    hangs_up: bool
+    after: After | None
 
 
-Say = Turn | Announcement | Resumption
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer to what the caller has said so far."""
+
+    turn: Turn
+
+
+Say = Turn | Draft | Announcement | Resumption
 
 
 class Talk:
-    """``run`` it once. ``end`` and ``drain`` may be called from any task."""
+    """``run`` it once. Implements :class:`engine.calls.pulse.Conversing`."""
 
     def __init__(  # noqa: PLR0917 - the parts of one call, made in one place
         self,
@@ -81,42 +89,34 @@ class Talk:
         meters: CallMeters,
         timeline: Timeline,
         session: CallSession,
-        hand_over: Callable[[str], Awaitable[tuple[Agent, LanguageModel]]],
+        errands: Errands,
     ) -> None:
         self.call = call
         self.limits = limits
         self.meters = meters
+        self.pulse = Pulse()
         self.voice = Voice(link, synthesizer, agent, meters, patience_s=limits.reply_s)
-        self.turns = TurnTaker(Endpointing(limits.finished_turn_s, limits.unfinished_turn_s))
-        self.link = link
+        self.turns = TurnTaker(
+            Endpointing(limits.finished_turn_s, limits.unfinished_turn_s), decides_turns=transcriber.decides_turns
+        )
         self.utterance: Utterance | None = None
         """What is being said, or thought about, now."""
-        self.turns_taken = 0
-        self.audio_in_s = 0.0
-        now = trio.current_time()
-        self.started_at_s = now
-        self.last_media_s = now
-        self.last_sound_s = now
-        """The caller fell silent."""
-        self.last_activity_s = now
-        """Somebody spoke, or a key was pressed."""
-        self.last_progress_s = now
-        """A say of either side was finished."""
-        self.verdict: CallEnd | None = None
+        self._link = link
         self._transcriber = transcriber
-        self._model = model
         self._agent = agent
+        self._mind = Mind(agent, model, session, errands, meters, longest_s=limits.max_answer_s)
         self._timeline = timeline
-        self._mind = agent
-        """Whose model answers: another agent's, once the session has been handed over."""
         self._session = session
-        self._hand_over = hand_over
-        self._scope = trio.CancelScope()
+        self._errands = errands
         self._next: Say | None = None
         self._something_to_say = trio.Event()
         self._endpoint = trio.CancelScope()
         self._resumable: Resumption | Turn | None = None
         self._words_at_s = -math.inf
+        self._onset_s = -math.inf
+        """Of speech into the agent's words that may be too short to stop it."""
+        self._failures = 0
+        """Of the model, in a row."""
         self._said: list[str] = []
         """Of the caller, while an answer has not ended."""
 
@@ -126,7 +126,6 @@ class Talk:
 
     @property
     def is_idle(self) -> bool:
-        """The agent says nothing, thinks of nothing and has nothing waiting; the caller is silent."""
         return (
             self.utterance is None
             and self._next is None
@@ -134,90 +133,78 @@ class Talk:
             and not self.turns.is_waiting_for_words
         )
 
-    async def run(self, watch: Callable[[Talk], Awaitable[None]], early: Iterable[ProviderEvent] = ()) -> CallEnd:
-        """Until the call is over; returns the verdict. ``watch`` keeps the time beside it; ``early`` came on the line
-        before the talk could begin.
+    @property
+    def is_audible(self) -> bool:
+        return self.voice.is_audible
 
-        Raises what a vendor's failure raises (VendorError), in a group.
-        """
-        with self._scope:
+    @property
+    def audio_out_s(self) -> float:
+        return self.voice.audio_out_s
+
+    @property
+    def spoken_s(self) -> float:
+        return self.voice.spoken_s
+
+    @property
+    def buffered_s(self) -> float:
+        return self.voice.remaining_s
+
+    def awaited(self) -> tuple[DeadAir | None, float]:
+        utterance = self.utterance
+        if self.voice.is_audible or self.turns.is_caller_speaking:
+            return None, 0.0
+        if utterance is not None and utterance.turn is not None:
+            if utterance.is_queued or utterance.is_draft:  # only the mark is missing; or it is the caller's turn still
+                return None, 0.0
+            since_s = max(utterance.turn.ended_at_s, self.voice.queued_until_s)
+            return DeadAir.TTS if utterance.spoken else DeadAir.LLM, since_s
+        if utterance is None and self.turns.is_waiting_for_words:
+            return DeadAir.STT, self.pulse.last_sound_s
+        return None, 0.0
+
+    async def fill(self) -> None:
+        utterance = self.utterance
+        if utterance is None or utterance.has_sounded or utterance.filler_said:
+            return
+        utterance.filler_said = True
+        if await self.voice.say_clip(self.phrases.filler):
+            self._timeline.note(What.FILLER)
+
+    def say(self, text: str, *, then: CallEnd | None = None) -> None:
+        utterance = self.utterance
+        if utterance is not None and (utterance.is_draft or (then is not None and utterance.is_interruptible)):
+            self.voice.hush(utterance)
+        self._say_next(Announcement(text, then))
+
+    async def ping(self) -> None:
+        await self._link.ping()
+
+    async def run(self, watch: Callable[[Conversing], Awaitable[None]], early: Iterable[ProviderEvent] = ()) -> CallEnd:
+        with self.pulse.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
                 nursery.start_soon(self._speak)
                 nursery.start_soon(watch, self)
-                await self._pump(early)
-        return self.verdict or CallEnd(Cause.INTERNAL_ERROR, "the talk was cut off")
+                await pump(
+                    self._link,
+                    self.pulse,
+                    early,
+                    send=self._transcriber.send,
+                    signal=self._signal,
+                    on_gap=self.meters.on_gap,
+                )
+        return verdict_of_run(self.pulse)
 
-    def end(self, verdict: CallEnd) -> None:
-        """End the call now. The first verdict counts."""
-        if self.verdict is None:
-            self.verdict = verdict
-        self._scope.cancel()
-
-    def drain(self) -> None:
-        """Say goodbye and end."""
-        self.say_of_own_accord(self.phrases.drain, then=CallEnd(Cause.DRAIN))
-
-    def say_of_own_accord(self, text: str, *, then: CallEnd | None = None) -> None:
-        """Say it when nothing else is being said; or at once, as the last words of the call, with a verdict."""
-        if then is not None and self.utterance is not None and self.utterance.is_interruptible:
-            self.voice.hush(self.utterance)
-        self._say_next(Announcement(text, then))
-
-    def note_audio(self) -> None:
-        """Figures that run with the call."""
-        self.meters.audio(in_s=self.audio_in_s, out_s=self.voice.audio_out_s, spoken_s=self.voice.spoken_s)
-        self.meters.buffered(self.voice.remaining_s)
-
-    async def say_filler(self) -> None:
-        """Tell the caller that the answer takes a moment, if that can be said without the vendors."""
-        if await self.voice.say_clip(self.phrases.filler):
-            self._timeline.note(What.FILLER)
-
-    # --- provider -> recogniser -----------------------------------------------------------------------------
-
-    async def _pump(self, early: Iterable[ProviderEvent]) -> None:
-        receive, send, on_gap = self.link.receive, self._transcriber.send, self.meters.on_gap
-        frame_s = 1.0 / self.link.format.bytes_per_s
-        for event in early:
-            if isinstance(event, bytes):
-                send(event)
-            else:
-                self._signal(event)
-        try:
-            while True:
-                event = await receive()
-                if type(event) is bytes:
-                    now = trio.current_time()
-                    if now - self.last_media_s >= LATE_S:
-                        on_gap(now - self.last_media_s - FRAME_S)
-                    self.last_media_s = now
-                    self.audio_in_s += len(event) * frame_s
-                    send(event)
-                elif self._signal(event):
-                    return
-        except trio.EndOfChannel:
-            self.end(CallEnd(Cause.PROVIDER_LOST, "the media socket went away"))
-        except SlowPeer:
-            self.end(CallEnd(Cause.SLOW_PEER, "the provider stopped reading"))
-        except (ProtocolError, BadMessage) as exc:
-            self.end(CallEnd(Cause.PROTOCOL_ERROR, str(exc)))
-
-    def _signal(self, event: ProviderEvent) -> bool:
-        """Everything but audio. True when the call is over."""
-        match event:
-            case MarkPlayed(name):
-                self.voice.mark_played(name)
-            case Dtmf():
-                self._key_pressed(event)
-            case Stopped():
-                self.end(CallEnd(Cause.CALLER_HANGUP))
-                return True
-        return False
+    def _signal(self, event: ProviderEvent) -> None:
+        """Of the provider, everything but audio and the end."""
+        if isinstance(event, MarkPlayed):
+            self.voice.mark_played(event.name)
+        elif isinstance(event, Dtmf):
+            self._key_pressed(event)
 
     def _key_pressed(self, event: Dtmf) -> None:
         now = trio.current_time()
-        self.last_activity_s = now
+        self.pulse.last_activity_s = now
         self._timeline.note(What.DTMF)
         self._interrupt(BargeIn.DTMF, now, may_resume=False)
         self.turns.on_digit(event, now)
@@ -229,20 +216,70 @@ class Talk:
         while True:
             with trio.CancelScope(deadline=self.turns.due_at_s()) as self._endpoint:
                 event = await self._transcriber.receive()
-                self.last_activity_s = trio.current_time()
+                self.pulse.last_activity_s = trio.current_time()
                 self.turns.on_speech(event)
-                if isinstance(event, SpeechStarted):
-                    self._interrupt(BargeIn.SPEECH, event.at_s, may_resume=True)
-                elif isinstance(event, SpeechStopped):
-                    self.last_sound_s = event.at_s
-                elif isinstance(event, Heard) and event.is_final:
-                    self._words_at_s = self.last_activity_s
-                    if event.text.strip():
-                        self.last_progress_s = self.last_activity_s
-                    else:
-                        self._nothing_was_said()
+                match event:
+                    case SpeechStarted(at_s):
+                        self._onset(at_s)
+                    case SpeechStopped(at_s):
+                        self.pulse.last_sound_s = at_s
+                    case TurnResumed():
+                        self._drop_draft()
+                    case Heard():
+                        self._heard(event)
+                self._consider_draft()
             if trio.current_time() >= self.turns.due_at_s():
                 self._turn_is_over()
+
+    def _heard(self, event: Heard) -> None:
+        text, utterance = event.text.strip(), self.utterance
+        is_sounding = utterance is not None and utterance.has_sounded and not utterance.was_interrupted
+        if self.limits.barge_in_words and is_sounding and text:
+            self._heard_into_speech(text, is_final=event.is_final)
+        if not event.is_final:
+            return
+        self._words_at_s = self.pulse.last_activity_s
+        if not text:
+            self._nothing_was_said()
+            return
+        self.pulse.last_progress_s = self.pulse.last_activity_s
+        if utterance is not None and not utterance.gate.is_open and not utterance.is_draft and asks_for_presence(text):
+            # An answer is being thought of; asked anew at each "hello?", it would never come.
+            self.turns.forget()
+            self._timeline.note(What.HEARD, text=text)
+            utterance.gate.open()
+
+    def _heard_into_speech(self, text: str, *, is_final: bool) -> None:
+        """Words, where only so many of them stop the agent."""
+        if len(text.split()) >= self.limits.barge_in_words:
+            self._interrupt(BargeIn.SPEECH, self._onset_s, may_resume=True)
+        elif is_final:
+            self.turns.forget()  # "mhm"
+
+    def _onset(self, at_s: float) -> None:
+        """The caller begins to speak."""
+        self._onset_s = at_s
+        utterance = self.utterance
+        self._drop_draft()
+        if utterance is None or utterance.is_draft:
+            return
+        if not utterance.has_sounded and utterance.turn is not None:
+            utterance.gate.close()  # whether it is words, and an answer is still wanted, is to be seen
+        elif not (self.limits.barge_in_words and self.voice.is_audible):
+            self._interrupt(BargeIn.SPEECH, at_s, may_resume=True)
+
+    def _consider_draft(self) -> None:
+        likely = self.turns.likely if self.limits.drafts else None
+        if likely is not None and self.utterance is None and self._next is None and self._resumable is None:
+            self._say_next(Draft(likely))
+
+    def _drop_draft(self) -> None:
+        """The caller goes on."""
+        if isinstance(self._next, Draft):
+            self._next = None
+        if self.utterance is not None and self.utterance.is_draft:
+            self.utterance.was_interrupted = True
+            self.utterance.scope.cancel()
 
     def _turn_is_over(self) -> None:
         turn = self.turns.take()
@@ -250,20 +287,42 @@ class Talk:
             self._nothing_was_said()
             return
         self._resumable = None
-        self.turns_taken += 1
-        self.last_progress_s = trio.current_time()
+        pulse, vendor = self.pulse, self._agent.transcriber_vendor
+        pulse.turns_taken += 1
+        pulse.last_progress_s = trio.current_time()
         self._timeline.note(What.HEARD, text=turn.text)
         words_at_s = max(turn.ended_at_s, self._words_at_s)
-        vendor = self._agent.transcriber_vendor
         self.meters.stage(Stage.STT_FINAL, vendor, words_at_s - turn.ended_at_s)
-        self.meters.stage(Stage.ENDPOINTING, vendor, self.last_progress_s - words_at_s)
-        if self.utterance is not None and self.utterance.is_interruptible:
-            # Words without an onset (a recogniser may send them): the answer to the older turn is void.
-            self.voice.hush(self.utterance)
+        self.meters.stage(Stage.ENDPOINTING, vendor, pulse.last_progress_s - words_at_s)
+        if self._keep_draft(turn):
+            return
+        utterance = self.utterance
+        if utterance is not None and utterance.is_interruptible:
+            # Words without an onset (a recogniser may send them), or into an answer that was being thought of.
+            if not utterance.is_draft and not utterance.has_sounded:
+                self.turns.was_too_early()
+            self.voice.hush(utterance)
         self._said.append(turn.text)
         if self.utterance is None:
             self._tell_session()
         self._say_next(turn)
+
+    def _keep_draft(self, turn: Turn) -> bool:
+        """The caller has said no more than what the draft answers: it may be heard."""
+        draft = self.utterance
+        if draft is None or draft.unsaid != turn.text or draft.was_interrupted:
+            return False
+        draft.turn, draft.unsaid = turn, ""
+        self._session.caller_said(turn.text)
+        self._let_sound(draft)
+        return True
+
+    def _let_sound(self, utterance: Utterance) -> None:
+        for noted in utterance.pending:
+            self._session.note(noted)
+        utterance.pending.clear()
+        self.voice.be_patient(utterance)
+        utterance.gate.open()
 
     def _tell_session(self) -> None:
         """What the caller said into an answer comes behind what was heard of that, which is known once it is over."""
@@ -274,6 +333,7 @@ class Talk:
     def _interrupt(self, kind: BargeIn, onset_s: float, *, may_resume: bool) -> None:
         """The caller began to speak, or pressed a key, into the agent's words or thoughts."""
         utterance = self.utterance
+        self._drop_draft()
         if utterance is None or not utterance.is_interruptible or utterance.was_interrupted:
             return
         was_audible = self.voice.is_audible
@@ -286,7 +346,9 @@ class Talk:
             self._timeline.note(What.BARGE_IN, stop_ms=round(stop_s * 1000))
 
     def _nothing_was_said(self) -> None:
-        """The sound that stopped an answer held no words: go on with the answer."""
+        """The sound that stopped an answer, or held it back, held no words: go on with the answer."""
+        if self.utterance is not None and not self.utterance.is_draft and not self.utterance.gate.is_open:
+            self._let_sound(self.utterance)
         is_quiet = not self.turns.is_caller_speaking and not self.turns.is_waiting_for_words
         if self._resumable is None or self._next is not None or not is_quiet or not math.isinf(self.turns.due_at_s()):
             return
@@ -300,7 +362,7 @@ class Talk:
         """At most one thing waits. What ends the call is never pushed aside; the caller's newest turn is next to it."""
         if isinstance(self._next, Announcement) and self._next.then is not None:
             return
-        if isinstance(what, Announcement) and what.then is None and self._next is not None:
+        if isinstance(what, Announcement) and what.then is None and isinstance(self._next, Turn | Resumption):
             return
         self._next = what
         self._something_to_say.set()
@@ -315,10 +377,12 @@ class Talk:
             match what:
                 case Announcement():
                     await self._announce(what)
-                case Resumption(sentences, turn, hangs_up):
-                    await self._utter(Utterance(turn, hangs_up=hangs_up), sentences=sentences)
+                case Resumption(sentences, turn, after):
+                    await self._utter(Utterance(turn, after=after), sentences=sentences)
                 case Turn():
-                    await self._utter(Utterance(what))
+                    await self._answer(Utterance(what))
+                case Draft(turn):
+                    await self._answer(Utterance(turn, gate=Gate(is_open=False), unsaid=turn.text))
 
     async def _announce(self, what: Announcement) -> None:
         utterance = Utterance(is_interruptible=what.then is None, is_opening=what.is_opening)
@@ -327,7 +391,21 @@ class Talk:
             return
         with trio.move_on_after(self.limits.goodbye_s):
             await self._utter(utterance, sentences=(what.text,))
-        self.end(what.then)
+        self.pulse.end(what.then)
+
+    async def _answer(self, utterance: Utterance) -> None:
+        """The model's answer. It may fail now and then, which the caller is told."""
+        try:
+            await self._utter(utterance)
+        except ModelFailed as exc:
+            if utterance.is_draft or utterance.was_interrupted:
+                return  # it is asked again, if the caller is to be answered at all
+            self._failures += 1
+            self.meters.turn(TurnOutcome.ERROR)
+            if self._failures > self.limits.model_failures or not exc.why.may_pass:
+                raise
+            log.warning("answer_failed", call_id=self.call.call_id, detail=str(exc))
+            self._say_next(Announcement(self.phrases.sorry))
 
     async def _utter(self, utterance: Utterance, *, sentences: tuple[str, ...] = ()) -> None:
         """Say these sentences, or what the model answers, to the last sound the caller hears of it."""
@@ -341,81 +419,48 @@ class Talk:
                         await self._say(utterance, sentence)
                 else:
                     await self._think(utterance)
+                await utterance.gate.wait()
                 utterance.is_queued = True
                 await self.voice.until_heard()
                 is_whole = True
         finally:
             self._utterance_is_over(utterance, is_whole=is_whole)
-        if not is_whole and not utterance.was_interrupted:
-            cause = Cause.SPEECH_FAILED if utterance.spoken else Cause.LLM_FAILED
-            self.meters.turn(TurnOutcome.ERROR)
-            self.end(CallEnd(cause, "no answer in time"))
-        elif utterance.hangs_up and is_whole:
-            self.end(CallEnd(Cause.AGENT_HANGUP))
+        if utterance.was_interrupted:
+            return
+        if not is_whole:
+            if utterance.spoken:
+                self.meters.turn(TurnOutcome.ERROR)
+                self.pulse.end(CallEnd(Cause.SPEECH_FAILED, "no answer in time"))
+                return
+            raise ModelFailed(self._mind.agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
+        if utterance.turn is not None:
+            self._failures = 0
+        await self._do(utterance.after)
 
     async def _think(self, utterance: Utterance) -> None:
-        """The model's answer; one that holds nothing is asked for once more."""
-        if self._session.successor:
-            # Somebody outside has handed the session over: from this turn on it is that agent's.
-            self._mind, self._model = await self._hand_over(self._session.successor)
-            self._session.follow()
-        for _ in range(2):
-            for _ in range(MAX_HANDOVERS):
-                successor = await self._answer(utterance)
-                if successor is None:
-                    break
-                # The answer goes on with the next agent's words.
-                self._mind, self._model = await self._hand_over(successor)
-                self._session.hand_over(successor)
-            if utterance.hangs_up or utterance.spoken:
-                return
-        raise ModelFailed(self._mind.model_vendor, "empty answer")
-
-    async def _answer(self, utterance: Utterance) -> str | None:
-        """The model's reply, sentence by sentence; and the agent that it hands over to, if it does."""
-        vendor, said, successor = self._mind.model_vendor, list[str](), None
-        splitter = SentenceSplitter()
-        asked_at_s = trio.current_time()
-        first_at_s: float | None = None
-        status = VendorStatus.CANCELLED
         try:
-            with self.meters.asked(VendorKind.LLM, vendor, utterance.scope):
-                async with self._model.open_reply(self._session.context(self._mind)) as parts:
-                    async for part in parts:
-                        if isinstance(part, Noted):
-                            self._session.note(part)
-                            continue
-                        if first_at_s is None:
-                            first_at_s = trio.current_time()
-                            self.meters.stage(Stage.LLM_FIRST_TOKEN, vendor, first_at_s - asked_at_s)
-                        if isinstance(part, HangUp):
-                            utterance.hangs_up = True
-                            break
-                        if isinstance(part, Transfer):
-                            continue
-                        if isinstance(part, HandOver):
-                            successor = part.agent
-                            break
-                        said.append(part)
-                        for sentence in splitter.feed(part):
-                            await self._say(utterance, sentence, first_at_s)
-            status = VendorStatus.OK
-        except VendorError:
-            status = VendorStatus.ERROR
+            await self._mind.answer(utterance, partial(self._say, utterance))
+        except ModelFailed:
+            if utterance.has_sounded:
+                await self.voice.until_heard()  # what is whole of it
             raise
-        finally:
-            took_s = trio.current_time() - asked_at_s
-            self._session.model_answered(self._mind, "".join(said), status=status, took_s=took_s)
-        for sentence in splitter.flush():
-            await self._say(utterance, sentence, first_at_s)
-        return successor
 
-    async def _say(self, utterance: Utterance, sentence: str, first_token_at_s: float | None = None) -> None:
-        """``first_token_at_s``: when the model began to answer, if it is the model's."""
+    async def _do(self, after: After | None) -> None:
+        """What the agent wanted once it had been heard."""
+        match after:
+            case HangUp():
+                self.pulse.end(CallEnd(Cause.AGENT_HANGUP))
+            case Transfer(to):
+                self.pulse.leaving = CallEnd(Cause.TRANSFERRED)
+                if await self._errands.transfer(to):
+                    self.pulse.end(self.pulse.leaving)
+                    return
+                self.pulse.leaving = None
+                self._say_next(Announcement(self.phrases.not_connected))
+
+    async def _say(self, utterance: Utterance, sentence: str, _began_at_s: float = 0.0) -> None:
         was_silent = utterance.first_audio_at_s is None
         asked_at_s = trio.current_time()
-        if first_token_at_s is not None and not utterance.spoken:
-            self.meters.stage(Stage.LLM_FIRST_SENTENCE, self._mind.model_vendor, asked_at_s - first_token_at_s)
         await self.voice.say(utterance, sentence)
         if utterance.turn is not None and was_silent and utterance.first_audio_at_s is not None:
             vendor = self._agent.synthesizer_vendor
@@ -423,10 +468,12 @@ class Talk:
             self.meters.stage(Stage.PLAYOUT, self.call.provider, utterance.behind_s)
 
     def _utterance_is_over(self, utterance: Utterance, *, is_whole: bool) -> None:
-        now = trio.current_time()
         self.utterance = None
-        self.last_activity_s = now
-        self.last_progress_s = now
+        if utterance.is_draft:
+            return  # it has never been
+        now = trio.current_time()
+        self.pulse.last_activity_s = now
+        self.pulse.last_progress_s = now
         heard = utterance.text if is_whole else self.voice.heard_of(utterance)
         self._session.agent_was_heard(
             heard,
@@ -440,7 +487,7 @@ class Talk:
         if utterance.was_interrupted and utterance.may_resume and not was_answered_back:
             rest = tuple(self.voice.unheard_of(utterance))
             self._resumable = (
-                Resumption(rest, utterance.turn, utterance.hangs_up) if rest else None if heard else utterance.turn
+                Resumption(rest, utterance.turn, utterance.after) if rest else None if heard else utterance.turn
             )
             self._nothing_was_said()  # the sound may be over already, before the answer had stopped
 

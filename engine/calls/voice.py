@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 
 import trio
 
+from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
+from engine.calls.mind import After
 from engine.dialogue.heard import Spoken, heard_text, unheard
 from engine.dialogue.turns import Turn
 from engine.errors import SpeechFailed
+from engine.events import Noted
 from engine.observe.labels import VendorKind
 from engine.ports import Agent, ProviderLink, Synthesizer
 
@@ -42,12 +45,30 @@ class Utterance:
     filler_said: bool = False
     is_queued: bool = False
     """All of it is with the provider, or waits for its turn there."""
-    hangs_up: bool = False
-    """The call ends once it has been heard."""
+    after: After | None = None
+    """What is to be done once it has been heard."""
+    gate: Gate = field(default_factory=Gate)
+    """Nothing of it sounds while it is closed."""
+    unsaid: str = ""
+    """It is a draft: the caller's words that it answers, which may not be all of them."""
+    pending: list[Noted] = field(default_factory=list)
     base_s: float = 0.0
     """The link's ``heard_s`` at which its first sound begins."""
     behind_s: float = 0.0
     """What was still to be heard before its first sound."""
+
+    @property
+    def is_draft(self) -> bool:
+        """Nobody knows of it but us."""
+        return bool(self.unsaid)
+
+    @property
+    def has_words(self) -> bool:
+        return bool(self.spoken)
+
+    @property
+    def seconds(self) -> float:
+        return sum(spoken.audio_s for spoken in self.spoken)
 
     @property
     def has_sounded(self) -> bool:
@@ -163,6 +184,7 @@ class Voice:
         # A task that was already on its way when its utterance was cut must not queue one more piece after the clear.
         await trio.lowlevel.checkpoint_if_cancelled()
         if utterance.first_audio_at_s is None:
+            await utterance.gate.wait()
             utterance.behind_s = self.remaining_s
             utterance.base_s = self._link.heard_s() + utterance.behind_s
             utterance.first_audio_at_s = trio.current_time()

@@ -45,6 +45,13 @@ class Conversation:
         """What was said since the last whole turn: the caller's words, if any."""
         return tuple(self._entries)
 
+    def open_entries_with(self, words: str) -> Sequence[Entry]:
+        """``open_entries`` as they would be if the caller had said these words; empty: as they are."""
+        if not words:
+            return self.open_entries
+        before = self._entries[-1].text if self._entries else ""
+        return (*self._entries[:-1], self._entry(Role.CALLER, f"{before} {words}".strip()))
+
     def caller_said(self, text: str) -> None:
         """Words of the caller.
 

@@ -28,6 +28,10 @@ class Phrases:
     goodbye: str = "Thank you for calling. Goodbye."
     drain: str = "I am sorry, we have to end this call now. Please call again. Goodbye."
     last_minute: str = "We have one minute left."
+    sorry: str = "I am sorry, I could not think of an answer. Could you say that again?"
+    """The model failed, and may not fail again."""
+    not_connected: str = "I am sorry, I could not connect you."
+    """A transfer failed, and the call goes on."""
 
     def all(self) -> tuple[str, ...]:
         return (
@@ -39,6 +43,8 @@ class Phrases:
             self.goodbye,
             self.drain,
             self.last_minute,
+            self.sorry,
+            self.not_connected,
         )
 
 

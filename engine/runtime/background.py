@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -15,7 +15,7 @@ async def beside(*runs: Callable[[], Awaitable[object]]) -> AsyncIterator[trio.N
     What the block raises leaves as it is, not wrapped in a nursery's group, so that adapters and whoever uses them can
     catch it by its name. So does what one of the tasks raises, which cancels the block.
     """
-    try:
+    with ungrouped():
         async with trio.open_nursery() as nursery:
             for run in runs:
                 nursery.start_soon(run)
@@ -23,6 +23,13 @@ async def beside(*runs: Callable[[], Awaitable[object]]) -> AsyncIterator[trio.N
                 yield nursery
             finally:
                 nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """A group that holds one exception, however deep, leaves the block as that exception."""
+    try:
+        yield
     except BaseExceptionGroup as group:
         if (only := _only(group)) is None:
             raise

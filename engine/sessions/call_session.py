@@ -94,8 +94,9 @@ class CallSession:
         """What to say first: the opening, once in a session's life; afterwards a welcome back (C4, D2)."""
         return phrases.returning if self.is_returning else phrases.greeting
 
-    def context(self, agent: Agent) -> Context:
-        """What the model is shown for the turn that is open."""
+    def context(self, agent: Agent, *, unsaid: str = "") -> Context:
+        """What the model is shown for the turn that is open. ``unsaid``: words of the caller, of whom it is not certain
+        yet that they were all; they are not in the session."""
         told = [entry for turn in self._told for entry in turn.entries]
         return self._showing.context(
             self._seat.record,
@@ -106,6 +107,7 @@ class CallSession:
             call_id=self._call.call_id,
             is_returning=self.is_returning,
             facts=self._seat.facts,
+            unsaid=unsaid,
         )
 
     def caller_said(self, text: str) -> None:

@@ -37,10 +37,11 @@ class Showing:
         call_id: str = "",
         is_returning: bool,
         facts: FactsKnown,
+        unsaid: str = "",
     ) -> Context:
         """The context of the turn that is open in ``conversation``; ``before`` is everything that came before it, and
-        ``facts`` is what the session knows of it."""
-        entries = (*before, *conversation.open_entries)
+        ``facts`` is what the session knows of it. ``unsaid``: words of the caller that may not be all of a turn yet."""
+        entries = (*before, *conversation.open_entries_with(unsaid))
         built = build_context(
             entries,
             record.memory,

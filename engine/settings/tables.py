@@ -67,6 +67,16 @@ class Limits:
     finished_turn_s: float = _at_least(0.1, 0.4)
     """Silence that ends a turn whose words look finished."""
     unfinished_turn_s: float = _at_least(0.1, 1.2)
+    drafts: bool = True
+    """Think of an answer, and have its first words ready, while it is still waited whether the caller goes on; a draft
+    is thrown away if so."""
+    barge_in_words: int = _at_least(0, 0)
+    """Words of the caller that stop the agent in the middle of a sentence; 0: the first sound does, and the agent goes
+    on if it held no words."""
+    max_answer_s: float = _at_least(5, 60.0)
+    """Of one answer; a model that goes on for longer is cut off there."""
+    model_failures: int = _at_least(0, 1)
+    """Answers in a row that may fail, each with a word of regret to the caller, before the call is given up."""
     token_s: float = _at_least(1, 60.0)
     """How long a media token is good for."""
 

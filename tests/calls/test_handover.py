@@ -50,7 +50,7 @@ async def test_a_hand_over_to_nobody_ends_the_call_as_a_failure_of_the_model(aut
 async def test_agents_that_hand_over_to_and_fro_do_not_do_so_for_ever(autojump_clock: MockClock) -> None:
     desk = PuppetAgent(lambda _: [HandOver("sales")], name="desk", has_clips=True)
     sales = PuppetAgent(lambda _: [HandOver("desk")], name="sales")
-    async with stage(desk, sales) as on:
+    async with stage(desk, sales, model_failures=0) as on:
         async with on.call() as caller:
             await trio.sleep(3)
             desk.transcriber.hears("a quote")

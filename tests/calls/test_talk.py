@@ -176,7 +176,7 @@ async def test_a_slow_model_is_covered_by_a_filler(autojump_clock: MockClock) ->
 
 async def test_a_model_that_never_answers_ends_in_an_apology_within_eight_seconds(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: [999.0])
-    async with stage(agent) as on, on.call() as caller:
+    async with stage(agent, model_failures=0) as on, on.call() as caller:
         await trio.sleep(2)
         agent.transcriber.hears("hello?")
         asked_at, heard_s = trio.current_time(), caller.heard_s
@@ -203,7 +203,7 @@ async def test_a_model_that_never_answers_ends_in_an_apology_within_eight_second
 async def test_a_vendor_or_a_bug_that_ends_the_call_is_apologised_for(
     agent: PuppetAgent, reason: str, autojump_clock: MockClock
 ) -> None:
-    async with stage(agent) as on, on.call() as caller:
+    async with stage(agent, model_failures=0) as on, on.call() as caller:
         await trio.sleep(3)
         agent.transcriber.hears("hello")
         await on.over(caller)
@@ -368,7 +368,7 @@ async def test_a_cough_in_the_goodbye_does_not_lose_the_hang_up(autojump_clock: 
 @pytest.mark.parametrize("is_webhook", [True, False])
 async def test_an_apology_ends_when_somebody_ends_the_call(is_webhook: bool, autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: [ModelFailed("puppet", "500")])
-    async with stage(agent) as on, on.call() as caller:
+    async with stage(agent, model_failures=0) as on, on.call() as caller:
         await trio.sleep(3)
         agent.transcriber.hears("hello")
         await trio.sleep(1)

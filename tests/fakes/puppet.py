@@ -66,6 +66,12 @@ class PuppetTranscriber(Part):
             raise event
         return event
 
+    def tells(self, event: TranscriberEvent) -> None:
+        self._events.send_nowait(event)
+
+    def interim(self, text: str) -> None:
+        self.tells(Heard(text, is_final=False))
+
     def onset(self) -> None:
         self._events.send_nowait(SpeechStarted(trio.current_time()))
 
@@ -160,6 +166,8 @@ class PuppetAgent:
         dies_after_s: float = math.inf,
     ) -> None:
         self.name = name
+        self.decides_turns = False
+        """Of its transcribers."""
         self.phrases = Phrases(greeting)
         self.transcriber = PuppetTranscriber()
         self.model = PuppetModel(answers)
@@ -177,6 +185,7 @@ class PuppetAgent:
     def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
         def make() -> PuppetTranscriber:
             self.transcriber = PuppetTranscriber()
+            self.transcriber.decides_turns = self.decides_turns
             return self.transcriber
 
         return self._part(make)

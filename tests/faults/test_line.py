@@ -58,7 +58,7 @@ async def test_a18_ten_minutes_of_speech_do_not_drift(autojump_clock: MockClock)
     """A 18: Vonage is given each frame when its time has come: at most 200 ms ahead of the line, never behind it."""
     behaviour = Behaviour(chars_per_s=len(STORY) / 600)
     async with (
-        bench(witness=False, behaviour=behaviour, greeting="Hi.", no_progress_s=900.0) as b,
+        bench(witness=False, behaviour=behaviour, greeting="Hi.", no_progress_s=900.0, max_answer_s=900.0) as b,
         b.live("vonage") as line,
         trio.open_nursery() as nursery,
     ):

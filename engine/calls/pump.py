@@ -1,0 +1,55 @@
+"""From the provider to whoever hears: a loop that waits for nothing slow, so that a hang-up is seen at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import trio
+
+from engine.calls.pulse import Pulse
+from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
+from engine.events import FRAME_S, ProviderEvent, Stopped
+from engine.ports import ProviderLink
+
+LATE_S = 2 * FRAME_S
+"""With so much time between two frames of the caller, one is late by a whole frame."""
+
+
+async def pump(
+    link: ProviderLink,
+    pulse: Pulse,
+    early: Iterable[ProviderEvent],
+    *,
+    send: Callable[[bytes], None],
+    signal: Callable[[ProviderEvent], None],
+    on_gap: Callable[[float], None],
+) -> None:
+    """Until the media socket ends, and the conversation with it. Audio goes to ``send``, all else but the end to
+    ``signal``."""
+    receive, frame_s = link.receive, 1.0 / link.format.bytes_per_s
+    for event in early:
+        if isinstance(event, bytes):
+            send(event)
+        else:
+            signal(event)
+    try:
+        while True:
+            event = await receive()
+            if type(event) is bytes:
+                now = trio.current_time()
+                if now - pulse.last_media_s >= LATE_S:
+                    on_gap(now - pulse.last_media_s - FRAME_S)
+                pulse.last_media_s = now
+                pulse.audio_in_s += len(event) * frame_s
+                send(event)
+            elif isinstance(event, Stopped):
+                pulse.end(CallEnd(Cause.CALLER_HANGUP))
+                return
+            else:
+                signal(event)
+    except trio.EndOfChannel:
+        pulse.end(CallEnd(Cause.PROVIDER_LOST, "the media socket went away"))
+    except SlowPeer:
+        pulse.end(CallEnd(Cause.SLOW_PEER, "the provider stopped reading"))
+    except (ProtocolError, BadMessage) as exc:
+        pulse.end(CallEnd(Cause.PROTOCOL_ERROR, str(exc)))

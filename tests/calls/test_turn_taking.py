@@ -1,0 +1,239 @@
+"""Turn taking that people like: answers thought of early, coughs and "hello?" that stop nothing, failures told."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from adapters.providers.twilio import TwilioConfig, TwilioProvider
+from engine.errors import ModelFailed
+from engine.events import Context, HangUp, Noted, ReplyPart, Transfer, TurnLikelyOver, TurnOver, TurnResumed
+from engine.observe.timeline import What
+from tests.fakes.puppet import PuppetAgent, echo
+from tests.fakes.stage import stage
+
+THINKS_S = 0.3
+
+
+def slow_echo(context: Context) -> list[ReplyPart | float | Exception]:
+    return [THINKS_S, *echo(context)]
+
+
+async def test_an_answer_thought_of_while_it_is_waited_is_heard_as_soon_as_the_turn_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    agent = PuppetAgent(slow_echo)
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("good morning")
+        said_at = trio.current_time()
+        await trio.sleep(0.35)
+        assert len(agent.model.contexts) == 1
+        assert caller.heard_s == pytest.approx(24 * 0.06, abs=0.1)  # the greeting alone
+        await trio.sleep(3)
+        assert on.texts(What.SAID)[-1] == "You said good morning."
+        assert on.last(What.SAID)["response_ms"] == pytest.approx(400, abs=30)
+        assert len(agent.model.contexts) == 1
+        assert on.at(What.HEARD) - said_at == pytest.approx(0.4, abs=0.02)
+
+
+async def test_without_drafts_the_model_is_asked_once_the_turn_is_over(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(slow_echo)
+    async with stage(agent, drafts=False) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("good morning")
+        await trio.sleep(0.35)
+        assert not agent.model.contexts
+        await trio.sleep(3)
+        assert on.last(What.SAID)["response_ms"] == pytest.approx(700, abs=30)
+
+
+async def test_a_draft_is_thrown_away_when_the_caller_goes_on_and_nobody_knows_of_it(
+    autojump_clock: MockClock,
+) -> None:
+    def noting(context: Context) -> list[ReplyPart | float | Exception]:
+        return [Noted({"draft": context[-1].text}), *echo(context)]
+
+    agent = PuppetAgent(noting)
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("I would like a table")
+        await trio.sleep(0.2)
+        agent.transcriber.hears("for two")
+        await trio.sleep(4)
+        assert on.texts(What.HEARD) == ["I would like a table for two"]
+        assert on.texts(What.SAID)[1:] == ["You said I would like a table for two."]
+        contexts = [[message.text for message in context] for context in agent.model.contexts]
+        greeting = "Hello, this is the desk."
+        assert contexts == [[greeting, "I would like a table"], [greeting, "I would like a table for two"]]
+        assert on.value("turns_total", pipeline="custom", outcome="superseded") == 0
+        agent.transcriber.hears("thanks")
+        await trio.sleep(4)
+        assert agent.model.contexts[-1].memory.entities == {"draft": "I would like a table for two"}
+
+
+async def test_a_draft_that_fails_is_asked_again_when_the_turn_is_over(autojump_clock: MockClock) -> None:
+    failures = [ModelFailed("puppet", "500")]
+
+    def failing_once(context: Context) -> list[ReplyPart | float | Exception]:
+        return [failures.pop()] if failures else list(echo(context))
+
+    agent = PuppetAgent(failing_once)
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("good morning")
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[1:] == ["You said good morning."]
+
+
+async def test_a_draft_that_hangs_up_does_so_only_once_the_turn_is_over(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda context: [HangUp()] if context[-1].text == "bye" else echo(context))
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("bye")
+        await trio.sleep(0.2)
+        agent.transcriber.hears("is what my brother says")
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[-1] == "You said bye is what my brother says."
+        agent.transcriber.hears("bye")
+        await on.over(caller)
+        assert on.last(What.CALL_ENDED)["cause"] == "agent_hangup"
+
+
+async def test_a_recogniser_that_decides_turns_is_believed(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(slow_echo)
+    agent.decides_turns = True
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.onset()
+        agent.transcriber.interim("good morn")
+        agent.transcriber.interim("good morning")
+        agent.transcriber.tells(TurnLikelyOver())
+        await trio.sleep(0.5)
+        assert agent.model.contexts[-1][-1].text == "good morning"
+        assert len(on.texts(What.SAID)) == 1
+        agent.transcriber.tells(TurnResumed())
+        await trio.sleep(0.1)
+        agent.transcriber.words("good morning to you")
+        agent.transcriber.tells(TurnOver())
+        over_at = trio.current_time()
+        await trio.sleep(3)
+        assert on.at(What.HEARD) == pytest.approx(over_at, abs=0.02)
+        assert on.texts(What.SAID)[1:] == ["You said good morning to you."]
+
+
+async def test_hello_while_an_answer_is_thought_of_does_not_start_it_anew(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda context: [4.0, *echo(context)])
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("what is the weather")
+        await trio.sleep(2)
+        agent.transcriber.hears("Hello?")
+        await trio.sleep(5)
+        assert on.texts(What.SAID)[1:] == ["You said what is the weather."]
+        assert len(agent.model.contexts) == 1
+
+
+async def test_a_cough_while_an_answer_is_thought_of_holds_it_back_and_no_longer(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda context: [1.0, *echo(context)])
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("what is the weather")
+        await trio.sleep(0.8)
+        agent.transcriber.onset()
+        await trio.sleep(1.0)
+        assert len(on.texts(What.SAID)) == 1
+        agent.transcriber.words("")
+        await trio.sleep(3)
+        assert on.texts(What.SAID)[1:] == ["You said what is the weather."]
+        assert len(agent.model.contexts) == 1
+
+
+@pytest.mark.parametrize(("words", "stops"), [("mhm", False), ("wait a moment", True)])
+async def test_so_many_words_stop_the_agent_and_fewer_do_not(
+    words: str, stops: bool, autojump_clock: MockClock
+) -> None:
+    agent = PuppetAgent(lambda _: ["One is the first. Two is the second. Three is the third."])
+    async with stage(agent, barge_in_words=2) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("count")
+        await trio.sleep(1.5)
+        agent.transcriber.onset()
+        await trio.sleep(0.2)
+        assert not caller.clears
+        agent.transcriber.words(words)
+        await trio.sleep(0.1)
+        assert bool(caller.clears) is stops
+        await trio.sleep(6)
+        assert on.count(What.HEARD) == (2 if stops else 1)
+
+
+async def test_an_answer_that_fails_is_regretted_and_the_call_goes_on_once(autojump_clock: MockClock) -> None:
+    answers: list[list[ReplyPart | float | Exception]] = [
+        [ModelFailed("puppet", "500")],
+        [ModelFailed("puppet", "500")],
+        ["Fine."],
+        [ModelFailed("puppet", "500")],
+        [ModelFailed("puppet", "500")],
+    ]
+    agent = PuppetAgent(lambda _: answers.pop(0) if answers else [ModelFailed("puppet", "500")])
+    async with stage(agent, drafts=False) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("one")
+        await trio.sleep(5)
+        assert on.texts(What.SAID)[1:] == [agent.phrases.sorry]
+        answers.pop(0)
+        agent.transcriber.hears("one")
+        await trio.sleep(3)
+        assert on.texts(What.SAID)[2:] == ["Fine."]
+        for _ in range(2):
+            agent.transcriber.hears("two")
+            await trio.sleep(6)
+        await on.over(caller)
+        assert on.last(What.CALL_ENDED)["cause"] == "llm_failed"
+
+
+async def test_an_answer_without_end_is_cut_off(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [f"Sentence number {number}. " for number in range(1000)])
+    async with stage(agent, max_answer_s=10.0, silence_s=100.0) as on, on.call() as caller:
+        await trio.sleep(3)
+        heard_s = caller.heard_s
+        agent.transcriber.hears("talk")
+        await trio.sleep(20)
+        assert 10 <= caller.heard_s - heard_s < 12
+        assert on.value("turns_total", pipeline="custom", outcome="completed") == 1
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_a_caller_is_connected_to_somebody_else_once_the_agent_was_heard(
+    works: bool, autojump_clock: MockClock
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def rest(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"sid": "CA"}) if works else httpx.Response(500)
+
+    provider = TwilioProvider(TwilioConfig(auth_token="secret", account_sid="AC1"))
+    agent = PuppetAgent(
+        lambda context: (
+            ["I connect you.", Transfer("+15550109999")] if context[-1].text == "connect me" else echo(context)
+        )
+    )
+    clients = lambda: httpx.AsyncClient(transport=httpx.MockTransport(rest))  # noqa: E731 - a factory
+    async with stage(agent, provider=provider, new_http_client=clients) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("connect me")
+        if works:
+            await on.over(caller)
+            assert on.last(What.CALL_ENDED)["reason"] == "transferred"
+            assert "%2B15550109999" in asked[0].content.decode()
+            assert len(asked) == 1
+        else:
+            await trio.sleep(5)
+            assert on.texts(What.SAID)[1:] == ["I connect you.", agent.phrases.not_connected]
+            agent.transcriber.hears("never mind")
+            await trio.sleep(4)
+            assert on.texts(What.SAID)[-1] == "You said never mind."
