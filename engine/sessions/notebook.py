@@ -149,8 +149,8 @@ class Notebook:
         """Apply and save it, or neither. False: the store has the session no more, and has not taken the turn. Raises
         StoreDown."""
         record, entries = self.record, tuple(self.entries)
-        self.apply(turn)
         try:
+            self.apply(turn)
             return await self.save(turn.entries, turn.trace, may_wait=False)
         except Exception:
             self.record, self.entries = record, deque(entries, self._around.settings.retention)
