@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -62,26 +62,39 @@ class Built:
 class FactsKnown:
     """The key facts of what was said in one session: looked for once, which takes longer than all else of a context.
 
-    It holds words of the session, those that the last context needed: ``forget`` them with the session.
+    It holds words of the session, those that the last context needed and those that were looked through ahead:
+    ``forget`` them with the session.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, list[str]] = {}
         self._needed: dict[str, list[str]] = {}
+        self._ahead: Mapping[str, list[str]] = {}
 
     def of(self, text: str) -> list[str]:
         facts = self._known.get(text)
         if facts is None:
+            facts = self._ahead.get(text)
+        if facts is None:
             facts = key_facts(text)
         self._needed[text] = facts
         return facts
+
+    def look_ahead(self, found: Mapping[str, list[str]]) -> None:
+        """``facts_of_each`` of messages that will be out of sight soon; takes the place of what was given before."""
+        self._ahead = found
 
     def next_context(self) -> None:
         """What the last context did not need is let go of."""
         self._known, self._needed = self._needed, {}
 
     def forget(self) -> None:
-        self._known, self._needed = {}, {}
+        self._known, self._needed, self._ahead = {}, {}, {}
+
+
+def facts_of_each(texts: Iterable[str]) -> dict[str, list[str]]:
+    """For ``FactsKnown.look_ahead``; may run in any thread."""
+    return {text: key_facts(text) for text in texts}
 
 
 def build_context(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import structlog
 import trio
 
-from engine.dialogue.context import FactsKnown
+from engine.dialogue.context import FactsKnown, facts_of_each
 from engine.dialogue.history import Entry, TraceWhat, TurnRecord
 from engine.errors import Busy, ModelFailed, StoreDown, VendorError
 from engine.events import Modality, Recollection, SessionInfo
@@ -416,6 +416,8 @@ class Session:
         if overflows and not (self._is_summarising or self.is_forgotten or self.is_over):
             self._is_summarising = True
             nursery.start_soon(self._summarise)
+            if not is_quiet:
+                nursery.start_soon(self._look_ahead, self.record.session_id, unsummarised)
 
     @property
     def _unsummarised(self) -> list[Entry]:
@@ -429,6 +431,12 @@ class Session:
                 self._mailbox.tell(_Recollected(session_id, *made))
         finally:
             self._is_summarising = False
+
+    async def _look_ahead(self, session_id: str, entries: Sequence[Entry]) -> None:
+        """What is out of sight soon is looked through in a thread, many messages at once, and not in the next turns."""
+        found = await trio.to_thread.run_sync(facts_of_each, [entry.text for entry in entries], abandon_on_cancel=True)
+        if session_id == self.record.session_id:  # else it has been forgotten
+            self.facts.look_ahead(found)
 
     async def _recollection(self) -> tuple[Recollection, float] | None:
         """What the agent makes of what was said since the last time, and up to when that was."""

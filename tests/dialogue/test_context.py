@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.dialogue import context
-from engine.dialogue.context import ContextFormat, ContextLimits, FactsKnown, Shortening, build_context
+from engine.dialogue.context import ContextFormat, ContextLimits, FactsKnown, Shortening, build_context, facts_of_each
 from engine.dialogue.history import Entry, remember
 from engine.dialogue.recollection import key_facts
 from engine.events import Context, Memory, MemoryItem, MemoryKind, Modality, Noted, Role
@@ -153,3 +153,13 @@ def test_facts_are_looked_for_once_and_held_no_longer_than_they_are_needed(monke
     assert len(lookups(entries)) == 4, "they were not needed in between"
     facts.forget()
     assert len(lookups(entries)) == 4
+
+
+def test_facts_that_were_looked_for_ahead_are_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = talk(14, "Order {n}-1 of 3 May")
+    facts, alone = FactsKnown(), shown(entries)
+    facts.look_ahead(facts_of_each(entry.text for entry in entries))
+    monkeypatch.setattr(context, "key_facts", lambda _: ["looked again"])
+    assert shown(entries, facts=facts) == alone
+    facts.forget()
+    assert "looked again" in str(shown(entries, facts=facts))

@@ -62,8 +62,10 @@ AGENT = (
     of 59.90 dollars has been charged to your card already, and the invoice will be in your mailbox tomorrow.""",
     "We said that number {n} comes on Thursday.",
 )
-WARM_UP = 40
+WARM_UP = 30
 """Turns before those that count: afterwards a session is full."""
+SETTLE_S = 0.004
+"""For each of many turns to reach the store."""
 TURN_EVERY_S = 5.0
 PAUSE_S = 0.02
 """For a turn to reach the store."""
@@ -218,14 +220,19 @@ async def cost_of(turns: Sequence[Turn], count: int, pause_s: float, profile: cP
     )
 
 
+async def fill(turns: Sequence[Turn]) -> None:
+    """Their sessions, and let all of it reach the store."""
+    for number in range(WARM_UP):
+        for turn in turns:
+            await turn(number)
+        await trio.sleep(SETTLE_S * len(turns))
+    await trio.sleep(PAUSE_S)
+
+
 async def lateness_of(turns: Sequence[Turn], within_s: float) -> list[float]:
     """How late the beat of 20 ms is by which audio leaves, in milliseconds, ordered, while each session takes a turn
     every ``TURN_EVERY_S``. Everything that holds the loop up is in it, also a thread that keeps the interpreter."""
     late: list[float] = []
-    for number in range(WARM_UP if turns else 0):
-        for turn in turns:
-            await turn(number)
-    await trio.sleep(1.0)
     began_s = trio.current_time()
     async with trio.open_nursery() as nursery:
         for place, turn in enumerate(turns):
@@ -289,6 +296,7 @@ async def _show_round(options: argparse.Namespace, names: Sequence[str]) -> None
 
 
 async def _show_lateness(name: str, turns: Sequence[Turn], within_s: float) -> None:
+    await fill(turns)
     with _timed_collections() as collections:
         late = await lateness_of(turns, within_s)
     p50, p99 = (late[int(len(late) * share)] for share in (0.5, 0.99))
@@ -309,7 +317,7 @@ def _wanted(options: argparse.Namespace) -> list[str]:
 
 async def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     wanted = _wanted(options)
-    pause_s = PAUSE_S if options.at_once == 1 else PAUSE_S + 0.004 * options.at_once
+    pause_s = PAUSE_S if options.at_once == 1 else PAUSE_S + SETTLE_S * options.at_once
     empty = await cost_of([_nothing] * options.at_once, options.turns, pause_s)
     figures: dict[str, dict[str, float]] = {}
     for case in CASES:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from adapters.stores.memory import MemoryStore
+from engine.dialogue import context
+from engine.dialogue.recollection import key_facts
 from engine.errors import Busy, ModelFailed, StoreDown
 from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Noted, ReplyPart
 from engine.ports import IncomingText
@@ -362,6 +367,29 @@ async def test_a_summary_is_made_when_the_window_overflows(autojump_clock: MockC
         found = await rig.vault.load(stream_key("default"), last=50)
         assert found is not None
         assert "44000" in found.record.memory.summary
+
+
+async def test_what_is_out_of_sight_in_the_next_turns_is_looked_through_in_a_thread(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_turns, ahead = list[str](), list[str]()
+    loop = threading.get_ident()
+
+    def find(text: str) -> list[str]:
+        (in_turns if threading.get_ident() == loop else ahead).append(text)
+        return key_facts(text)
+
+    monkeypatch.setattr(context, "key_facts", find)
+    threads = trio.to_thread.current_default_thread_limiter()
+    async with house() as rig:
+        for number in range(10):
+            await rig.sessions.turn(f"My order number is 4400{number}.")
+            await trio.testing.wait_all_tasks_blocked()
+            while threads.borrowed_tokens:  # one is at work, on the clock of the wall
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+    assert in_turns == ["My order number is 44000."], "before there was reason to look ahead"
+    assert "My order number is 44004." in ahead
 
 
 async def test_only_the_last_messages_are_retained(autojump_clock: MockClock) -> None:
