@@ -65,10 +65,17 @@ def check_number(vendor: str, what: str, number: str) -> None:
 
 def is_sip(vendor: str, what: str, to: str) -> bool:
     """A SIP address; False for a number in E.164. Raises VendorError for anything else."""
+    kind = destination(to)
+    if not kind:
+        raise VendorError(vendor, f"{what} to or from an unusable number", why=Why.BAD_REQUEST)
+    return kind == "sip"
+
+
+def destination(to: str) -> str:
+    """``sip`` for a SIP address, ``number`` for one in E.164, empty for anything else."""
     if _SIP.fullmatch(to):
-        return True
-    check_number(vendor, what, to)
-    return False
+        return "sip"
+    return "number" if _E164.fullmatch(to) else ""
 
 
 def check_digits(vendor: str, digits: str) -> None:

@@ -154,7 +154,7 @@ class TwilioProvider:
         ET.SubElement(response, "Hangup")
         return xml_answer(response)
 
-    def acknowledge(self) -> Answer:
+    def acknowledge(self, request: WebhookRequest) -> Answer:
         return xml_answer(ET.Element("Response"))
 
     @property

@@ -167,7 +167,7 @@ class VonageProvider:
         """After the last action Vonage hangs up. Angle brackets go: they would make it SSML."""
         return _ncco({"action": "talk", "text": printable(sentence).translate(_NO_MARKUP)})
 
-    def acknowledge(self) -> Answer:
+    def acknowledge(self, request: WebhookRequest) -> Answer:
         return Answer(b"", "application/json", 204)
 
     @property

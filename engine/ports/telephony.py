@@ -175,8 +175,9 @@ class Provider(Protocol):
         """The document that says ``sentence`` aloud and hangs up."""
         ...
 
-    def acknowledge(self) -> Answer:
-        """The empty answer to a status webhook."""
+    def acknowledge(self, request: WebhookRequest) -> Answer:
+        """The answer to a status webhook: empty, unless the provider asks there what is to become of the call, such as
+        one that it was told to transfer."""
         ...
 
     @property
@@ -214,8 +215,8 @@ class Provider(Protocol):
         ...
 
     async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        """Make a call; returns the provider's id of it. Raises VendorError: ``why`` is BAD_REQUEST for a number that it
-        does not take. The caller sets the deadline."""
+        """Make a call; returns the provider's id of it, or nothing where only its webhooks tell. Raises VendorError:
+        ``why`` is BAD_REQUEST for a number that it does not take. The caller sets the deadline."""
         ...
 
 

@@ -85,7 +85,7 @@ class _Webhook:
         status = self.provider.read_status(asked)
         if status is not None and status.is_over:
             self.switchboard.call_is_over(self.provider.name, status.call_id)
-        return _as_response(self.provider.acknowledge())
+        return _as_response(self.provider.acknowledge(asked))
 
     async def _take_text(self, asked: WebhookRequest) -> Response:
         incoming = self.provider.read_text(asked)

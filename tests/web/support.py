@@ -140,7 +140,7 @@ class FakeProvider:
     def refuse(self, sentence: str) -> Answer:
         return Answer(orjson.dumps({"say": sentence}), "application/json")
 
-    def acknowledge(self) -> Answer:
+    def acknowledge(self, request: WebhookRequest) -> Answer:
         return Answer(b"", "text/plain", 204)
 
     def read_text(self, request: WebhookRequest) -> IncomingText | None:

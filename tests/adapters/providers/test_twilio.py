@@ -321,7 +321,7 @@ def test_the_refusal_is_the_twiml_that_the_official_package_writes() -> None:
 
 
 def test_a_status_is_answered_with_an_empty_document() -> None:
-    assert canonical(provider.acknowledge().body) == canonical(str(VoiceResponse()))
+    assert canonical(provider.acknowledge(post()).body) == canonical(str(VoiceResponse()))
 
 
 @given(sentence=st.text(), token=st.text())

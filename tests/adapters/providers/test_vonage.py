@@ -332,7 +332,7 @@ def test_the_refusal_is_a_talk_without_markup(sentence: str) -> None:
 
 
 def test_a_status_is_answered_with_nothing() -> None:
-    answer = provider.acknowledge()
+    answer = provider.acknowledge(post({"status": "started"}))
     assert (answer.status, answer.body) == (204, b"")
 
 

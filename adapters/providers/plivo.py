@@ -1,0 +1,201 @@
+"""Plivo: webhooks of calls and texts, documents, audio streams, REST."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+from xml.etree import ElementTree as ET
+
+import httpx
+
+from adapters.providers.documents import xml_answer
+from adapters.providers.fields import printable
+from adapters.providers.plivo_codec import PlivoCodec, encode_value
+from adapters.providers.plivo_rest import PlivoRest
+from adapters.providers.plivo_signature import verify_signature
+from adapters.providers.rest import destination, is_marked_outbound
+from adapters.providers.texts import received
+from adapters.providers.webhook_fields import id_in, international, number_in, read_fields, text_in, told
+from engine.ports import (
+    Ability,
+    Answer,
+    CallStatus,
+    Dial,
+    IncomingCall,
+    IncomingText,
+    Relay,
+    WebhookKind,
+    WebhookRequest,
+)
+
+_STATUSES: Final = {
+    "ringing": False,
+    "in-progress": False,
+    "completed": True,
+    "busy": True,
+    "failed": True,
+    "timeout": True,
+    "no-answer": True,
+    "cancel": True,
+}
+"""Plivo's words for the state of a call, and whether it is over."""
+
+_TOLD: Final = ("CallerName", "ForwardedFrom", "ALegUUID")
+"""The parameters of an answer webhook that an agent may want."""
+
+_VOUCHED: Final = {"Verified-A": "A", "A": "A", "B": "B", "C": "C"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlivoConfig:
+    auth_token: str = field(default="", repr=False)
+    """Checks webhooks and authorises REST. Empty: no webhook is genuine."""
+    auth_id: str = ""
+    """For REST; empty: calls are ended by closing the socket alone, and no text can be sent."""
+    api_base: str = "https://api.plivo.com"
+    transfer_url: str = ""
+    """The public address of ``/plivo/status``, where Plivo asks what becomes of a call that we transfer; empty: none
+    can be."""
+
+
+class PlivoProvider:
+    """The ``Provider`` for Plivo. ``insecure`` takes webhooks as genuine unseen: for development on loopback."""
+
+    name: str = "plivo"
+    media_path: str = "/media/plivo"
+    webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
+        "/plivo/voice": (WebhookKind.CALL, frozenset({"GET", "POST"})),
+        "/plivo/status": (WebhookKind.STATUS, frozenset({"GET", "POST"})),
+        "/plivo/sms": (WebhookKind.TEXT, frozenset({"GET", "POST"})),
+    }
+
+    def __init__(self, config: PlivoConfig, *, insecure: bool = False) -> None:
+        self._auth_token = config.auth_token
+        self._insecure = insecure
+        self._rest = PlivoRest(config.api_base, config.auth_id, config.auth_token, config.transfer_url)
+
+    def verify(self, request: WebhookRequest) -> str:
+        """Raises BadSignature."""
+        if self._insecure:
+            seen = "\n".join((request.method, request.url, request.body.hex()))
+        else:
+            seen = verify_signature(request, self._auth_token)
+        return hashlib.sha256(f"plivo {seen}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    def read_call(self, request: WebhookRequest) -> IncomingCall:
+        fields = read_fields(request)
+        caller, dialled = international(number_in(fields, "From")), international(number_in(fields, "To"))
+        is_outbound = text_in(fields, "Direction") == "outbound" or is_marked_outbound(request.url)
+        return IncomingCall(
+            call_id=id_in(fields, "CallUUID"),
+            caller=dialled if is_outbound else caller,
+            dialled=caller if is_outbound else dialled,
+            parameters=told(fields, _TOLD),
+            attestation="" if is_outbound else _VOUCHED.get(text_in(fields, "STIRAttestation"), ""),
+            is_outbound=is_outbound,
+            answered_by=_answered_by(fields),
+        )
+
+    def read_status(self, request: WebhookRequest) -> CallStatus | None:
+        """None for news of a stream or a recording. What a finished machine detection tells is the status of a live
+        call."""
+        fields = read_fields(request)
+        answered_by = _answered_by(fields)
+        status = text_in(fields, "CallStatus") or ("in-progress" if answered_by else "")
+        if not status or "StreamID" in fields:
+            return None
+        is_known = status in _STATUSES
+        return CallStatus(
+            id_in(fields, "CallUUID"), status if is_known else "unknown", is_known and _STATUSES[status], answered_by
+        )
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        """When we close the socket, the call goes on with what follows: the end."""
+        response = ET.Element("Response")
+        stream = ET.SubElement(
+            response,
+            "Stream",
+            bidirectional="true",
+            keepCallAlive="true",
+            audioTrack="inbound",
+            contentType="audio/x-mulaw;rate=8000",
+            extraHeaders=f"token={encode_value(token)}",
+        )
+        stream.text = printable(media_url)
+        ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def refuse(self, sentence: str) -> Answer:
+        response = ET.Element("Response")
+        ET.SubElement(response, "Speak").text = printable(sentence)
+        ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def acknowledge(self, request: WebhookRequest) -> Answer:
+        """For a call that is transferred, the document that does it: our own address told to whom, and Plivo has signed
+        that it was asked for."""
+        asked = dict(parse_qsl(urlsplit(request.url).query))
+        response = ET.Element("Response")
+        to, sender = asked.get("transfer", ""), asked.get("sender", "")
+        if kind := destination(to):
+            dial = ET.SubElement(response, "Dial", {"callerId": sender} if destination(sender) else {})
+            ET.SubElement(dial, "User" if kind == "sip" else "Number").text = to
+        return xml_answer(response)
+
+    @property
+    def answers_texts(self) -> bool:
+        """Never: an answer would have to name both numbers once more; it goes over ``send_text``."""
+        return False
+
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        """None for receipts. Of a message that is only a picture the text is empty."""
+        fields = read_fields(request)
+        if "Status" in fields:
+            return None
+        return IncomingText(
+            text_id=id_in(fields, "MessageUUID"),
+            sender=international(number_in(fields, "From")),
+            recipient=international(number_in(fields, "To")),
+            text=received(text_in(fields, "Text")),
+        )
+
+    def answer_text(self, text: str) -> Answer:
+        """Without the text: it goes over ``send_text``."""
+        return xml_answer(ET.Element("Response"))
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        await self._rest.send_text(sender, recipient, text, client)
+
+    def new_codec(self) -> PlivoCodec:
+        return PlivoCodec()
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        return self._rest.abilities
+
+    @property
+    def relay(self) -> Relay | None:
+        return None
+
+    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        """Without id and token it does nothing. Raises VendorError."""
+        await self._rest.hang_up(call_id, client)
+
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        await self._rest.transfer(call_id, to, sender, client)
+
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        await self._rest.press(call_id, digits, client)
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        return await self._rest.dial(call, client)
+
+
+def _answered_by(fields: Mapping[str, Any]) -> str:
+    """``Machine`` is told of machines, and of people in the news of a finished detection."""
+    if text_in(fields, "Machine").lower() == "true":
+        return "machine"
+    return "human" if text_in(fields, "Event") == "MachineDetection" else ""

@@ -1,0 +1,122 @@
+"""SignalWire: it speaks Twilio's language in webhooks, documents, media streams and REST, and signs its own way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from adapters.providers.rest import not_able
+from adapters.providers.signalwire_signature import replay_key, verify_signature
+from adapters.providers.twilio import TwilioConfig, TwilioProvider
+from adapters.providers.twilio_codec import TwilioCodec
+from adapters.providers.twilio_rest import TwilioRest
+from engine.ports import (
+    Ability,
+    Answer,
+    CallStatus,
+    Dial,
+    IncomingCall,
+    IncomingText,
+    Relay,
+    WebhookKind,
+    WebhookRequest,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalWireConfig:
+    signing_key: str = field(default="", repr=False)
+    """Checks webhooks. Empty: none is genuine."""
+    api_token: str = field(default="", repr=False)
+    """For REST, with ``project_id``. Either one empty: calls are ended by closing the socket alone, and texts only
+    answered, never sent."""
+    project_id: str = ""
+    api_base: str = ""
+    """Of the space: ``https://example.signalwire.com``."""
+
+
+class SignalWireProvider:
+    """The ``Provider`` for SignalWire. ``insecure`` takes webhooks as genuine unseen: for development on loopback."""
+
+    name: str = "signalwire"
+    media_path: str = "/media/signalwire"
+    webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
+        "/signalwire/voice": (WebhookKind.CALL, frozenset({"POST"})),
+        "/signalwire/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/signalwire/sms": (WebhookKind.TEXT, frozenset({"POST"})),
+    }
+
+    def __init__(self, config: SignalWireConfig, *, insecure: bool = False) -> None:
+        self._signing_key = config.signing_key
+        self._insecure = insecure
+        self._documents = TwilioProvider(TwilioConfig())
+        has_space = bool(config.api_base)
+        self._rest = TwilioRest(
+            self.name,
+            f"{config.api_base.rstrip('/')}/api/laml",
+            config.project_id if has_space else "",
+            config.api_token,
+        )
+
+    def verify(self, request: WebhookRequest) -> str:
+        """Raises BadSignature."""
+        if not self._insecure:
+            verify_signature(request, self._signing_key)
+        return hashlib.sha256(f"signalwire {request.method} {replay_key(request)}".encode()).hexdigest()
+
+    def read_call(self, request: WebhookRequest) -> IncomingCall:
+        return self._documents.read_call(request)
+
+    def read_status(self, request: WebhookRequest) -> CallStatus | None:
+        return self._documents.read_status(request)
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        return self._documents.connect(call, media_url, token)
+
+    def refuse(self, sentence: str) -> Answer:
+        return self._documents.refuse(sentence)
+
+    def acknowledge(self, request: WebhookRequest) -> Answer:
+        return self._documents.acknowledge(request)
+
+    @property
+    def answers_texts(self) -> bool:
+        return self._documents.answers_texts
+
+    def read_text(self, request: WebhookRequest) -> IncomingText | None:
+        return self._documents.read_text(request)
+
+    def answer_text(self, text: str) -> Answer:
+        return self._documents.answer_text(text)
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        await self._rest.send_text(sender, recipient, text, client)
+
+    def new_codec(self) -> TwilioCodec:
+        return TwilioCodec()
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """None without project, token and space; then our close of the socket ends the call."""
+        return self._rest.abilities
+
+    @property
+    def relay(self) -> Relay | None:
+        return None
+
+    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        """Without project, token and space it does nothing. Raises VendorError."""
+        await self._rest.hang_up(call_id, client)
+
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        await self._rest.transfer(call_id, to, sender, client)
+
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        """Raises VendorError always, as on Twilio."""
+        raise not_able(self.name, "pressing keys")
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        return await self._rest.dial(call, client)
