@@ -16,7 +16,14 @@ import phonenumbers
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
 from engine.errors import SettingsError
-from engine.settings.tables import Settings, TwilioSettings, VonageSettings, digits_of
+from engine.settings.tables import (
+    PlivoSettings,
+    Settings,
+    TelnyxSettings,
+    TwilioSettings,
+    VonageSettings,
+    digits_of,
+)
 
 T = TypeVar("T")
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
@@ -35,6 +42,7 @@ def structured(raw: dict[str, Any], kind: type[T]) -> T:
     for plain in (int, float, str, bool):
         converter.register_structure_hook(plain, _strictly)
     converter.register_structure_hook_func(lambda t: t is Any, lambda value, _: value)
+    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _words)
     try:
         settings = converter.structure(raw, kind)
     except ClassValidationError as group:
@@ -43,6 +51,14 @@ def structured(raw: dict[str, Any], kind: type[T]) -> T:
         raise SettingsError("the settings must be a table of tables") from None
     check_ranges(settings, "")
     return settings
+
+
+def _words(value: Any, _: Any) -> tuple[str, ...]:
+    """A list of words; one alone may stand for itself."""
+    words = (value,) if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        raise ValueError(f"expected a list of texts, got {value!r:.60}")
+    return tuple(_strictly(word, str) for word in words)
 
 
 def _strictly(value: Any, kind: type) -> Any:
@@ -141,7 +157,14 @@ def _check_lines(lines: Mapping[str, str]) -> None:
 
 def _check_addresses(settings: Settings) -> None:
     examples = {"server.public_url": "https://calls.example.com"} if settings.server.public_url else {}
-    examples |= {"twilio.api_url": TwilioSettings().api_url, "vonage.api_url": VonageSettings().api_url}
+    examples |= {
+        "twilio.api_url": TwilioSettings().api_url,
+        "vonage.api_url": VonageSettings().api_url,
+        "telnyx.api_url": TelnyxSettings().api_url,
+        "plivo.api_url": PlivoSettings().api_url,
+    }
+    if settings.signalwire.api_url:
+        examples["signalwire.api_url"] = "https://example.signalwire.com"
     for key, example in examples.items():
         table, _, name = key.partition(".")
         url = getattr(getattr(settings, table), name)

@@ -19,16 +19,21 @@ from engine.settings.checks import check_all, check_ranges, hint, kind_in_words,
 from engine.settings.tables import (
     Limits,
     LogSettings,
+    PlivoSettings,
+    RelaySettings,
     Secrets,
     Server,
     SessionSettings,
     Settings,
+    SignalWireSettings,
     SpeechSettings,
     StoreSettings,
+    TelnyxSettings,
     TwilioSettings,
     VonageSettings,
     WebhookSettings,
 )
+from engine.settings.vendors import used_vendors
 
 DEFAULT_FILE = "offhook.toml"
 PREFIX = "OFFHOOK_"
@@ -84,10 +89,24 @@ _TABLES: Mapping[str, type] = {
     "speech": SpeechSettings,
     "twilio": TwilioSettings,
     "vonage": VonageSettings,
+    "telnyx": TelnyxSettings,
+    "plivo": PlivoSettings,
+    "signalwire": SignalWireSettings,
+    "relay": RelaySettings,
     "sessions": SessionSettings,
     "store": StoreSettings,
     "webhooks": WebhookSettings,
 }
+
+
+_ACCOUNTS: Mapping[str, tuple[str, ...]] = {
+    "twilio": ("account_sid",),
+    "vonage": ("application_id",),
+    "telnyx": ("account_sid", "application_id"),
+    "plivo": ("auth_id",),
+    "signalwire": ("project_id",),
+}
+"""Tables of providers, and what of them is read from a variable such as TWILIO_ACCOUNT_SID as well."""
 
 
 def _overlay_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -124,15 +143,20 @@ def _from_text(name: str, text: str, kind: Any) -> Any:
 
 
 def _with_secrets(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    values = {item.name: _secret(item.name.upper(), environ) for item in fields(Secrets)}
-    twilio = settings.twilio
-    if not twilio.account_sid and environ.get("TWILIO_ACCOUNT_SID"):
-        twilio = TwilioSettings(environ["TWILIO_ACCOUNT_SID"], twilio.api_url)
-    vonage = settings.vonage
-    if not vonage.application_id and environ.get("VONAGE_APPLICATION_ID"):
-        vonage = VonageSettings(environ["VONAGE_APPLICATION_ID"], vonage.api_url, vonage.rate_hz)
+    values: dict[str, Any] = {
+        item.name: _secret(item.name.upper(), environ) for item in fields(Secrets) if item.name != "vendor_keys"
+    }
+    variables = {table.key_variable for table in used_vendors(settings)} - {""}
+    values["vendor_keys"] = {name: _secret(name, environ) for name in sorted(variables)}
+    accounts = {table: _with_account(getattr(settings, table), table, environ) for table in _ACCOUNTS}
     parts = {item.name: getattr(settings, item.name) for item in fields(Settings)}
-    return Settings(**parts | {"secrets": Secrets(**values), "twilio": twilio, "vonage": vonage})
+    return Settings(**parts | {"secrets": Secrets(**values), **accounts})
+
+
+def _with_account(table: Any, name: str, environ: Mapping[str, str]) -> Any:
+    """The table with what the providers' own tools read from the environment, where it says nothing itself."""
+    named = {key: environ.get(f"{name}_{key}".upper(), "") for key in _ACCOUNTS[name]}
+    return replace(table, **{key: value for key, value in named.items() if value and not getattr(table, key)})
 
 
 def _secret(name: str, environ: Mapping[str, str]) -> str:

@@ -86,10 +86,34 @@ class AgentSettings:
     """One agent."""
 
     script: str = "appointment_desk"
-    """A script that ships with Offhook, or the path of a TOML file."""
+    """What the model ``script`` goes by: a script that ships with Offhook, or the path of a TOML file."""
     scope: str = field(default="call", metadata={"choices": ("call", "caller")})
     """How far it remembers: ``call``, one call or stream, forgotten at its end; ``caller``, all calls and texts of one
     number."""
+    transcriber: tuple[str, ...] = ("embedded",)
+    """Who hears: ``embedded``, or vendors, each a table ``[vendors.NAME]`` or a kind of vendor; the second and further
+    ones take over when the one before fails."""
+    synthesizer: tuple[str, ...] = ("embedded",)
+    """Who speaks; likewise."""
+    model: tuple[str, ...] = ("script",)
+    """Who thinks: ``script``, or vendors; likewise."""
+    realtime: tuple[str, ...] = ()
+    """A speech-to-speech vendor that does all three in a call. Texts are still answered by ``model``."""
+    relay: bool = False
+    """The provider hears and speaks, where it can (Twilio's ConversationRelay); only text comes to us."""
+    instructions: str = ""
+    """Who the agent is and what it is to do, for a model that is not a script."""
+    instructions_file: str = ""
+    """The same, from a file."""
+    phrases: Mapping[str, str] = field(default_factory=dict)
+    """What it says of its own accord: ``greeting``, ``returning``, ``filler``, ``goodbye``, ...; over the script's."""
+    tools: tuple[str, ...] = ("hang_up",)
+    """What its model may call: built in are ``hang_up``, ``transfer``, ``send_text``, ``press_digits``, ``remember``,
+    ``recall`` and ``hand_over``; others are tables ``[tools.NAME]``."""
+    transfers: Mapping[str, str] = field(default_factory=dict)
+    """Whom it may connect callers to: a name to a number in E.164 or a SIP address."""
+    failure_transfer: str = ""
+    """One of ``transfers``: who takes the call when it would end with an apology."""
     factory: str = ""
     """``package.module:function`` of an agent that is not embedded; called with the agent's name and ``options``."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +130,47 @@ class VonageSettings:
     application_id: str = ""
     api_url: str = "https://api.nexmo.com"
     rate_hz: int = field(default=16000, metadata={"choices": (8000, 16000, 24000)})
+
+
+@dataclass(frozen=True, slots=True)
+class TelnyxSettings:
+    account_sid: str = ""
+    """Id of the account; it and ``application_id`` are for calls that we make."""
+    application_id: str = ""
+    """Id of the TeXML application."""
+    api_url: str = "https://api.telnyx.com"
+
+
+@dataclass(frozen=True, slots=True)
+class PlivoSettings:
+    auth_id: str = ""
+    api_url: str = "https://api.plivo.com"
+
+
+@dataclass(frozen=True, slots=True)
+class SignalWireSettings:
+    project_id: str = ""
+    api_url: str = ""
+    """Of the space, such as ``https://example.signalwire.com``; empty: nothing is asked over REST."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """Twilio's ConversationRelay, which hears and speaks itself. Empty: what Twilio takes by itself."""
+
+    language: str = ""
+    """Such as ``en-US``."""
+    voice: str = ""
+    tts_provider: str = ""
+    transcription_provider: str = ""
+    speech_model: str = ""
+    interruptible: str = field(default="", metadata={"choices": ("", "none", "dtmf", "speech", "any")})
+    """What cuts speech off."""
+    interrupt_sensitivity: str = field(default="", metadata={"choices": ("", "low", "medium", "high")})
+    hints: str = ""
+    """Words to expect, separated by commas."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Further attributes of ``<ConversationRelay>``, under Twilio's own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +265,17 @@ class Secrets:
     """Keys, from the environment only; hidden from repr."""
 
     twilio_auth_token: str = field(default="", repr=False)
+    twilio_shared_keys: str = field(default="", repr=False)
+    """Twilio's shared keys for signing webhooks, each ``id:secret``, separated by commas or spaces."""
     vonage_signature_secret: str = field(default="", repr=False)
     vonage_private_key: str = field(default="", repr=False)
     """PEM; for hanging up over Vonage's REST API."""
+    telnyx_public_key: str = field(default="", repr=False)
+    """Base64, from the portal; checks webhooks."""
+    telnyx_api_key: str = field(default="", repr=False)
+    plivo_auth_token: str = field(default="", repr=False)
+    signalwire_signing_key: str = field(default="", repr=False)
+    signalwire_api_token: str = field(default="", repr=False)
     encryption_keys: str = field(default="", repr=False)
     """Keys of the store, each ``id:base64 of 32 bytes``, separated by commas or spaces. The first one seals, all open;
     ``offhook store new-key`` makes one."""
@@ -215,6 +288,8 @@ class Secrets:
     """Signs the events that are sent."""
     database_url: str = field(default="", repr=False)
     redis_password: str = field(default="", repr=False)
+    vendor_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """By environment variable, of the vendors that are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +300,16 @@ class Settings:
     speech: SpeechSettings = SpeechSettings()
     twilio: TwilioSettings = TwilioSettings()
     vonage: VonageSettings = VonageSettings()
+    telnyx: TelnyxSettings = TelnyxSettings()
+    plivo: PlivoSettings = PlivoSettings()
+    signalwire: SignalWireSettings = SignalWireSettings()
+    relay: RelaySettings = RelaySettings()
     sessions: SessionSettings = SessionSettings()
     store: StoreSettings = StoreSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    vendors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Speech and language vendors: ``kind`` (the name of the table, if it is one), ``key_variable`` (where the key is,
+    if not in the usual variable), and what the kind takes; ``offhook vendors`` lists it."""
     agents: Mapping[str, AgentSettings] = field(default_factory=lambda: {"desk": AgentSettings()})
     lines: Mapping[str, str] = field(default_factory=dict)
     """Dialled number to agent."""

@@ -49,7 +49,7 @@ def finding_on(agent: AgentSettings) -> Finding:
         (f"{__name__}:nope", "cannot be imported"),
         ("no_colon", "cannot be imported"),
         (f"{__name__}:make_trouble", "failed (ZeroDivisionError: oh)"),
-        (f"{__name__}:make_nothing", "expected an agent, got SimpleNamespace without name, pipeline, phrases"),
+        (f"{__name__}:make_nothing", "expected an agent, got SimpleNamespace without name, pipeline, mode, phrases"),
     ],
 )
 def test_a_factory_that_makes_no_agent_is_found(factory: str, detail: str) -> None:
