@@ -14,7 +14,7 @@ import trio
 
 from engine.phone import twilio
 from engine.phone.side import Callee
-from tests.fakes.servers import PostgresqlServer, RedisServer
+from tests.fakes.servers import PostgresqlServer
 from tests.faults.store_bench import Process, callers_words, processes, sessions_of, sound
 from tests.system.session_rig import LINE, SECRET
 
@@ -22,16 +22,15 @@ TURNS = int(os.environ.get("OFFHOOK_PROCESS_TURNS", "50"))
 CALLER = "+15005550151"
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_all_texts_of_one_number_to_two_engines_are_there_once(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     store: dict[str, object] = {"kind": kind, "path": str(tmp_path / "offhook.db"), "operation_s": 30.0}
-    server = None if kind == "sqlite" else request.getfixturevalue(f"{kind}_server")
-    if isinstance(server, PostgresqlServer):
+    if kind == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        assert isinstance(server, PostgresqlServer)
         store["url"] = server.new_database()
-    elif isinstance(server, RedisServer):
-        store["port"] = server.port
     settings: dict[str, dict[str, object]] = {
         "store": store,
         "sessions": {"retention": 100_000, "text_answer_s": 60.0},
