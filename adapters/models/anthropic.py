@@ -30,12 +30,14 @@ class AnthropicConfig:
     """Metric label."""
     url: str = "https://api.anthropic.com"
     """Without ``/v1/messages``."""
-    version: str = "2023-06-01"
-    """Of the API."""
+    version: str = "2026-10-21"
+    """Of the API; the one that the official client names. Older: ``2023-06-01``."""
+    bearer: bool = True
+    """The key goes into ``Authorization``, as the official client has it; else into ``x-api-key``."""
     max_tokens: int = 1024
     """Of one answer; the vendor wants one named."""
     temperature: float | None = None
-    """0 to 1; the vendor's own if not set."""
+    """0 to 1, of older models; not sent if not set."""
     prefill: bool = False
     """The model goes on from an unfinished message of the agent. Newer models refuse that."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +63,9 @@ class AnthropicWire:
         self._config = config
 
     def headers(self) -> Mapping[str, str]:
-        return {"x-api-key": self._config.key, "anthropic-version": self._config.version}
+        config = self._config
+        key = {"authorization": f"Bearer {config.key}"} if config.bearer else {"x-api-key": config.key}
+        return {**key, "anthropic-version": config.version}
 
     def request(self, context: Context) -> bytes:
         config, what = self._config, shown(context)

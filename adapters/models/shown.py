@@ -1,5 +1,5 @@
-"""What a language model is shown of a context, in the form that every vendor takes: one system text, and turns of the two
-sides in alternation that begin with the caller's. Pure."""
+"""What a language model is shown of a context, in the form that every vendor takes: one system text, and turns of the
+two sides in alternation that begin with the caller's. Pure."""
 
 from __future__ import annotations
 
