@@ -1,4 +1,4 @@
-"""Text in pieces short enough that the first is soon audible."""
+"""Text in pieces: short enough that the first is soon audible, or no longer than a vendor takes."""
 
 from __future__ import annotations
 
@@ -43,3 +43,27 @@ def _clauses(sentence: str) -> list[str]:
             clauses.append(sentence[start : end.end()].strip())
             start = end.end()
     return [*clauses, sentence[start:].strip()]
+
+
+def split_long(text: str, limit_chars: int) -> list[str]:
+    """The text in as few pieces as a vendor takes at once: cut between sentences, else between clauses, words, or
+    anywhere at all. What holds no letter and no digit is left out: a vendor has nothing to say to it."""
+    pieces: list[str] = []
+    for part in _at_most(text, limit_chars):
+        if pieces and len(pieces[-1]) + 1 + len(part) <= limit_chars:
+            pieces[-1] += f" {part}"
+        else:
+            pieces.append(part)
+    return [piece for piece in pieces if any(map(str.isalnum, piece))]
+
+
+def _at_most(text: str, limit_chars: int) -> list[str]:
+    text = text.strip()
+    if not text or len(text) <= limit_chars:
+        return [text] if text else []
+    parts = split_text(text)
+    if len(parts) == 1:
+        parts = text.split()
+    if len(parts) == 1:
+        return [text[at : at + limit_chars] for at in range(0, len(text), limit_chars)]
+    return [piece for part in parts for piece in _at_most(part, limit_chars)]
