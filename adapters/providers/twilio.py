@@ -16,6 +16,7 @@ from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.rest import not_able
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio_codec import TwilioCodec
+from adapters.providers.twilio_relay import RelayConfig, TwilioRelay
 from adapters.providers.twilio_rest import TwilioRest
 from adapters.providers.twilio_signature import read_form, verify_signature
 from engine.errors import BadRequest, BadSignature
@@ -83,6 +84,8 @@ class TwilioConfig:
     api_base: str = "https://api.twilio.com"
     shared_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secrets of webhook signing keys, by key id."""
+    relay: RelayConfig = field(default_factory=RelayConfig)
+    """For calls that Twilio hears and speaks itself."""
 
 
 class TwilioProvider:
@@ -99,6 +102,7 @@ class TwilioProvider:
     def __init__(self, config: TwilioConfig, *, insecure: bool = False) -> None:
         self._config = config
         self._insecure = insecure
+        self._relay = TwilioRelay(config.relay)
         self._rest = TwilioRest(self.name, config.api_base, config.account_sid, config.auth_token)
 
     def verify(self, request: WebhookRequest) -> str:
@@ -191,7 +195,7 @@ class TwilioProvider:
 
     @property
     def relay(self) -> Relay | None:
-        return None
+        return self._relay
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """Without account and token it does nothing. Raises VendorError."""

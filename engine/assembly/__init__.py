@@ -3,6 +3,14 @@
 from engine.assembly.agents import check_agents, load_speech
 from engine.assembly.engine import Engine
 from engine.assembly.memory import migrate_store, open_vault
-from engine.assembly.providers import configured_providers
+from engine.assembly.providers import PROVIDER_KEYS, configured_providers
 
-__all__ = ["Engine", "check_agents", "configured_providers", "load_speech", "migrate_store", "open_vault"]
+__all__ = [
+    "PROVIDER_KEYS",
+    "Engine",
+    "check_agents",
+    "configured_providers",
+    "load_speech",
+    "migrate_store",
+    "open_vault",
+]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.assembly import check_agents, configured_providers, load_speech, open_vault
+from engine.assembly import PROVIDER_KEYS, check_agents, configured_providers, load_speech, open_vault
 from engine.cli.store import journal_bytes
 from engine.cli.tools import counted, where
 from engine.errors import SettingsError, SpeechFailed, StoreDown
@@ -101,12 +101,11 @@ def _files(settings: Settings) -> Finding:
 
 def _providers(settings: Settings) -> Iterator[Finding]:
     is_open = configured_providers(settings)
-    variables = {"twilio": "TWILIO_AUTH_TOKEN", "vonage": "VONAGE_SIGNATURE_SECRET"}
     for name, is_configured in is_open.items():
         if is_configured:
             yield Finding(name, Verdict.OK, "its routes are open")
         else:
-            yield Finding(name, Verdict.WARNING, f"its routes are closed; set {variables[name]} to open them")
+            yield Finding(name, Verdict.WARNING, f"its routes are closed; set {PROVIDER_KEYS[name]} to open them")
     if any(is_open.values()) and not settings.server.public_url:
         yield Finding("public_url", Verdict.WARNING, "server.public_url is not set: only this machine can call")
 

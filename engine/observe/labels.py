@@ -222,7 +222,7 @@ class LogLevel(StrEnum):
 HOW = ("clean", "cancelled", "error", "forced")
 """The words of :class:`engine.runtime.ledger.How`, which this layer may not import."""
 
-PROVIDERS = ("twilio", "vonage")
+PROVIDERS = ("twilio", "vonage", "telnyx", "plivo", "signalwire")
 PIPELINES = ("embedded", "custom")
 VENDORS = ("moonshine", "hibari", "script", "custom")
 ACTORS = ("registry",)
@@ -236,8 +236,21 @@ ROUTES = (
     "/twilio/status",
     "/vonage/answer",
     "/vonage/event",
+    "/telnyx/voice",
+    "/telnyx/status",
+    "/telnyx/sms",
+    "/plivo/voice",
+    "/plivo/status",
+    "/plivo/sms",
+    "/signalwire/voice",
+    "/signalwire/status",
+    "/signalwire/sms",
     "/media/twilio",
+    "/media/twilio-relay",
     "/media/vonage",
+    "/media/telnyx",
+    "/media/plivo",
+    "/media/signalwire",
     "/turn",
     "/session/reset",
     "/admin/session/{phone}",
