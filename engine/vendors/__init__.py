@@ -1,0 +1,1 @@
+"""Vendors made dependable: ports wrapped in ports, above the adapters and below the talk."""
