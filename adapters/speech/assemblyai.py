@@ -14,13 +14,14 @@ from adapters.speech.hearing import StreamingTranscriber, open_hearing
 from adapters.speech.utterances import LOST_S, Utterances
 from adapters.speech.vendor_json import dicts_of, number_of, object_of, text_of, whole_of, word_of
 from engine.errors import BadMessage, SpeechFailed, Why
-from engine.events import AudioFormat, CallInfo, Encoding
+from engine.events import FRAME_S, AudioFormat, CallInfo, Encoding
 from engine.ports import Owner
 from engine.runtime.feed import Feeding, Message
 from engine.runtime.network import Network
 
 PIECE_S = 0.06
-"""Pieces under 50 ms are refused."""
+LEAST_PIECE_S = 0.05
+"""Less is refused."""
 KEEP_ALIVE_S = 4.0
 FORMATTED_S = 0.5
 """How long a turn that is over waits for its punctuation; then it is used without."""
@@ -98,11 +99,16 @@ class AssemblyAIWire:
         self.url = f"{config.url}?{urlencode(_query(config, line))}"
         self.headers = {"authorization": config.key, "assemblyai-version": VERSION}
         self.feeding = Feeding(
-            bytes, line.bytes_per_s, PIECE_S, keep_alive=lambda: '{"type":"KeepAlive"}', keep_alive_s=KEEP_ALIVE_S
+            self._padded,
+            line.bytes_per_s,
+            PIECE_S,
+            keep_alive=lambda: '{"type":"KeepAlive"}',
+            keep_alive_s=KEEP_ALIVE_S,
         )
         self.is_ready = False
         self.is_over = False
         self._config = config
+        self._line = line
         self._utterances = utterances
         self._turn = -1
         self._done_turn = -1
@@ -146,6 +152,14 @@ class AssemblyAIWire:
 
     def why_closed(self, code: int | None) -> Why:
         return _WHY.get(code or 0, Why.CUT)
+
+    def _padded(self, audio: bytes) -> Message:
+        """The last piece before the line falls silent, or the call ends, may be too short."""
+        if (missing_s := PIECE_S - self._line.duration_s(audio)) > PIECE_S - LEAST_PIECE_S:
+            silence = self._line.silence(missing_s + FRAME_S / 2)
+            self._utterances.clock.sent(self._line.duration_s(silence), self._utterances.now())
+            audio += silence
+        return audio
 
     def _on_voice(self, at_ms: float | None) -> None:
         """Voice activity; of what has its words already it is late."""

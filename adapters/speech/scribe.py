@@ -149,7 +149,7 @@ class ScribeWire:
 
     def _on_committed(self, kind: str, said: dict[str, Any]) -> None:
         text = text_of(said, "text").strip()
-        if self._is_second(kind, text) or (self._is_stale() and text == self._told):
+        if self._is_second(kind, text) or (text == self._told and self._is_late(text)):
             return
         void, self._void = self._void, ""
         self._told, self._told_at_s = text, self._utterances.clock.position_s
@@ -164,6 +164,10 @@ class ScribeWire:
         """No new segment can have begun since the last: what looks like it is doubled, or was overtaken."""
         is_soon = self._utterances.clock.position_s - self._told_at_s < STALE_S
         return is_soon and not self._utterances.is_open
+
+    def _is_late(self, text: str) -> bool:
+        """This cannot be what the caller is saying now."""
+        return self._is_stale() or not text.casefold().startswith(self._partial.casefold())
 
     def _is_second(self, kind: str, text: str) -> bool:
         """The same segment in the other of its two variants."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ from engine.errors import SpeechFailed
 from engine.events import PCM16_8K, AudioFormat, Heard, SpeechStarted, SpeechStopped, TranscriberEvent
 
 if TYPE_CHECKING:
-    from adapters.speech.voice_activity import Lane, VoiceActivity
+    from adapters.speech.voice_activity import Listener
 
 VENDOR = "moonshine"
 LEAD_SAMPLES = RATE_HZ // 5
@@ -41,6 +41,22 @@ class Words(Protocol):
     async def find(self, request: Request) -> str:
         """The words in the request's audio. Waits for its turn; cancelled, it lets go at once."""
         ...
+
+
+class Lane(Protocol):
+    """One call's audio on its way to being judged."""
+
+    dropped_samples: int
+
+    def push(self, pcm: bytes) -> None:
+        """16-bit samples at 8 kHz. Never waits."""
+        ...
+
+
+class Activity(Protocol):
+    """Tells when the caller speaks: ``VoiceActivity``, or what is there without the embedded models."""
+
+    def open_lane(self, listener: Listener) -> AbstractContextManager[Lane]: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -104,6 +120,7 @@ class EmbeddedTranscriber:
         self._line = line
         self._words = words
         self._lane: Lane | None = None
+        self._failure: SpeechFailed | None = None
         self._to_lane = Converter(line, PCM16_8K)
         self._recording = Recording(line)
         self._segmenter = Segmenter(hearing)
@@ -137,7 +154,7 @@ class EmbeddedTranscriber:
         try:
             return await self._received.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
-            raise SpeechFailed(VENDOR, "the recogniser has stopped") from None
+            raise self._failure or SpeechFailed(VENDOR, "the recogniser has stopped") from None
 
     def close(self) -> None:
         """Idempotent. Threads that compute for this call are told to stop."""
@@ -252,6 +269,7 @@ class EmbeddedTranscriber:
                 await self._answer(self._requests[0])
         except SpeechFailed as exc:
             log.warning("recognising failed", what=str(exc))
+            self._failure = exc
         finally:
             self._events.close()  # and so `receive` says that no more words can come
 
@@ -270,7 +288,7 @@ class EmbeddedTranscriber:
 async def open_transcriber(
     line: AudioFormat,
     words: Words,
-    activity: VoiceActivity,
+    activity: Activity,
     hearing: Hearing,
 ) -> AsyncIterator[EmbeddedTranscriber]:
     """Leaving the block is immediate: what a thread still computes for it is told to stop, and not waited for."""

@@ -34,7 +34,7 @@ class Feeding:
     keep_alive_s: float = 4.0
     """When nothing was written for so long, ``keep_alive`` is."""
     ping_s: float = 20.0
-    """Between WebSocket pings; a peer that does not answer within five seconds is gone."""
+    """Between WebSocket pings; a peer is gone that neither answers within five seconds nor sends anything."""
 
 
 class Feed:
@@ -53,6 +53,8 @@ class Feed:
         self._piece_bytes = max(1, int(feeding.piece_s * feeding.bytes_per_s))
         self._changed = trio.Event()
         self._all_written = trio.Event()
+        self._is_awaited = False
+        self._received = 0
 
     @classmethod
     @asynccontextmanager
@@ -93,7 +95,12 @@ class Feed:
 
     async def receive(self) -> Message:
         """The next message. Raises trio.EndOfChannel when the socket is gone, however it went."""
-        return await self._socket.receive()
+        self._is_awaited = True
+        try:
+            return await self._socket.receive()
+        finally:
+            self._is_awaited = False
+            self._received += 1
 
     async def drain(self) -> None:
         """Until all that was put has been written, or the socket is gone. The caller sets the deadline."""
@@ -147,16 +154,19 @@ class Feed:
         with trio.move_on_after(self._feeding.keep_alive_s if keep_alive else float("inf")) as silence:
             await self._changed.wait()
         if silence.cancelled_caught and keep_alive is not None:
+            self._flush()  # less than a piece came before the silence
             self._waiting.append((keep_alive(), 0.0))
 
     async def _ping(self) -> None:
         while True:
             await trio.sleep(self._feeding.ping_s)
+            received = self._received
             with trio.move_on_after(PONG_S) as waiting:
                 try:
                     await self._socket.ping()
                 except trio.EndOfChannel:
                     return
-            if waiting.cancelled_caught:
+            # Of a vendor that sends faster than it is heard, the pong may be behind much that nobody has taken yet.
+            if waiting.cancelled_caught and self._is_awaited and received == self._received:
                 self._socket.abort()
                 return
