@@ -37,7 +37,8 @@ def check_all(settings: Settings) -> None:
     _check_sessions(settings)
 
 
-def structured(raw: dict[str, Any], kind: type[T]) -> T:
+def structured(raw: dict[str, Any], kind: type[T], path: str = "") -> T:
+    """``raw`` as values of this kind. Raises SettingsError naming each key at fault, below ``path``."""
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     for plain in (int, float, str, bool):
         converter.register_structure_hook(plain, _strictly)
@@ -46,10 +47,10 @@ def structured(raw: dict[str, Any], kind: type[T]) -> T:
     try:
         settings = converter.structure(raw, kind)
     except ClassValidationError as group:
-        raise SettingsError("; ".join(_explain(group, kind, ""))) from None
+        raise SettingsError("; ".join(_explain(group, kind, path))) from None
     except (TypeError, AttributeError):
         raise SettingsError("the settings must be a table of tables") from None
-    check_ranges(settings, "")
+    check_ranges(settings, path)
     return settings
 
 

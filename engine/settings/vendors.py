@@ -20,8 +20,6 @@ KEY_VARIABLES: Mapping[str, str] = {
     "deepgram_aura": "DEEPGRAM_API_KEY",
     "scribe": "ELEVENLABS_API_KEY",
     "elevenlabs": "ELEVENLABS_API_KEY",
-    "elevenlabs_http": "ELEVENLABS_API_KEY",
-    "elevenlabs_multi": "ELEVENLABS_API_KEY",
     "elevenlabs_agents": "ELEVENLABS_API_KEY",
     "assemblyai": "ASSEMBLYAI_API_KEY",
     "cartesia": "CARTESIA_API_KEY",

@@ -1,0 +1,60 @@
+"""Kinds of vendors in the settings, and what makes one of each. Modules are imported when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """What a vendor does for an agent: the key in ``[agents.NAME]``."""
+
+    TRANSCRIBER = "transcriber"
+    SYNTHESIZER = "synthesizer"
+    MODEL = "model"
+    REALTIME = "realtime"
+
+
+KINDS: Mapping[Role, Mapping[str, tuple[str, str, str]]] = {
+    Role.TRANSCRIBER: {
+        "speechmatics": ("speech.speechmatics", "SpeechmaticsConfig", "SpeechmaticsTranscriberVendor"),
+        "deepgram": ("speech.deepgram", "DeepgramConfig", "DeepgramTranscriberVendor"),
+        "deepgram_flux": ("speech.flux", "FluxConfig", "FluxTranscriberVendor"),
+        "scribe": ("speech.scribe", "ScribeConfig", "ScribeTranscriberVendor"),
+        "assemblyai": ("speech.assemblyai", "AssemblyAIConfig", "AssemblyAITranscriberVendor"),
+        "openai_transcription": ("speech.openai_transcriber", "OpenAITranscriberConfig", "OpenAITranscriberVendor"),
+    },
+    Role.SYNTHESIZER: {
+        "elevenlabs": ("speech.elevenlabs", "ElevenLabsConfig", "ElevenLabsSynthesizerVendor"),
+        "cartesia": ("speech.cartesia", "CartesiaConfig", "CartesiaSynthesizerVendor"),
+        "deepgram_aura": ("speech.aura", "AuraConfig", "AuraSynthesizerVendor"),
+        "speechmatics_speech": (
+            "speech.speechmatics_speech",
+            "SpeechmaticsSpeechConfig",
+            "SpeechmaticsSynthesizerVendor",
+        ),
+        "openai_speech": ("speech.openai_speech", "OpenAISpeechConfig", "OpenAISynthesizerVendor"),
+    },
+    Role.MODEL: {
+        "openai": ("models.openai_chat", "OpenAiChatConfig", "OpenAiChatModelVendor"),
+        "compatible": ("models.openai_chat", "OpenAiChatConfig", "OpenAiChatModelVendor"),
+        "openai_responses": ("models.openai_responses", "OpenAiResponsesConfig", "OpenAiResponsesModelVendor"),
+        "anthropic": ("models.anthropic", "AnthropicConfig", "AnthropicModelVendor"),
+        "program": ("models.program", "ProgramConfig", "ProgramModelVendor"),
+    },
+    Role.REALTIME: {
+        "openai_realtime": ("realtime.openai_realtime", "OpenAIRealtimeConfig", "OpenAIRealtimeVendor"),
+        "elevenlabs_agents": ("realtime.elevenlabs_agents", "ElevenLabsAgentsConfig", "ElevenLabsAgentsVendor"),
+    },
+}
+"""Role, kind, and where it is: a module of ``adapters``, its configuration and its vendor."""
+
+
+def find_kind(role: Role, kind: str) -> tuple[type[Any], Any]:
+    """The configuration's class, and what makes a vendor of ``(configuration, network)``. Raises KeyError for a kind
+    that has no such role."""
+    module_name, config, vendor = KINDS[role][kind]
+    module = importlib.import_module(f"adapters.{module_name}")
+    return getattr(module, config), getattr(module, vendor)

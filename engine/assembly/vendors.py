@@ -1,0 +1,67 @@
+"""The vendors of an agent, as its settings name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from adapters.kinds import KINDS, Role, find_kind
+from engine.errors import SettingsError
+from engine.ports import ModelVendor, RealtimeVendor, SynthesizerVendor, TranscriberVendor
+from engine.runtime.network import Network
+from engine.settings import Settings
+from engine.settings.checks import structured
+from engine.settings.vendors import VendorTable, vendor_table
+
+Vendor = TranscriberVendor | SynthesizerVendor | ModelVendor | RealtimeVendor
+
+
+class Vendors:
+    """Makes each vendor of the settings once, however many agents use it."""
+
+    def __init__(self, settings: Settings, network: Network) -> None:
+        self._settings = settings
+        self._network = network
+        self._made: dict[tuple[Role, str], Any] = {}
+
+    def vendor(self, agent: str, role: Role, name: str) -> Any:
+        """A vendor of this role. Raises SettingsError naming the setting at fault."""
+        if (role, name) not in self._made:
+            try:
+                self._made[role, name] = self._make(role, vendor_table(self._settings, name))
+            except SettingsError as exc:
+                raise SettingsError(f"agents.{agent}.{role}: {exc}") from None
+        return self._made[role, name]
+
+    def _make(self, role: Role, table: VendorTable) -> Any:
+        kinds = KINDS[role]
+        if table.kind not in kinds:
+            raise SettingsError(f"{table.name!r} cannot be a {role}; these can: {', '.join(kinds)}")
+        config, vendor = find_kind(role, table.kind)
+        return vendor(configured(config, table, self._settings.secrets.vendor_keys), self._network)
+
+
+def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -> Any:
+    """The vendor's configuration. Raises SettingsError naming the key of ``[vendors.NAME]``, or the variable."""
+    known = {item.name: item for item in fields(config)}
+    options: dict[str, Any] = dict(table.options)
+    if table.kind == "compatible":
+        options = {"compatible": True, "name": "compatible", **options}
+    key = keys.get(table.key_variable, "")
+    if "key" in known:
+        if not key and _must_be_given(known["key"]):
+            variable = table.key_variable or f"vendors.{table.name}.key_variable"
+            raise SettingsError(f"vendor {table.name!r} needs a key: set {variable} in the environment")
+        options["key"] = key
+    for name, item in known.items():
+        if name not in options and _must_be_given(item):
+            raise SettingsError(f"vendors.{table.name}.{name}: must be given")
+    try:
+        return structured(options, config, f"vendors.{table.name}")
+    except ValueError as exc:  # of a configuration that checks itself
+        raise SettingsError(f"vendors.{table.name}: {exc}") from None
+
+
+def _must_be_given(item: Any) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
