@@ -53,6 +53,7 @@ class Network:
             trust_env=False,
             verify=self._ssl_context,
             transport=self._transport() if self._transport else None,
+            event_hooks={"request": [_hold_whole]},
         )
 
     @asynccontextmanager
@@ -85,6 +86,28 @@ class Network:
             Feed.over(socket, feeding or Feeding()) as feed,
         ):
             yield feed
+
+
+class _Whole(httpx.AsyncByteStream):
+    """A body in one piece."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._rest: list[bytes] = []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._rest = [self._body]
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        return self._rest.pop()
+
+
+async def _hold_whole(request: httpx.Request) -> None:
+    """httpx's own bodies are async generators: cancelled while one is sent, it is left half-run, and trio complains."""
+    request.stream = _Whole(await request.aread())
 
 
 @contextmanager
