@@ -49,12 +49,13 @@ class VonageRest:
     vendor: Final = "vonage"
 
     def __init__(self, base: str, application_id: str, private_key: str, now: Callable[[], float] = time.time) -> None:
+        self.regions: OrderedDict[str, str] = OrderedDict()
+        """Call to the address where it lives, of ``MAX_REGIONS`` calls."""
         self._base = base
         self._application_id = application_id
         self._now = now
         # Read once: reading the key takes as long as signing many tokens with it.
         self._key = _read_key(private_key) if private_key else None
-        self._regions: OrderedDict[str, str] = OrderedDict()
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -64,9 +65,9 @@ class VonageRest:
         """Where a call lives: only there is it known. Anything but an address of Vonage's own is passed over."""
         if not isinstance(region_url, str) or not (base := _region_of(region_url)):
             return
-        self._regions[call_id] = base
-        if len(self._regions) > MAX_REGIONS:
-            self._regions.popitem(last=False)
+        self.regions[call_id] = base
+        if len(self.regions) > MAX_REGIONS:
+            self.regions.popitem(last=False)
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """A call that is over is a success; without application and key nothing is done. Raises VendorError."""
@@ -136,7 +137,7 @@ class VonageRest:
         self, client: httpx.AsyncClient, what: str, call_id: str, part: str, content: Mapping[str, Any]
     ) -> httpx.Response:
         check_id(self.vendor, what, call_id)
-        base = self._regions.get(call_id, self._base)
+        base = self.regions.get(call_id, self._base)
         return await self._ask(client, what, "PUT", f"{base}/v1/calls/{call_id}{part}", content)
 
     async def _ask(
