@@ -37,7 +37,7 @@ class AudioClock:
         self._anchors = deque([*kept, (boundary, at_s), *shifted], maxlen=_MAX_ANCHORS)
 
     def time_of(self, position_s: float) -> float:
-        """When the sound at this place came in; what is said of the future is now."""
+        """When the sound at this place came in, give or take ``SLACK_S``; a place beyond the end is the end."""
         position_s = min(max(position_s, 0.0), self.position_s)
         for place, at_s in reversed(self._anchors):
             if place <= position_s:

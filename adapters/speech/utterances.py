@@ -112,7 +112,8 @@ class Utterances:
         return True
 
     def _time_of(self, position_s: float | None) -> float:
-        return self.now() if position_s is None else self.clock.time_of(position_s)
+        now_s = self.now()
+        return now_s if position_s is None else min(now_s, self.clock.time_of(position_s))
 
 
 def _checked(text: str) -> str:

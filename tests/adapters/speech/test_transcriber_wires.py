@@ -1,0 +1,160 @@
+"""Strangers' messages on the wires of the recognisers, without I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.speech.assemblyai import AssemblyAIConfig, AssemblyAIWire
+from adapters.speech.audio_clock import AudioClock
+from adapters.speech.deepgram import DeepgramConfig, DeepgramWire
+from adapters.speech.flux import FluxConfig, FluxWire
+from adapters.speech.hearing import Wire
+from adapters.speech.scribe import ScribeConfig, ScribeWire
+from adapters.speech.speechmatics import SpeechmaticsConfig, SpeechmaticsWire
+from adapters.speech.utterances import Utterances
+from engine.errors import BadMessage, SpeechFailed, Why
+from engine.events import MULAW_8K
+from tests.contract.ears import check
+
+KEY = "a-secret-of-ours"
+WIRES: dict[str, Any] = {
+    "speechmatics": lambda told: SpeechmaticsWire(SpeechmaticsConfig(KEY), MULAW_8K, told),
+    "deepgram": lambda told: DeepgramWire(DeepgramConfig(KEY), MULAW_8K, told),
+    "flux": lambda told: FluxWire(FluxConfig(KEY), MULAW_8K, told),
+    "scribe": lambda told: ScribeWire(ScribeConfig(KEY, timestamps=True), MULAW_8K, told),
+    "assemblyai": lambda told: AssemblyAIWire(AssemblyAIConfig(KEY), MULAW_8K, told),
+}
+each_wire = pytest.mark.parametrize("name", WIRES)
+
+
+class Bench:
+    def __init__(self, name: str) -> None:
+        self.now_s = 0.0
+        self.told = Utterances(AudioClock(), lambda: self.now_s, decides_turns=True)
+        self.wire: Wire = WIRES[name](self.told)
+
+    def audio(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.told.clock.sent(seconds, self.now_s)
+
+    def take(self, message: dict[str, Any] | str | bytes) -> None:
+        self.wire.receive(orjson.dumps(message).decode() if isinstance(message, dict) else message)
+
+
+KINDS = (
+    *("Results", "SpeechStarted", "UtteranceEnd", "Metadata", "TurnInfo", "Connected", "Turn", "Begin", "Termination"),
+    *("AddTranscript", "AddPartialTranscript", "EndOfUtterance", "RecognitionStarted", "AudioAdded", "EndOfTranscript"),
+    *("partial_transcript", "committed_transcript", "committed_transcript_with_timestamps", "session_started", "Error"),
+)
+KEYS = (
+    *("start", "duration", "is_final", "speech_final", "channel", "alternatives", "transcript", "words", "timestamp"),
+    *("last_word_end", "metadata", "results", "start_time", "end_time", "seq_no", "event", "turn_index", "sequence_id"),
+    *("audio_window_start", "audio_window_end", "turn_order", "end_of_turn", "turn_is_formatted", "text", "error_code"),
+    *("variant", "code", "language_pack_info", "word_delimiter"),
+)
+EVENTS = ("Update", "StartOfTurn", "EagerEndOfTurn", "TurnResumed", "EndOfTurn")
+ATOMS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=6),
+    st.sampled_from(EVENTS),
+)
+VALUES = st.recursive(
+    ATOMS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+)
+MESSAGES = st.builds(
+    lambda kind, rest: {**rest, "type": kind, "message": kind, "message_type": kind},
+    st.sampled_from(KINDS) | ATOMS,
+    st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8),
+)
+
+
+@each_wire
+@settings(max_examples=50)
+@given(messages=st.lists(MESSAGES | st.text(max_size=10) | st.binary(max_size=10), max_size=12))
+def test_nothing_that_a_stranger_says_breaks_a_wire(name: str, messages: list[Any]) -> None:
+    bench = Bench(name)
+    for message in messages:
+        bench.audio(0.7)
+        try:
+            data = (
+                orjson.dumps(message, option=orjson.OPT_NON_STR_KEYS).decode() if isinstance(message, dict) else message
+            )
+        except TypeError:
+            continue  # a number too large for JSON
+        try:
+            bench.take(data)
+        except BadMessage:
+            continue
+        except SpeechFailed:
+            break
+    bench.now_s += 60
+    if bench.told.expire():
+        bench.wire.gave_up()
+    check([(bench.now_s, event) for event in bench.told.events], decides_turns=True)
+
+
+@each_wire
+def test_keys_are_in_no_address_and_in_no_text_about_the_settings(name: str) -> None:
+    bench = Bench(name)
+    assert KEY not in bench.wire.url
+    configs = (SpeechmaticsConfig, DeepgramConfig, FluxConfig, ScribeConfig, AssemblyAIConfig)
+    assert all(KEY not in repr(config(KEY)) for config in configs)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "why"),
+    [
+        ("speechmatics", {"message": "Error", "type": "quota_exceeded", "reason": KEY}, Why.RATE_LIMITED),
+        ("speechmatics", {"message": "Error", "type": "not_authorised"}, Why.AUTH),
+        ("speechmatics", {"message": "Error", "type": "invalid_model"}, Why.BAD_REQUEST),
+        ("speechmatics", {"message": "Error", "type": "job_error"}, Why.FAILED),
+        ("speechmatics", {"message": "Error", "type": {"not": "a word"}}, Why.FAILED),
+        ("deepgram", {"type": "Error", "variant": "SchemaError", "description": KEY}, Why.BAD_REQUEST),
+        ("deepgram", {"type": "Error", "variant": "Something Else"}, Why.FAILED),
+        ("flux", {"type": "Error", "sequence_id": 1, "code": "INTERNAL_SERVER_ERROR", "description": KEY}, Why.FAILED),
+        ("flux", {"type": "Error", "sequence_id": 1, "code": "UNPARSABLE_CLIENT_MESSAGE"}, Why.BAD_REQUEST),
+        ("scribe", {"message_type": "auth_error", "error": KEY}, Why.AUTH),
+        ("scribe", {"message_type": "quota_exceeded"}, Why.AUTH),
+        ("scribe", {"message_type": "rate_limited"}, Why.RATE_LIMITED),
+        ("scribe", {"message_type": "session_time_limit_exceeded"}, Why.CUT),
+        ("scribe", {"message_type": "chunk_size_exceeded"}, Why.BAD_REQUEST),
+        ("assemblyai", {"type": "Error", "error_code": 4001, "error": KEY}, Why.AUTH),
+        ("assemblyai", {"type": "Error", "error_code": 3009, "error": "no"}, Why.RATE_LIMITED),
+        ("assemblyai", {"type": "Error", "error_code": 4008, "error": "no"}, Why.CUT),
+        ("assemblyai", {"error": "no"}, Why.FAILED),
+    ],
+)
+def test_a_vendor_that_gives_up_says_why(name: str, message: dict[str, Any], why: Why) -> None:
+    with pytest.raises(SpeechFailed) as failure:
+        Bench(name).take(message)
+    assert failure.value.why is why
+    assert KEY not in str(failure.value)
+    assert (failure.value.retry_after_s is not None) == (name == "speechmatics" and why is Why.RATE_LIMITED)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "why"),
+    [
+        ("speechmatics", 4005, Why.RATE_LIMITED),
+        ("speechmatics", 1006, Why.CUT),
+        ("speechmatics", None, Why.CUT),
+        ("deepgram", 1011, Why.CUT),
+        ("deepgram", 1008, Why.BAD_REQUEST),
+        ("assemblyai", 4001, Why.AUTH),
+        ("assemblyai", 1000, Why.CUT),
+        ("scribe", 1008, Why.AUTH),
+        ("flux", 1011, Why.CUT),
+    ],
+)
+def test_the_code_of_a_close_says_why(name: str, code: int | None, why: Why) -> None:
+    assert Bench(name).wire.why_closed(code) is why
