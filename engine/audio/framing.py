@@ -15,6 +15,8 @@ class Framer:
     """
 
     def __init__(self, source: AudioFormat, line: AudioFormat) -> None:
+        self.trimmed_s = 0.0
+        """Silence that was dropped in front."""
         self._source = source
         self._line = line
         self._converter = Converter(source, line)
@@ -52,5 +54,6 @@ class Framer:
         if not self._has_begun:
             while start < whole and is_silent(audio[start : start + size], self._line):
                 start += size
+            self.trimmed_s += self._line.duration_s(audio[:start])
             self._has_begun = start < whole
         return audio[start:whole]
