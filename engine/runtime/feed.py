@@ -30,9 +30,9 @@ class Feeding:
     """Audio is gathered into messages of this length: messages are what costs."""
     queue_s: float = 2.0
     """Audio that waits to be written; beyond it the oldest is dropped."""
-    keep_alive: Callable[[], Message] | None = None
+    keep_alive: Callable[[], Message | None] | None = None
     keep_alive_s: float = 4.0
-    """When nothing was written for so long, ``keep_alive`` is."""
+    """When nothing was written for so long, what ``keep_alive`` then gives is, if anything."""
     ping_s: float = 20.0
     """Between WebSocket pings; a peer is gone that neither answers within five seconds nor sends anything."""
 
@@ -153,9 +153,9 @@ class Feed:
         keep_alive = self._feeding.keep_alive
         with trio.move_on_after(self._feeding.keep_alive_s if keep_alive else float("inf")) as silence:
             await self._changed.wait()
-        if silence.cancelled_caught and keep_alive is not None:
+        if silence.cancelled_caught and keep_alive is not None and (message := keep_alive()) is not None:
             self._flush()  # less than a piece came before the silence
-            self._waiting.append((keep_alive(), 0.0))
+            self._waiting.append((message, 0.0))
 
     async def _ping(self) -> None:
         while True:

@@ -22,6 +22,7 @@ import httpx
 import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from engine.runtime.network import Network
 
@@ -99,7 +100,13 @@ async def serve_stream(cloud: Cloud, stream: trio.abc.Stream) -> None:
     """One connection of a client, to its end. Whatever the client does, nothing is raised but Cancelled."""
     try:
         await _serve(cloud, stream)
-    except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, h11.RemoteProtocolError):
+    except* (
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+        ConnectionClosed,
+        h11.RemoteProtocolError,
+        LocalProtocolError,  # a ping that crossed our close
+    ):
         pass
     finally:
         with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
