@@ -108,9 +108,8 @@ class AuraWire:
         self._stale_flushes += 1
         return [_CLEARS]
 
-    def keep_alive(self) -> Message:
+    def keep_alive(self) -> None:
         """There is none: a socket that was closed in a long silence is opened anew."""
-        raise NotImplementedError
 
     def decode(self, message: Message) -> Sequence[bytes | Over]:
         if isinstance(message, bytes):

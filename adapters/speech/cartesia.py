@@ -87,9 +87,8 @@ class CartesiaWire:
         context_id, self._wanted = self._wanted, ""
         return [json_of({"context_id": context_id, "cancel": True})] if context_id else []
 
-    def keep_alive(self) -> Message:
+    def keep_alive(self) -> None:
         """There is none: a socket that was closed in a long silence is opened anew."""
-        raise NotImplementedError
 
     def decode(self, message: Message) -> Sequence[bytes | Over]:
         fields = object_of(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from adapters.speech.elevenlabs_wires import ContextsWire, OneTextWire
 from adapters.speech.http_speaking import HttpVoice, SpeechRequest, open_http_synthesizer
-from adapters.speech.speaking import SocketVoice, open_synthesizer
+from adapters.speech.speaking import PING_S, SocketVoice, open_synthesizer
 from adapters.speech.spoken import address, given
 from engine.events import AudioFormat, CallInfo, Encoding
 from engine.ports import Owner, Synthesizer
@@ -113,6 +114,7 @@ def _socket_voice(config: ElevenLabsConfig, line: AudioFormat) -> SocketVoice:
         source=line,
         max_chars=config.max_chars,
         keep_alive_s=KEEP_ALIVE_S,
+        ping_s=math.inf if wire is OneTextWire else PING_S,
     )
 
 

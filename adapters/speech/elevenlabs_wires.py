@@ -63,8 +63,8 @@ class OneTextWire:
         self._is_wanted = False
         return []
 
-    def keep_alive(self) -> Message:
-        return json_of({"text": " "})
+    def keep_alive(self) -> Message | None:
+        return None if self.is_spent else json_of({"text": " "})
 
     def decode(self, message: Message) -> Sequence[bytes | Over]:
         fields = object_of(message)

@@ -29,6 +29,7 @@ QUEUE_MESSAGES = 8
 """Received and not yet looked at. A message may hold seconds of audio."""
 MAX_BAD_MESSAGES = 20
 """Unusable messages of one socket before it is given up."""
+PING_S = 20.0
 LIMITS = replace(VENDOR_LIMITS, queue=QUEUE_MESSAGES)
 
 
@@ -59,8 +60,8 @@ class SpeechWire(Protocol):
         """Nobody hears the text that was asked for last any more."""
         ...
 
-    def keep_alive(self) -> Message:
-        """What is said into a long silence."""
+    def keep_alive(self) -> Message | None:
+        """What is said into a long silence, if anything."""
         ...
 
     def decode(self, message: Message) -> Sequence[bytes | Over]:
@@ -88,6 +89,9 @@ class SocketVoice:
     """Longest text that it is asked for at once."""
     keep_alive_s: float | None = None
     """A wire's ``keep_alive`` is sent when nothing was written for so long."""
+    ping_s: float = PING_S
+    """Between WebSocket pings. None to a vendor that closes behind what it has sent: a write to a socket that is gone
+    would lose what has not been read yet."""
 
 
 @asynccontextmanager
@@ -256,7 +260,9 @@ class Connection:
         voice = self._voice
         keeps_alive = voice.keep_alive_s is not None
         feeding = Feeding(
-            keep_alive=self._wire.keep_alive if keeps_alive else None, keep_alive_s=voice.keep_alive_s or 0.0
+            keep_alive=self._wire.keep_alive if keeps_alive else None,
+            keep_alive_s=voice.keep_alive_s or 0.0,
+            ping_s=voice.ping_s,
         )
         try:
             with self._opening, failing(SpeechFailed, voice.vendor):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
+import trio.testing
 
 from adapters.speech.aura import AuraConfig, AuraSynthesizerVendor
 from adapters.speech.cartesia import CartesiaConfig, CartesiaSynthesizerVendor
@@ -20,7 +22,7 @@ from engine.runtime.network import Network
 from tests.fakes.clouds.aura import Aura
 from tests.fakes.clouds.cartesia import Cartesia
 from tests.fakes.clouds.elevenlabs_speech import ElevenLabsSpeech
-from tests.fakes.clouds.loopback import dialled
+from tests.fakes.clouds.loopback import Cloud, dialled, serve_stream
 from tests.fakes.clouds.openai_speech import OpenAISpeech
 from tests.fakes.clouds.speechmatics_speech import SpeechmaticsSpeech
 from tests.fakes.clouds.voicebox import SpeechCloud
@@ -144,6 +146,22 @@ async def bench_of(
         yield Bench(kind, network(cloud, nursery), cloud, line or kind.line)
         nursery.cancel_scope.cancel()
     assert cloud.faults == []
+
+
+def kind_named(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
+
+
+def in_lockstep(cloud: Cloud, nursery: trio.Nursery) -> Network:
+    """As ``dialled``, for sockets, with no room on the way to us: what is not read cannot be sent either."""
+
+    def dial(_host: str, _port: int) -> trio.abc.Stream:
+        near_send, far_receive = trio.testing.memory_stream_one_way_pair()
+        far_send, near_receive = trio.testing.lockstep_stream_one_way_pair()
+        nursery.start_soon(serve_stream, cloud, trio.StapledStream(far_send, far_receive))
+        return trio.StapledStream(near_send, near_receive)
+
+    return Network(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), dial=dial)
 
 
 async def heard(synthesizer: Synthesizer, text: str) -> bytes:

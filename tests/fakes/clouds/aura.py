@@ -22,6 +22,7 @@ class Aura(SpeechCloud):
 
     flushes_after_clear = False
     """The answer to the flush of a cleared text still comes, behind that to the clear."""
+    answers_clear = True
 
     def admits(self, request: Request) -> None:
         if self.voicebox.refuses is not None:
@@ -153,7 +154,8 @@ class _Session:
             spoken.is_cancelled = True
         if self._current is not None:
             await self._is_silent.wait()
-        await self._answer("Cleared")
+        if self._cloud.answers_clear:
+            await self._answer("Cleared")
         if self._cloud.flushes_after_clear:
             for _ in stale:
                 await self._answer("Flushed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from functools import partial
 from typing import Any
 
@@ -165,7 +166,10 @@ class _OneText(_Socket):
                 await self.send({"audio": None, "isFinal": True})
                 self.ended.cancel()
                 return
+            self.idle_s = math.inf  # it only speaks from now on
             self.nursery.start_soon(self._speak_all)
+        elif self.idle_s == math.inf:
+            self.cloud.fault("a text behind the end")
         elif text != " ":
             if not isinstance(text, str) or not text.endswith(" "):
                 self.cloud.fault("a text does not end with a space")
