@@ -151,7 +151,7 @@ class ScribeWire:
         text = text_of(said, "text").strip()
         if self._is_second(kind, text) or (text == self._told and self._is_late(text)):
             return
-        void, self._void = self._void, ""
+        void, self._void, self._partial = self._void, "", ""
         self._told, self._told_at_s = text, self._utterances.clock.position_s
         words = [word for word in dicts_of(said, "words") if word.get("type", "word") == "word"]
         begins_s = number_of(words[0], "start") if words else None

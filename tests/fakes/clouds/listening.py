@@ -191,6 +191,8 @@ class Session:
         self.line = line
         self.ear = Ear(line, acuity)
         self.told = Told()
+        self.socket: Peer | None = None
+        """For a test that has something to say itself."""
         self.is_over = False
 
     def opened(self) -> list[Message]:
@@ -266,6 +268,7 @@ class ListeningCloud(Cloud):
         try:
             session = self.session(request)
             self.sessions.append(session)
+            session.socket = socket
             while self.manners.is_silent_at_start:
                 await socket.get_message()
             await self._send(socket, session.opened())
