@@ -199,7 +199,13 @@ class TurnOver:
     """The recogniser has decided that the caller's turn is over. Every final ``Heard`` of it came before."""
 
 
-TranscriberEvent = SpeechStarted | SpeechStopped | Heard | TurnLikelyOver | TurnResumed | TurnOver
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """The caller spoke, and the words are lost for good: to be asked for again. If a ``SpeechStarted`` is open, its
+    final ``Heard`` still follows."""
+
+
+TranscriberEvent = SpeechStarted | SpeechStopped | Heard | TurnLikelyOver | TurnResumed | TurnOver | Missed
 
 
 # --- sessions and models --------------------------------------------------------------------------------------
@@ -450,6 +456,7 @@ RealtimeEvent = (
     SpeechStarted
     | SpeechStopped
     | Heard
+    | Missed
     | ReplyStarted
     | ReplyAudio
     | ReplyText

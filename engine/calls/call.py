@@ -30,7 +30,17 @@ from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
-from engine.ports import NO_CONTROL, Ability, Agent, Codec, LanguageModel, Provider, ProviderLink, ResourceKind
+from engine.ports import (
+    NO_CONTROL,
+    Ability,
+    Agent,
+    Codec,
+    LanguageModel,
+    Provider,
+    ProviderLink,
+    ResourceKind,
+    counts_itself,
+)
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
 from engine.runtime.ledger import Ledger
@@ -220,15 +230,20 @@ class Call:
     def _vendors(self, session: CallSession) -> list[AbstractAsyncContextManager[Any]]:
         agent, info, ledger = self._line.agent, self._info, self._ledger
         return [
-            self._own(VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
-            self._own(VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
+            self._own(agent, VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
+            self._own(agent, VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
             self._own(
-                VendorKind.LLM, agent.model_vendor, agent.open_model(session.info(agent.name), ledger, NO_CONTROL)
+                agent,
+                VendorKind.LLM,
+                agent.model_vendor,
+                agent.open_model(session.info(agent.name), ledger, NO_CONTROL),
             ),
         ]
 
-    def _own(self, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
-        """A vendor's part, counted, and in the ledger once it is open."""
+    def _own(self, agent: Agent, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
+        """A vendor's part, counted, and in the ledger once it is open, unless it sees to that itself."""
+        if counts_itself(agent):
+            return opening
         counted = self._meters.opening(role, vendor, opening, within_s=self._around.limits.open_s)
         self._log.debug("vendor_opens", kind=str(role), vendor=vendor)
         return self._ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
@@ -242,7 +257,7 @@ class Call:
             )
         if name not in self._minds:
             opening = agent.open_model(session.info(name), self._ledger, NO_CONTROL)
-            self._minds[name] = await holdings.open(self._own(VendorKind.LLM, agent.model_vendor, opening))
+            self._minds[name] = await holdings.open(self._own(agent, VendorKind.LLM, agent.model_vendor, opening))
         self._log.info("handed_over", agent=name)
         return agent, self._minds[name]
 

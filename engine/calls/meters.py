@@ -24,7 +24,7 @@ from engine.observe.labels import (
     VendorStatus,
 )
 from engine.observe.metrics import Metrics
-from engine.ports import Agent
+from engine.ports import Agent, counts_itself
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class CallMeters:
         self.on_gap = metrics.audio_receive_gap_seconds.labels(provider=provider).observe
         self.buffered = metrics.playout_buffered.note
         self._metrics = metrics
-        self._agent = agent
+        self._counts_itself = counts_itself(agent)
         self._call_id = call.call_id
         self._provider = provider
         self._pipeline = pipeline
@@ -47,9 +47,9 @@ class CallMeters:
         self._barge_in_latency = metrics.barge_in_latency_seconds.labels(provider=provider)
         self._underruns = metrics.audio_underruns_total.labels(provider=provider)
         self._underrun_s = metrics.audio_underrun_seconds_total.labels(provider=provider)
-        self._audio_in = (
-            metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.IN),
-            metrics.speech_audio_seconds_total.labels(vendor=agent.transcriber_vendor, kind=SpeechKind.STT),
+        self._audio_in = metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.IN)
+        self._recognised = metrics.speech_audio_seconds_total.labels(
+            vendor=agent.transcriber_vendor, kind=SpeechKind.STT
         )
         self._audio_out = metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.OUT)
         self._spoken = metrics.speech_audio_seconds_total.labels(vendor=agent.synthesizer_vendor, kind=SpeechKind.TTS)
@@ -121,22 +121,27 @@ class CallMeters:
         now and then, so that the counters run with the call."""
         was_in_s, was_out_s, was_spoken_s = self._seen
         self._seen = (in_s, out_s, spoken_s)
-        for counter in self._audio_in:
-            counter.inc(in_s - was_in_s)
+        self._audio_in.inc(in_s - was_in_s)
         self._audio_out.inc(out_s - was_out_s)
-        self._spoken.inc(spoken_s - was_spoken_s)
+        if not self._counts_itself:
+            self._recognised.inc(in_s - was_in_s)
+            self._spoken.inc(spoken_s - was_spoken_s)
 
     # --- vendors --------------------------------------------------------------------------------------------
 
     def opening(
         self, kind: VendorKind, vendor: str, opening: AbstractAsyncContextManager[T], *, within_s: float
     ) -> AbstractAsyncContextManager[T]:
-        """The same, counted and timed. Cancelled after ``within_s``, it was too slow."""
+        """The same, counted and timed, where the agent does not count its vendors itself. Cancelled after ``within_s``,
+        it was too slow."""
         return _Counted(self, kind, vendor, opening, within_s)
 
     @contextmanager
     def asked(self, kind: VendorKind, vendor: str, scope: trio.CancelScope) -> Iterator[None]:
         """The block is one request. Cancelled after the scope's deadline, it was too slow."""
+        if self._counts_itself and kind is not VendorKind.TELEPHONY:
+            yield
+            return
         try:
             yield
         except BaseException as exc:
@@ -155,7 +160,8 @@ class CallMeters:
 
     def characters(self, text: str) -> None:
         """The vendor is asked to speak this."""
-        self._characters.inc(len(text))
+        if not self._counts_itself:
+            self._characters.inc(len(text))
 
     # --- the call itself ------------------------------------------------------------------------------------
 

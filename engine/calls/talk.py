@@ -30,6 +30,7 @@ from engine.events import (
     HangUp,
     Heard,
     MarkPlayed,
+    Missed,
     ProviderEvent,
     SpeechStarted,
     SpeechStopped,
@@ -217,6 +218,7 @@ class Talk:
             with trio.CancelScope(deadline=self.turns.due_at_s()) as self._endpoint:
                 event = await self._transcriber.receive()
                 self.pulse.last_activity_s = trio.current_time()
+                self.turns.decides_turns = self._transcriber.decides_turns  # another one may have taken over
                 self.turns.on_speech(event)
                 match event:
                     case SpeechStarted(at_s):
@@ -227,6 +229,9 @@ class Talk:
                         self._drop_draft()
                     case Heard():
                         self._heard(event)
+                    case Missed():
+                        self._resumable = None
+                        self._say_next(Announcement(self.phrases.say_again))
                 self._consider_draft()
             if trio.current_time() >= self.turns.due_at_s():
                 self._turn_is_over()

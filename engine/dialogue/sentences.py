@@ -32,6 +32,14 @@ class SentenceSplitter:
         return [rest] if rest else []
 
 
+def whole_sentences(text: str) -> int:
+    """How much of the text is whole sentences, with the space behind the last one: a place to go on from."""
+    end = 0
+    while (cut := _first_cut(text[end:])) is not None:
+        end += cut
+    return len(text) - len(text[end:].lstrip()) if end else 0
+
+
 def _first_cut(text: str) -> int | None:
     for match in _END.finditer(text):
         if not _is_abbreviation(text, match):

@@ -74,12 +74,12 @@ class TurnTaker:
     """Collects what the caller says and decides when it is the agent's turn. Pure: the caller of it keeps the time.
 
     Feed events as they come; when ``due_at_s`` has passed, ``take`` the turn. ``decides_turns``: the recogniser says
-    when one is over, and is believed.
+    when one is over, and is believed; it may be set at any time, as another recogniser takes over.
     """
 
     def __init__(self, endpointing: Endpointing = Endpointing(), *, decides_turns: bool = False) -> None:
         self._endpointing = endpointing
-        self._decides_turns = decides_turns
+        self.decides_turns = decides_turns
         self._words: list[str] = []
         self._interim = ""
         self._digits = ""
@@ -105,7 +105,7 @@ class TurnTaker:
         """The turn as it will be if the caller does not go on, once that is likely: time to think of an answer."""
         if self._is_likely_over:
             return self._turn([*self._words, self._interim])
-        is_quiet = not self._is_speaking and not self._awaited and not self._decides_turns
+        is_quiet = not self._is_speaking and not self._awaited and not self.decides_turns
         looks_finished = self._wait_s <= self._endpointing.finished_s * self._patience and not self._digits
         return self._turn(self._words) if is_quiet and looks_finished else None
 
@@ -149,7 +149,7 @@ class TurnTaker:
             return self._last_sound_s + self._endpointing.lost_words_s
         if not self._words and not self._digits:
             return math.inf
-        if self._decides_turns and not self._digits:
+        if self.decides_turns and not self._digits:
             return self._last_sound_s + max(self._wait_s, self._endpointing.undecided_s)
         return self._last_sound_s + self._wait_s
 

@@ -251,6 +251,32 @@ FAMILIES: tuple[Family, ...] = (
         kind=_words(of.VendorKind),
     ),
     _counter(
+        "vendor_reconnects_total",
+        "Connections made anew in the middle of a call, by why.",
+        vendor=Configured.VENDORS,
+        kind=_words(of.VendorKind),
+        reason=_words(of.Reconnect),
+    ),
+    _counter(
+        "vendor_failovers_total",
+        "Switches away from a vendor.",
+        kind=_words(of.VendorKind),
+        vendor=Configured.VENDORS,
+    ),
+    _gauge(
+        "vendor_breaker_state",
+        "1 for the state of each breaker: closed, open (the vendor is not asked) or probing.",
+        vendor=Configured.VENDORS,
+        kind=_words(of.VendorKind),
+        state=_words(of.BreakerState),
+    ),
+    _counter(
+        "llm_tokens_total",
+        "Tokens of language models, as their vendors count them.",
+        vendor=Configured.VENDORS,
+        type=_words(of.Token),
+    ),
+    _counter(
         "speech_audio_seconds_total",
         "Audio given to recognisers and made by synthesizers.",
         unit="seconds",

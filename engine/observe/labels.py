@@ -105,6 +105,36 @@ class VendorKind(StrEnum):
     LLM = "llm"
     TELEPHONY = "telephony"
     """A provider's REST control."""
+    REALTIME = "realtime"
+    """Speech-to-speech."""
+
+
+class Reconnect(StrEnum):
+    """Why a vendor was connected anew in the middle of a call."""
+
+    CUT = "cut"
+    """The connection ended."""
+    SILENT = "silent"
+    """It stayed, and nothing came although the caller spoke."""
+    FAILED = "failed"
+    """The vendor gave up, or made no sense."""
+    RENEWED = "renewed"
+    """In time, before the vendor ends it."""
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    """The vendor is not asked."""
+    PROBING = "probing"
+    """One call asks it."""
+
+
+class Token(StrEnum):
+    """What vendors of language models count."""
+
+    INPUT = "input"
+    OUTPUT = "output"
 
 
 class VendorStatus(StrEnum):

@@ -162,6 +162,10 @@ class Metrics:
 
         self.vendor_requests_total = self._counters("vendor_requests_total")
         self.vendor_connect_duration_seconds = self._histograms("vendor_connect_duration_seconds")
+        self.vendor_reconnects_total = self._counters("vendor_reconnects_total")
+        self.vendor_failovers_total = self._counters("vendor_failovers_total")
+        self.vendor_breaker_state = self._gauges("vendor_breaker_state")
+        self.llm_tokens_total = self._counters("llm_tokens_total")
         self.speech_audio_seconds_total = self._counters("speech_audio_seconds_total")
         self.tts_characters_total = self._counters("tts_characters_total")
 

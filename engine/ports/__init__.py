@@ -7,7 +7,7 @@ queues returns at once and never waits.
 
 from __future__ import annotations
 
-from engine.ports.agents import Agent, Mode, Phrases, RealtimeAgent
+from engine.ports.agents import Agent, CountingAgent, Mode, Phrases, RealtimeAgent, counts_itself
 from engine.ports.control import NO_CONTROL, CallControl
 from engine.ports.models import LanguageModel, ModelVendor, RawModel, RealtimeModel, RealtimeVendor
 from engine.ports.ownership import Owner, ResourceKind
@@ -56,6 +56,7 @@ __all__ = [
     "CallStatus",
     "Codec",
     "Conflict",
+    "CountingAgent",
     "Dial",
     "Found",
     "Gone",
@@ -91,4 +92,5 @@ __all__ = [
     "WebhookRequest",
     "Write",
     "Written",
+    "counts_itself",
 ]

@@ -30,6 +30,8 @@ class Phrases:
     last_minute: str = "We have one minute left."
     sorry: str = "I am sorry, I could not think of an answer. Could you say that again?"
     """The model failed, and may not fail again."""
+    say_again: str = "I am sorry, I did not hear you. Could you say that again?"
+    """The caller's words were lost on the way."""
     not_connected: str = "I am sorry, I could not connect you."
     """A transfer failed, and the call goes on."""
 
@@ -44,6 +46,7 @@ class Phrases:
             self.drain,
             self.last_minute,
             self.sorry,
+            self.say_again,
             self.not_connected,
         )
 
@@ -93,6 +96,18 @@ class Agent(Protocol):
     def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
         """A fixed phrase as ready audio, if it was made beforehand: for when the vendor cannot speak."""
         ...
+
+
+@runtime_checkable
+class CountingAgent(Agent, Protocol):
+    """An agent whose vendors' parts count and own themselves, each try by each vendor (``engine.vendors``). Where
+    ``counts_vendors`` is true, a call enters none of them into its ledger and its figures again."""
+
+    counts_vendors: bool
+
+
+def counts_itself(agent: Agent) -> bool:
+    return isinstance(agent, CountingAgent) and agent.counts_vendors
 
 
 @runtime_checkable

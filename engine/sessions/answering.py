@@ -14,7 +14,7 @@ from engine.errors import ModelFailed
 from engine.events import HandOver, HangUp, Modality, Noted, SessionInfo, Transfer
 from engine.observe.labels import VendorKind, VendorStatus
 from engine.observe.timeline import Timeline
-from engine.ports import NO_CONTROL, ResourceKind
+from engine.ports import NO_CONTROL, ResourceKind, counts_itself
 from engine.runtime.book import Book
 from engine.runtime.ledger import Ledger
 from engine.sessions.answers import TurnAnswer
@@ -91,13 +91,12 @@ class Answering:
         began_at_s, status, said = trio.current_time(), VendorStatus.ERROR, list[str]()
         after: HandOver | HangUp | None = None
         opening = agent.open_model(info, ledger, NO_CONTROL)
+        if not counts_itself(agent):
+            opening = ledger.own(
+                ResourceKind.LLM_CONNECTION, agent.model_vendor, opening, is_closed=lambda model: model.is_closed
+            )
         try:
-            async with (
-                ledger.own(
-                    ResourceKind.LLM_CONNECTION, agent.model_vendor, opening, is_closed=lambda model: model.is_closed
-                ) as model,
-                model.open_reply(context) as parts,
-            ):
+            async with opening as model, model.open_reply(context) as parts:
                 async for part in parts:
                     if isinstance(part, str):
                         said.append(part)
@@ -113,9 +112,10 @@ class Answering:
         finally:
             ledger.settle()
             text = "".join(said).strip()
-            self.around.metrics.vendor_requests_total.labels(
-                vendor=agent.model_vendor, kind=VendorKind.LLM, status=status
-            ).inc()
+            if not counts_itself(agent):
+                self.around.metrics.vendor_requests_total.labels(
+                    vendor=agent.model_vendor, kind=VendorKind.LLM, status=status
+                ).inc()
             self.around.showing.answered(
                 conversation,
                 record.session_id,

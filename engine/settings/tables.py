@@ -60,6 +60,18 @@ class Limits:
     media_ping_s: float = _at_least(1, 10.0)
     """Without audio from the provider, before its socket is pinged."""
     media_timeout_s: float = _at_least(1, 15.0)
+    first_token_s: float = _at_least(0.1, 4.0)
+    """For a model to begin its answer, before it is asked again or another one is."""
+    token_gap_s: float = _at_least(0.1, 3.0)
+    """Between two pieces of a model's answer, likewise."""
+    first_sound_s: float = _at_least(0.1, 2.5)
+    """For a synthesizer to begin with a sentence, likewise."""
+    sound_gap_s: float = _at_least(0.1, 1.5)
+    """How far a synthesizer may fall behind its own speech, likewise."""
+    vendor_answer_s: float = _at_least(0.5, 6.0)
+    """For all tries of one answer to bring something, before the caller is told that there is none."""
+    hearing_s: float = _at_least(1, 8.0)
+    """Without an event of a recogniser while the caller makes sounds, before it is connected anew."""
     filler_s: float = _at_least(0.1, 2.0)
     """The caller's wait for an answer before a filler is said."""
     reply_s: float = _at_least(0.5, 7.0)

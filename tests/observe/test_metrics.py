@@ -57,6 +57,10 @@ audio_buffered_seconds gauge queue
 bad_frames_total counter provider kind
 vendor_requests_total counter vendor kind status
 vendor_connect_duration_seconds histogram vendor kind
+vendor_reconnects_total counter vendor kind reason
+vendor_failovers_total counter kind vendor
+vendor_breaker_state gauge vendor kind state
+llm_tokens_total counter vendor type
 speech_audio_seconds_total counter vendor kind
 tts_characters_total counter vendor
 event_loop_lag_seconds histogram
