@@ -7,19 +7,28 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 import trio
 
 from engine.phone.call import PhoneCall, SendNow, never
 from engine.phone.errors import CallFailed
+from engine.phone.plivo import PlivoSide
 from engine.phone.side import Answered, Callee, ProviderSide
-from engine.phone.twilio import TwilioSide
+from engine.phone.telnyx import TelnyxSide
+from engine.phone.twilio import SIGNALWIRE, TwilioSide
 from engine.phone.vonage import VonageSide
 from engine.runtime.sockets import HandshakeFailed, Socket, SocketLimits, open_socket
 from engine.runtime.ticker import Ticker
 
-SIDES: dict[str, Callable[[Callee], ProviderSide]] = {"twilio": TwilioSide, "vonage": VonageSide}
+SIDES: dict[str, Callable[[Callee], ProviderSide]] = {
+    "twilio": TwilioSide,
+    "vonage": VonageSide,
+    "telnyx": TelnyxSide,
+    "plivo": PlivoSide,
+    "signalwire": partial(TwilioSide, dialect=SIGNALWIRE),
+}
 """Providers that can be played, by name."""
 BEATS = 8
 """Callers do not all speak at the same instant: their frames are spread over this many beats of 20 ms."""

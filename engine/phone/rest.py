@@ -17,7 +17,10 @@ from engine.phone.twilio import MAX_TEXT_CHARS
 VONAGE_TEXT_CHARS: Final = 3200
 MAX_BODY_BYTES: Final = 64 * 1024
 
-_TWILIO = re.compile(r"/2010-04-01/Accounts/AC[0-9a-zA-Z]+/(Messages|Calls/[A-Za-z0-9_-]+)\.json")
+_TWILIO = re.compile(r"(?:/api/laml)?/2010-04-01/Accounts/[0-9a-zA-Z-]+/(Messages|Calls/[A-Za-z0-9_-]+)\.json")
+"""SignalWire's too."""
+_TELNYX = re.compile(r"/v2/(messages|calls/[A-Za-z0-9_:-]+/actions/[a-z_]+)")
+_PLIVO = re.compile(r"/v1/Account/[A-Z0-9]+/(Message|Call/[A-Za-z0-9-]+|Request/[A-Za-z0-9-]+)/")
 _VONAGE = re.compile(r"/v1/(messages|calls/[A-Za-z0-9-]+)")
 _NUMBER = re.compile(r"[1-9][0-9]{2,14}")
 
@@ -88,6 +91,10 @@ def respond(request: Request, fails_with: int = 0) -> Responded:
         return _twilio(request, match[1])
     if match := _VONAGE.fullmatch(request.path):
         return _vonage(request, match[1])
+    if match := _TELNYX.fullmatch(request.path):
+        return _telnyx(request, match[1])
+    if match := _PLIVO.fullmatch(request.path):
+        return _plivo(request, match[1])
     return None, 404, {"code": 20404, "title": "Not found", "status": 404}
 
 
@@ -129,3 +136,38 @@ def _vonage(request: Request, resource: str) -> Responded:
         ):
             return Message(sender, to, text), 202, {"message_uuid": "aaaaaaaa-bbbb-4ccc-8ddd-0123456789ab"}
     return None, 422, {"title": "Invalid params"}
+
+
+def _telnyx(request: Request, resource: str) -> Responded:
+    if not request.headers.get("authorization", "").startswith("Bearer "):
+        return None, 401, {"errors": [{"code": "10009", "title": "Authentication failed"}]}
+    if request.method != "POST":
+        return None, 405, {"errors": [{"code": "10004", "title": "Method not allowed"}]}
+    if resource != "messages":
+        return None, 200, {"data": {"result": "ok"}}
+    match _object_in(request.body):
+        case {"from": str(sender), "to": str(to), "text": str(text), **rest} if not rest and _fits(to, text):
+            return Message(sender, to, text), 200, {"data": {"id": "40385f64-5717-4562-b3fc-2c963f66afa6"}}
+    return None, 422, {"errors": [{"code": "10005", "title": "Invalid parameter"}]}
+
+
+def _plivo(request: Request, resource: str) -> Responded:
+    if not request.headers.get("authorization", "").startswith("Basic "):
+        return None, 401, {"error": "Could not verify your access level for that URL"}
+    if resource != "Message":
+        return None, 204, {}
+    match _object_in(request.body):
+        case {"src": str(sender), "dst": str(to), "text": str(text), "type": "sms"} if _fits(to, text):
+            return Message(sender, to, text), 202, {"message_uuid": ["db3ce55a-7f1d-11e1-8ea7-1231380bc196"]}
+    return None, 400, {"error": "src, dst and text are needed"}
+
+
+def _fits(to: str, text: str) -> bool:
+    return _NUMBER.fullmatch(to.removeprefix("+")) is not None and 0 < len(text) <= MAX_TEXT_CHARS
+
+
+def _object_in(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return None

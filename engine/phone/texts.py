@@ -12,12 +12,12 @@ from typing import Final
 import httpx
 import trio
 
-from engine.phone import twilio, vonage
+from engine.phone import plivo, telnyx, twilio, vonage
 from engine.phone.errors import CallFailed, TooSlow
 from engine.phone.rest import Message, read_request, respond
 from engine.phone.side import Callee
 
-PROVIDERS: Final = ("twilio", "vonage")
+PROVIDERS: Final = ("twilio", "vonage", "telnyx", "plivo", "signalwire")
 WEBHOOK_S: Final = 15.0
 """How long a provider waits for the answer to an SMS."""
 _LONG: Final = 800
@@ -27,8 +27,8 @@ _KEPT: Final = 1000
 
 
 class Inbox:
-    """Both providers' REST APIs on loopback, as far as an engine needs them, and the telephones behind them. Made by
-    :func:`open_inbox`; ``url`` goes into the engine's ``twilio.api_url`` and ``vonage.api_url``."""
+    """The providers' REST APIs on loopback, as far as an engine needs them, and the telephones behind them. Made by
+    :func:`open_inbox`; ``url`` goes into the engine's settings as the ``api_url`` of each."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -100,7 +100,8 @@ async def send_text(
 ) -> str:
     """Send an SMS as ``callee.caller``, and the answer to it, its pieces put together.
 
-    ``provider`` is one of ``PROVIDERS``. Without an ``inbox`` only an answer in Twilio's webhook can be had.
+    ``provider`` is one of ``PROVIDERS``. Without an ``inbox`` only an answer in the webhook of Twilio or
+    SignalWire can be had.
     ``in_parts`` sends a long text as Vonage's SMS API does. Raises CallFailed when the webhook is refused or its answer
     makes no sense, TooSlow when there is no answer in time.
     """
@@ -122,9 +123,19 @@ async def _post(
     provider: str, callee: Callee, text: str, client: httpx.AsyncClient, text_id: str, *, in_parts: bool
 ) -> list[str]:
     try:
-        if provider == "twilio":
-            return await twilio.post_text(callee, text, client, text_id)
-        await vonage.post_text(callee, text, client, text_id, in_parts=in_parts)
+        match provider:
+            case "twilio":
+                return await twilio.post_text(callee, text, client, text_id)
+            case "signalwire":
+                return await twilio.post_text(callee, text, client, text_id, twilio.SIGNALWIRE)
+            case "vonage":
+                await vonage.post_text(callee, text, client, text_id, in_parts=in_parts)
+            case "telnyx":
+                await telnyx.post_text(callee, text, client, text_id)
+            case "plivo":
+                await plivo.post_text(callee, text, client, text_id)
+            case _:
+                raise ValueError(f"no such provider: {provider}")
     except httpx.HTTPError as exc:
         raise CallFailed(f"no answer to the webhook ({type(exc).__name__})") from exc
     return []

@@ -8,6 +8,7 @@ import hmac
 import secrets
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
@@ -29,14 +30,32 @@ MAX_PAIR_CHARS: Final = 500
 """Of a ``<Parameter>``'s name and value together."""
 
 
-class TwilioSide:
-    """See ``engine.phone.side.ProviderSide``."""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Who speaks Twilio's language: under which paths, and how webhooks are signed."""
 
-    name = "twilio"
+    name: str
+    voice_path: str
+    status_path: str
+    sms_path: str
+    header: str
+
+
+TWILIO: Final = Dialect("twilio", VOICE_PATH, STATUS_PATH, SMS_PATH, "X-Twilio-Signature")
+SIGNALWIRE: Final = Dialect(
+    "signalwire", "/signalwire/voice", "/signalwire/status", "/signalwire/sms", "X-SignalWire-Signature"
+)
+
+
+class TwilioSide:
+    """See ``engine.phone.side.ProviderSide``. It also plays SignalWire, in that dialect."""
+
     buffer_s = 600.0
     format: AudioFormat = MULAW_8K
 
-    def __init__(self, callee: Callee) -> None:
+    def __init__(self, callee: Callee, dialect: Dialect = TWILIO) -> None:
+        self.name = dialect.name
+        self._dialect = dialect
         self._callee = callee
         self.call_id = callee.call_id or "CA" + secrets.token_hex(16)
         self.stream_id = "MZ" + secrets.token_hex(16)
@@ -49,16 +68,18 @@ class TwilioSide:
 
     async def dial(self, client: httpx.AsyncClient) -> Answered:
         form = self._form("ringing") | _vouched(self._callee) | dict(self._callee.extra)
-        response = await _post(self._callee, client, VOICE_PATH, form)
+        path = self._dialect.voice_path
+        response = await _post(self._callee, client, path, form, self._dialect.header)
         if response.status_code != 200:
-            raise WebhookRefused(VOICE_PATH, response.status_code, response.content)
-        _check_type(VOICE_PATH, response)
+            raise WebhookRefused(path, response.status_code, response.content)
+        check_type(path, response)
         url, self._parameters = read_twiml(response.content)
-        return Answered(url, self.format, _signature(self._callee, url, {}))
+        return Answered(url, self.format, _signature(self._callee, url, {}, self._dialect.header))
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
         form = self._form("completed") | {"CallDuration": str(round(duration_s)), "Duration": "1"}
-        return (await _post(self._callee, client, STATUS_PATH, form)).status_code
+        path, header = self._dialect.status_path, self._dialect.header
+        return (await _post(self._callee, client, path, form, header)).status_code
 
     def _form(self, status: str) -> dict[str, str]:
         return {
@@ -129,36 +150,38 @@ class TwilioSide:
     def read(self, message: str | bytes, violation: Violation) -> Command | None:
         try:
             return self._read(message)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             violation(f"31951: {wrong}")
             return None
 
     def _read(self, message: str | bytes) -> Command:
         if not isinstance(message, str):
-            raise _Wrong("a binary message")
+            raise Wrong("a binary message")
         try:
             data = orjson.loads(message)
         except ValueError:
-            raise _Wrong("not JSON") from None
+            raise Wrong("not JSON") from None
         if not isinstance(data, dict):
-            raise _Wrong("not an object")
+            raise Wrong("not an object")
         event = data.get("event")
         if event not in ("media", "mark", "clear"):
-            raise _Wrong("unknown event")
+            raise Wrong("unknown event")
         fields = {"event", "streamSid"} if event == "clear" else {"event", "streamSid", event}
-        _check_fields(data, fields)
+        check_fields(data, fields)
         if data["streamSid"] != self.stream_id:
-            raise _Wrong("wrong streamSid")
+            raise Wrong("wrong streamSid")
         match event:
             case "media":
-                return Play(_read_payload(data["media"]))
+                return Play(read_payload(data["media"]))
             case "mark":
                 return Mark(_read_name(data["mark"]))
             case _:
                 return Clear()
 
 
-async def post_text(callee: Callee, text: str, client: httpx.AsyncClient, text_id: str = "") -> list[str]:
+async def post_text(
+    callee: Callee, text: str, client: httpx.AsyncClient, text_id: str = "", dialect: Dialect = TWILIO
+) -> list[str]:
     """Post the webhook of an SMS; the messages that answer it. ``text_id`` is Twilio's id of the SMS; empty makes a new
     one. Raises CallFailed."""
     text_id = text_id or "SM" + secrets.token_hex(16)
@@ -175,14 +198,15 @@ async def post_text(callee: Callee, text: str, client: httpx.AsyncClient, text_i
         "SmsStatus": "received",
         "ApiVersion": "2010-04-01",
     } | dict(callee.extra)
-    response = await _post(callee, client, SMS_PATH, form)
+    response = await _post(callee, client, dialect.sms_path, form, dialect.header)
     if response.status_code != 200:
-        raise WebhookRefused(SMS_PATH, response.status_code, response.content)
-    _check_type(SMS_PATH, response)
+        raise WebhookRefused(dialect.sms_path, response.status_code, response.content)
+    check_type(dialect.sms_path, response)
     return read_messages(response.content)
 
 
-def _check_type(path: str, response: httpx.Response) -> None:
+def check_type(path: str, response: httpx.Response) -> None:
+    """Raises CallFailed for anything but XML."""
     content_type = response.headers.get("content-type", "").split(";")[0].strip()
     if content_type not in ("text/xml", "application/xml"):
         raise CallFailed(f"{path} answered {content_type or 'no content type'}, expected text/xml")
@@ -192,49 +216,51 @@ def _vouched(callee: Callee) -> dict[str, str]:
     return {"StirVerstat": f"TN-Validation-Passed-{callee.attestation}"} if callee.attestation else {}
 
 
-async def _post(callee: Callee, client: httpx.AsyncClient, path: str, form: Mapping[str, str]) -> httpx.Response:
-    headers = _signature(callee, urljoin(callee.public_url or callee.base_url, path), form)
+async def _post(
+    callee: Callee, client: httpx.AsyncClient, path: str, form: Mapping[str, str], header: str = TWILIO.header
+) -> httpx.Response:
+    headers = _signature(callee, urljoin(callee.public_url or callee.base_url, path), form, header)
     return await client.post(urljoin(callee.base_url, path), data=dict(form), headers=headers)
 
 
-def _signature(callee: Callee, url: str, form: Mapping[str, str]) -> dict[str, str]:
-    return {"X-Twilio-Signature": sign(callee.secret, url, form)} if callee.secret else {}
+def _signature(callee: Callee, url: str, form: Mapping[str, str], header: str) -> dict[str, str]:
+    return {header: sign(callee.secret, url, form)} if callee.secret else {}
 
 
-class _Wrong(OffhookError):
-    """Twilio would warn and ignore the message."""
+class Wrong(OffhookError):
+    """The provider would warn and ignore the message."""
 
 
-def _check_fields(data: dict[str, Any], expected: set[str]) -> None:
+def check_fields(data: Mapping[Any, Any], expected: set[str]) -> None:
+    """Raises Wrong unless these are the fields, no more and no less."""
     if data.keys() == expected:
         return
     missing, extra = expected - data.keys(), data.keys() - expected
-    raise _Wrong(
-        "missing field " + ", ".join(sorted(missing)) if missing else "extra field " + ", ".join(sorted(extra))
-    )
+    raise Wrong("missing field " + ", ".join(sorted(missing)) if missing else "extra field " + ", ".join(sorted(extra)))
 
 
-def _read_payload(media: object) -> bytes:
+def read_payload(media: object, fields: frozenset[str] = frozenset({"payload"})) -> bytes:
+    """Raises Wrong for anything but audio without a header."""
     if not isinstance(media, dict):
-        raise _Wrong("media is not an object")
-    _check_fields(media, {"payload"})
+        raise Wrong("media is not an object")
+    check_fields(media, set(fields))
     try:
         audio = a2b_base64(media["payload"], strict_mode=True)
     except (TypeError, ValueError):
-        raise _Wrong("payload is not base64") from None
+        raise Wrong("payload is not base64") from None
     if not audio:
-        raise _Wrong("empty payload")
+        raise Wrong("empty payload")
     if audio.startswith(b"RIFF"):
-        raise _Wrong("payload has a WAV header")
+        raise Wrong("payload has a WAV header")
     return audio
 
 
 def _read_name(mark: object) -> str:
     if not isinstance(mark, dict):
-        raise _Wrong("mark is not an object")
-    _check_fields(mark, {"name"})
+        raise Wrong("mark is not an object")
+    check_fields(mark, {"name"})
     if not isinstance(mark["name"], str) or not mark["name"]:
-        raise _Wrong("mark name is not a string")
+        raise Wrong("mark name is not a string")
     return str(mark["name"])
 
 
@@ -248,7 +274,7 @@ def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
     """The stream's address and parameters. Raises CallRefused with the sentence said, CallFailed for anything that
     Twilio would not run."""
     said = []
-    for verb in _read_response(document):
+    for verb in read_response(document):
         match verb.tag:
             case "Connect":
                 return _read_stream(verb)
@@ -266,7 +292,7 @@ def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
 def read_messages(document: bytes) -> list[str]:
     """The texts that answer an SMS. Raises CallFailed for anything that Twilio would not send."""
     texts = []
-    for verb in _read_response(document):
+    for verb in read_response(document):
         if verb.tag != "Message" or verb.keys() or len(verb):
             raise CallFailed(f"the answer holds <{verb.tag}>, expected <Message> and nothing in it but text")
         text = verb.text or ""
@@ -276,7 +302,8 @@ def read_messages(document: bytes) -> list[str]:
     return texts
 
 
-def _read_response(document: bytes) -> ElementTree.Element:
+def read_response(document: bytes) -> ElementTree.Element:
+    """Raises CallFailed for anything but XML with a root of this name."""
     if b"<!" in document:
         raise CallFailed("the answer holds a document type, comment or CDATA")
     try:
