@@ -7,10 +7,7 @@ order.
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
-import hmac
 import math
 import random
 import secrets
@@ -29,7 +26,8 @@ from engine.errors import SettingsError
 from engine.observe.labels import WebhookEvent, WebhookStatus
 from engine.observe.masking import mask_number
 from engine.observe.metrics import Metrics
-from engine.sessions.guarded_http import Forbidden, GuardedHttp, Reply, Unreachable, fault_of
+from engine.runtime.guarded_http import Forbidden, GuardedHttp, Reply, Unreachable, fault_of
+from engine.runtime.signing import read_secret, signed
 from engine.settings import WebhookSettings
 
 log = structlog.get_logger()
@@ -39,11 +37,9 @@ DELIVERIES: Final = 4
 FIRST_PAUSE_S: Final = 2.0
 """Before an event is tried again; each further pause is four times the last."""
 MAX_PAUSE_S: Final = 900.0
-MIN_SECRET_BYTES: Final = 24
 
 _AGAIN: Final = frozenset({408, 425, 429})
 """Statuses, besides those from 500 on, after which an event is tried again."""
-_PREFIX: Final = "whsec_"
 
 
 class Poster(Protocol):
@@ -65,7 +61,7 @@ def check_webhooks(settings: WebhookSettings, secret: str) -> None:
         raise SettingsError(f"webhooks.url: expected an address such as https://example.com/events, got {fault}{hint}")
     if not secret:
         raise SettingsError("WEBHOOK_SECRET: expected a key in the environment, because webhooks.url is set")
-    _read_secret(secret)
+    read_secret(secret, "WEBHOOK_SECRET")
 
 
 class Webhooks:
@@ -88,7 +84,7 @@ class Webhooks:
     ) -> None:
         check_webhooks(settings, secret)
         self._settings = settings
-        self._key = _read_secret(secret) if settings.url else b""
+        self._key = read_secret(secret, "WEBHOOK_SECRET") if settings.url else b""
         self._metrics = metrics
         self._http = http or (GuardedHttp(allow_private=settings.allow_private) if settings.url else None)
         self._now = now
@@ -171,13 +167,10 @@ class Webhooks:
 
     async def _post(self, event: _Event) -> Reply | Forbidden | Unreachable:
         assert self._http is not None  # noqa: S101 - for the type checker: without an address there are no events
-        timestamp = str(int(self._now()))
         headers = {
             "content-type": "application/json",
             "user-agent": "Offhook",
-            "webhook-id": event.id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": sign(self._key, event.id, timestamp, event.body),
+            **signed(self._key, event.id, self._now(), event.body),
         }
         try:
             return await self._http.post(self._settings.url, headers, event.body)
@@ -240,27 +233,6 @@ class _Lane:
     events: deque[_Event] = field(default_factory=deque)
     due_s: float = -math.inf
     sending: trio.CancelScope | None = None
-
-
-def sign(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
-    """The header ``webhook-signature``."""
-    mac = hmac.new(key, b".".join((event_id.encode(), timestamp.encode(), body)), hashlib.sha256)
-    return "v1," + base64.b64encode(mac.digest()).decode()
-
-
-def _read_secret(secret: str) -> bytes:
-    """Raises SettingsError, which does not repeat it."""
-    text = secret.removeprefix(_PREFIX).rstrip("=")
-    try:
-        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) < MIN_SECRET_BYTES:
-        raise SettingsError(
-            f"WEBHOOK_SECRET: expected {_PREFIX} and the base64 of {MIN_SECRET_BYTES} bytes or more, such as what "
-            "`openssl rand -base64 32` prints"
-        )
-    return key
 
 
 def _is_worth_trying_again(result: Reply | Forbidden | Unreachable) -> bool:

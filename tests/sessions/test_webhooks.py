@@ -20,7 +20,7 @@ from trio.testing import MockClock
 from engine.errors import SettingsError
 from engine.observe.labels import WebhookEvent, WebhookStatus
 from engine.observe.metrics import Metrics
-from engine.sessions.guarded_http import Forbidden, Reply, Unreachable
+from engine.runtime.guarded_http import Forbidden, Reply, Unreachable
 from engine.sessions.webhooks import DELIVERIES, Webhooks, check_webhooks
 from engine.settings import WebhookSettings
 from tests.adapters.providers.rest_api import ApiRequest, rest_api

@@ -47,6 +47,16 @@ class Reply:
     """The header of this name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    media_type: str
+    """Such as ``application/json``, without its parameters; empty if it was not told."""
+    body: bytes
+    is_whole: bool
+    """Else there was more than is read: about ``MAX_ANSWER_BYTES``, the head included."""
+
+
 class GuardedHttp:
     """Each request has a connection of its own, closed when it returns or is cancelled.
 
@@ -70,37 +80,68 @@ class GuardedHttp:
         self._deadline_s = deadline_s
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Raises Forbidden, Unreachable. Takes no longer than the deadline."""
+        """Raises Forbidden, Unreachable. Takes no longer than the deadline. A reply counts from its head on."""
+        taking = _Taking()
+        why = await self._ask("POST", url, headers, body, taking)
+        if taking.reply is None:
+            raise Unreachable(why)
+        return taking.reply
+
+    async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        """With what was answered. Raises Forbidden, Unreachable. Takes no longer than the deadline."""
+        taking = _Taking()
+        why = await self._ask(method, url, headers, body, taking)
+        if taking.reply is None or not (taking.is_whole or taking.is_full):
+            raise Unreachable(why)
+        return Answer(taking.reply.status, taking.media_type, bytes(taking.body), taking.is_whole)
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes, taking: _Taking) -> str:
+        """Returns why nothing more came, where something is missing."""
         if fault := fault_of(url, allow_private=self._allow_private):
             raise Forbidden(fault)
         parsed = httpx.URL(url)
         target = httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
         fields = {"host": parsed.netloc.decode("ascii"), **headers}
-        replies: list[Reply] = []
-        why = f"no answer within {self._deadline_s} s"
         try:
             with trio.move_on_after(self._deadline_s):
-                await self._post(target, fields, body, replies.append)
+                await self._exchange(method, target, fields, body, taking)
+        except _TooLong:
+            taking.is_full = True
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as exc:
-            why = f"no answer ({type(exc).__name__})"
-        if not replies:
-            raise Unreachable(why)
-        return replies[0]
+            return f"no answer ({type(exc).__name__})"
+        return f"no answer within {self._deadline_s} s"
 
-    async def _post(
-        self, url: httpcore.URL, headers: Mapping[str, str], body: bytes, answered: Callable[[Reply], None]
+    async def _exchange(
+        self, method: str, url: httpcore.URL, headers: Mapping[str, str], body: bytes, taking: _Taking
     ) -> None:
         fields = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         async with (
             httpcore.AsyncConnectionPool(
                 ssl_context=self._ssl_context, network_backend=self._backend, max_connections=1, retries=0
             ) as pool,
-            pool.stream("POST", url, headers=fields, content=body) as response,
+            pool.stream(method, url, headers=fields, content=body) as response,
         ):
-            wanted = {name.lower(): value for name, value in response.headers}
-            answered(Reply(response.status, wanted.get(b"retry-after", b"").decode("latin-1")))
-            async for _ in response.aiter_stream():
-                pass  # of no interest, but a receiver may want it read
+            taking.take_head(response.status, response.headers)
+            async for piece in response.aiter_stream():
+                taking.body += piece
+            taking.is_whole = True
+
+
+class _Taking:
+    """What has come of an answer so far."""
+
+    def __init__(self) -> None:
+        self.reply: Reply | None = None
+        self.media_type = ""
+        self.body = bytearray()
+        self.is_whole = False
+        self.is_full = False
+        """No more of it is read."""
+
+    def take_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        wanted = {name.lower(): value.decode("latin-1") for name, value in headers}
+        self.reply = Reply(status, wanted.get(b"retry-after", ""))
+        self.media_type = wanted.get(b"content-type", "").partition(";")[0].strip().lower()
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -133,6 +174,10 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         await trio.sleep(seconds)
 
 
+class _TooLong(httpcore.ReadError):
+    """There is more than is read of any answer."""
+
+
 class _BoundedStream(httpcore.AsyncNetworkStream):
     """Reads ``MAX_ANSWER_BYTES`` and no more."""
 
@@ -142,7 +187,7 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if not self._left_bytes:
-            raise httpcore.ReadError("the answer is too long")
+            raise _TooLong("the answer is too long")
         data = await self._stream.read(min(max_bytes, self._left_bytes), timeout)
         self._left_bytes -= len(data)
         return data

@@ -16,7 +16,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.sessions.guarded_http import Forbidden, GuardedHttp, Reply, Unreachable, fault_of, is_public
+from engine.runtime.guarded_http import Answer, Forbidden, GuardedHttp, Reply, Unreachable, fault_of, is_public
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, rest_api
 
 PUBLIC, NAME = "93.184.215.14", "hooks.example.com"
@@ -414,3 +414,42 @@ async def test_nobody_there_is_no_answer() -> None:
 async def test_a_wrong_address_is_never_asked_for() -> None:
     with pytest.raises(Forbidden):
         await GuardedHttp().post("http://example.com/", {}, b"{}")
+
+
+# --- what was answered ------------------------------------------------------------------------------------------
+
+
+async def test_a_request_brings_its_method_and_the_whole_answer() -> None:
+    def answer(request: ApiRequest) -> tuple[int, bytes]:
+        return 404, f"{request.method} {request.path}".encode()
+
+    async with rest_api(answer) as api:
+        found = await inside.request("GET", f"{api.base}/slots?day=monday", {"x-a": "b"})
+        assert api.requests[0].headers["x-a"] == "b"
+    assert (found.status, found.body, found.is_whole) == (404, b"GET /slots?day=monday", True)
+
+
+async def test_of_an_answer_that_is_too_long_the_beginning_is_there() -> None:
+    async def endless(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: Text/Plain; charset=utf-8\r\n\r\n")
+        while True:
+            await stream.send_all(b"x" * 4096)
+
+    async with receiver(endless) as url:
+        found = await inside.request("POST", url, {}, b"{}")
+    assert found == Answer(200, "text/plain", b"x" * len(found.body), is_whole=False)
+    assert 60_000 < len(found.body) <= 64 * 1024
+
+
+@pytest.mark.parametrize("then", ["hangs", "breaks off"])
+async def test_half_an_answer_is_none(then: str) -> None:
+    async def half(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort")
+        if then == "hangs":
+            await trio.sleep_forever()
+
+    async with receiver(half) as url:
+        with pytest.raises(Unreachable):
+            await hasty.request("POST", url, {}, b"{}")
