@@ -207,6 +207,13 @@ class _Counted(AbstractAsyncContextManager[T], Generic[T]):
         return await self._opening.__aexit__(kind, exc, trace)
 
 
+def outcome_of(heard: str, *, is_whole: bool) -> TurnOutcome:
+    """How a turn ended, by what the caller heard of its answer."""
+    if is_whole:
+        return TurnOutcome.COMPLETED
+    return TurnOutcome.INTERRUPTED if heard else TurnOutcome.SUPERSEDED
+
+
 def status_of(exc: BaseException, *, is_late: bool) -> VendorStatus:
     """What ended a request, as a label. ``is_late``: its deadline had passed."""
     if isinstance(exc, BaseExceptionGroup):

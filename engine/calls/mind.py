@@ -10,9 +10,10 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
+from engine.calls.pulse import Pulse
 from engine.dialogue.conversation import MAX_HANDOVERS
 from engine.dialogue.sentences import SentenceSplitter
-from engine.errors import ModelFailed, VendorError
+from engine.errors import CallEnd, Cause, ModelFailed, VendorError
 from engine.events import HandOver, HangUp, Noted, ReplyPart, Transfer
 from engine.observe.labels import Stage, VendorKind, VendorStatus
 from engine.ports import Agent, LanguageModel
@@ -31,6 +32,20 @@ class Errands:
     """Another agent's mind for the same voice. Raises ModelFailed."""
     transfer: Callable[[str], Awaitable[bool]]
     """Connect the caller to somebody else. False if that could not be done, and the call goes on."""
+
+
+async def leave(after: After, pulse: Pulse, errands: Errands) -> bool:
+    """Do what an agent wants once it has been heard. False: the caller could not be connected, and is to be told."""
+    match after:
+        case HangUp():
+            pulse.end(CallEnd(Cause.AGENT_HANGUP))
+        case Transfer(to):
+            pulse.leaving = CallEnd(Cause.TRANSFERRED)
+            if not await errands.transfer(to):
+                pulse.leaving = None
+                return False
+            pulse.end(pulse.leaving)
+    return True
 
 
 class Saying(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -49,6 +50,16 @@ class Pulse:
         if self.verdict is None:
             self.verdict = self.leaving if self.leaving and verdict.cause in _OF_LEAVING else verdict
         self.scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Something the agent says of its own accord."""
+
+    text: str
+    then: CallEnd | None = None
+    """The call ends with this once it has been heard; nothing interrupts it, and nothing is said after it."""
+    is_opening: bool = False
 
 
 class Conversing(Protocol):

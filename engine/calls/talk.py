@@ -17,9 +17,9 @@ import structlog
 import trio
 
 from engine.calls.gate import Gate
-from engine.calls.meters import CallMeters
-from engine.calls.mind import After, Errands, Mind
-from engine.calls.pulse import Conversing, Pulse, verdict_of_run
+from engine.calls.meters import CallMeters, outcome_of
+from engine.calls.mind import After, Errands, Mind, leave
+from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.pump import pump
 from engine.calls.voice import Utterance, Voice
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker, asks_for_presence
@@ -27,14 +27,12 @@ from engine.errors import CallEnd, Cause, ModelFailed, Why
 from engine.events import (
     CallInfo,
     Dtmf,
-    HangUp,
     Heard,
     MarkPlayed,
     Missed,
     ProviderEvent,
     SpeechStarted,
     SpeechStopped,
-    Transfer,
     TurnResumed,
 )
 from engine.observe.labels import BargeIn, DeadAir, Stage, TurnOutcome
@@ -44,16 +42,6 @@ from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """Something the agent says of its own accord."""
-
-    text: str
-    then: CallEnd | None = None
-    """The call ends with this once it has been heard; nothing interrupts it, and nothing is said after it."""
-    is_opening: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +84,7 @@ class Talk:
         self.limits = limits
         self.meters = meters
         self.pulse = Pulse()
-        self.voice = Voice(link, synthesizer, agent, meters, patience_s=limits.reply_s)
+        self.voice = Voice(link, agent, meters, patience_s=limits.reply_s)
         self.turns = TurnTaker(
             Endpointing(limits.finished_turn_s, limits.unfinished_turn_s), decides_turns=transcriber.decides_turns
         )
@@ -104,6 +92,7 @@ class Talk:
         """What is being said, or thought about, now."""
         self._link = link
         self._transcriber = transcriber
+        self._synthesizer = synthesizer
         self._agent = agent
         self._mind = Mind(agent, model, session, errands, meters, longest_s=limits.max_answer_s)
         self._timeline = timeline
@@ -440,7 +429,8 @@ class Talk:
             raise ModelFailed(self._mind.agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
         if utterance.turn is not None:
             self._failures = 0
-        await self._do(utterance.after)
+        if utterance.after is not None and not await leave(utterance.after, self.pulse, self._errands):
+            self._say_next(Announcement(self.phrases.not_connected))
 
     async def _think(self, utterance: Utterance) -> None:
         try:
@@ -450,23 +440,10 @@ class Talk:
                 await self.voice.until_heard()  # what is whole of it
             raise
 
-    async def _do(self, after: After | None) -> None:
-        """What the agent wanted once it had been heard."""
-        match after:
-            case HangUp():
-                self.pulse.end(CallEnd(Cause.AGENT_HANGUP))
-            case Transfer(to):
-                self.pulse.leaving = CallEnd(Cause.TRANSFERRED)
-                if await self._errands.transfer(to):
-                    self.pulse.end(self.pulse.leaving)
-                    return
-                self.pulse.leaving = None
-                self._say_next(Announcement(self.phrases.not_connected))
-
     async def _say(self, utterance: Utterance, sentence: str, _began_at_s: float = 0.0) -> None:
         was_silent = utterance.first_audio_at_s is None
         asked_at_s = trio.current_time()
-        await self.voice.say(utterance, sentence)
+        await self.voice.say(utterance, sentence, self._synthesizer)
         if utterance.turn is not None and was_silent and utterance.first_audio_at_s is not None:
             vendor = self._agent.synthesizer_vendor
             self.meters.stage(Stage.TTS_FIRST_AUDIO, vendor, utterance.first_audio_at_s - asked_at_s)
@@ -484,7 +461,7 @@ class Talk:
             heard,
             interrupted=not is_whole,
             is_opening=utterance.is_opening,
-            response_ms=_response_ms(utterance),
+            response_ms=utterance.response_ms,
         )
         self._count(utterance, heard, is_whole=is_whole)
         was_answered_back = bool(self._said)
@@ -504,19 +481,7 @@ class Talk:
         if turn is not None:
             if first_s is not None:
                 self.meters.latency(turn, first_s)
-                fields["response_ms"] = _response_ms(utterance)
-            self.meters.turn(_outcome(heard, is_whole=is_whole))
+                fields["response_ms"] = utterance.response_ms
+            self.meters.turn(outcome_of(heard, is_whole=is_whole))
         if heard:
             self._timeline.note(What.SAID, **fields)
-
-
-def _response_ms(utterance: Utterance) -> int | None:
-    """From the caller's last sound to the agent's first."""
-    turn, first_s = utterance.turn, utterance.first_audio_at_s
-    return None if turn is None or first_s is None else round((first_s - turn.ended_at_s) * 1000)
-
-
-def _outcome(heard: str, *, is_whole: bool) -> TurnOutcome:
-    if is_whole:
-        return TurnOutcome.COMPLETED
-    return TurnOutcome.INTERRUPTED if heard else TurnOutcome.SUPERSEDED

@@ -78,15 +78,19 @@ class Utterance:
     def text(self) -> str:
         return " ".join(spoken.text for spoken in self.spoken)
 
+    @property
+    def response_ms(self) -> int | None:
+        """From the caller's last sound to its first."""
+        if self.turn is None or self.first_audio_at_s is None:
+            return None
+        return round((self.first_audio_at_s - self.turn.ended_at_s) * 1000)
+
 
 class Voice:
     """One utterance at a time. ``play`` and ``until_heard`` run in the utterance's own task; ``hush`` from any."""
 
-    def __init__(
-        self, link: ProviderLink, synthesizer: Synthesizer, agent: Agent, meters: CallMeters, *, patience_s: float
-    ) -> None:
+    def __init__(self, link: ProviderLink, agent: Agent, meters: CallMeters, *, patience_s: float) -> None:
         self._link = link
-        self._synthesizer = synthesizer
         self._agent = agent
         self._meters = meters
         self._patience_s = patience_s
@@ -112,7 +116,7 @@ class Voice:
         """Progress was made: from now on the utterance may take ``patience_s`` to make more."""
         utterance.scope.deadline = trio.current_time() + self._link.remaining_s() + self._patience_s
 
-    async def say(self, utterance: Utterance, sentence: str) -> None:
+    async def say(self, utterance: Utterance, sentence: str, synthesizer: Synthesizer) -> None:
         """Queue one sentence; returns when all of its audio is queued, up to a couple of seconds ahead of the ear.
 
         Raises SpeechFailed.
@@ -121,18 +125,41 @@ class Voice:
         utterance.spoken.append(spoken)
         clip = self._agent.clip(sentence, self._link.format)
         if clip is not None:
-            await self._play(utterance, spoken, clip)
+            spoken.audio_s += self._link.format.duration_s(clip)
+            await self.play(utterance, clip, is_clip=True)
         else:
             self._meters.characters(sentence)
             with self._meters.asked(VendorKind.TTS, self._agent.synthesizer_vendor, utterance.scope):
-                async with self._synthesizer.open_speech(sentence) as audio:
+                async with synthesizer.open_speech(sentence) as audio:
                     async for piece in audio:
-                        self.spoken_s += self._link.format.duration_s(piece)
-                        await self._play(utterance, spoken, piece)
+                        spoken.audio_s += self._link.format.duration_s(piece)
+                        await self.play(utterance, piece)
                 # Else a vendor that answers every sentence with nothing leaves its callers in silence.
                 if not spoken.audio_s and any(map(str.isalnum, sentence)):
                     raise SpeechFailed(self._agent.synthesizer_vendor, "no audio for a sentence")
         spoken.is_whole = True
+
+    async def play(self, utterance: Utterance, audio: bytes, *, is_clip: bool = False) -> None:
+        """Queue sound of an utterance that is accounted for in its ``spoken``; waits for its gate, and for the line."""
+        # A task that was already on its way when its utterance was cut must not queue one more piece after the clear.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if utterance.first_audio_at_s is None:
+            await utterance.gate.wait()
+            utterance.behind_s = self.remaining_s
+            utterance.base_s = self._link.heard_s() + utterance.behind_s
+            utterance.first_audio_at_s = trio.current_time()
+            self._meters.first_audio()
+        elif (dry_s := trio.current_time() - self.queued_until_s) > DRY_S and not self.is_audible:
+            self._meters.on_dry(dry_s)
+        # Waiting for the line to catch up is no lack of progress.
+        utterance.scope.deadline = math.inf
+        seconds = self._link.format.duration_s(audio)
+        self.audio_out_s += seconds
+        if not is_clip:
+            self.spoken_s += seconds
+        await self._link.play(audio)
+        self.queued_until_s = trio.current_time() + self.remaining_s
+        self.be_patient(utterance)
 
     async def say_clip(self, text: str) -> bool:
         """Queue a fixed phrase that is at hand as audio, beside any utterance: it is in nobody's history."""
@@ -169,33 +196,14 @@ class Voice:
         utterance.was_interrupted = True
         utterance.scope.cancel()
 
-    def heard_of(self, utterance: Utterance) -> str:
-        return heard_text(utterance.spoken, self._heard_s(utterance))
-
-    def unheard_of(self, utterance: Utterance) -> list[str]:
-        return unheard(utterance.spoken, self._heard_s(utterance))
-
-    def _heard_s(self, utterance: Utterance) -> float:
+    def heard_s(self, utterance: Utterance) -> float:
+        """Seconds of it that the caller has heard."""
         if utterance.first_audio_at_s is None:
             return 0.0
         return max(0.0, self._link.heard_s() - utterance.base_s)
 
-    async def _play(self, utterance: Utterance, spoken: Spoken, audio: bytes) -> None:
-        # A task that was already on its way when its utterance was cut must not queue one more piece after the clear.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if utterance.first_audio_at_s is None:
-            await utterance.gate.wait()
-            utterance.behind_s = self.remaining_s
-            utterance.base_s = self._link.heard_s() + utterance.behind_s
-            utterance.first_audio_at_s = trio.current_time()
-            self._meters.first_audio()
-        elif (dry_s := trio.current_time() - self.queued_until_s) > DRY_S and not self.is_audible:
-            self._meters.on_dry(dry_s)
-        # Waiting for the line to catch up is no lack of progress.
-        utterance.scope.deadline = math.inf
-        seconds = self._link.format.duration_s(audio)
-        spoken.audio_s += seconds
-        self.audio_out_s += seconds
-        await self._link.play(audio)
-        self.queued_until_s = trio.current_time() + self.remaining_s
-        self.be_patient(utterance)
+    def heard_of(self, utterance: Utterance) -> str:
+        return heard_text(utterance.spoken, self.heard_s(utterance))
+
+    def unheard_of(self, utterance: Utterance) -> list[str]:
+        return unheard(utterance.spoken, self.heard_s(utterance))

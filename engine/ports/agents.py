@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from engine.events import AudioFormat, CallInfo, Context, Message, Recollection, SessionInfo
+from engine.events import (
+    AudioFormat,
+    CallInfo,
+    Context,
+    HandOver,
+    HangUp,
+    Message,
+    Noted,
+    Recollection,
+    SessionInfo,
+    ToolCall,
+    ToolResult,
+    Transfer,
+)
 from engine.ports.control import CallControl
 from engine.ports.models import LanguageModel, RealtimeModel
 from engine.ports.ownership import Owner
@@ -119,4 +132,11 @@ class RealtimeAgent(Agent, Protocol):
         self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner, control: CallControl
     ) -> AbstractAsyncContextManager[RealtimeModel]:
         """For a call. ``context`` is what was said before. Raises ModelFailed."""
+        ...
+
+    async def run_tool(
+        self, call: ToolCall, session: SessionInfo, control: CallControl
+    ) -> tuple[ToolResult, Sequence[HangUp | Transfer | HandOver | Noted]]:
+        """A tool that its speech-to-speech model has called: what the model is told, and what is to be done besides.
+        Whatever goes wrong is in the result. Bounded by the tool's own deadline."""
         ...

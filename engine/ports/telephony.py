@@ -223,6 +223,9 @@ class Provider(Protocol):
 class TextCodec(Protocol):
     """The wire of a :class:`Relay`. No I/O; one object per socket."""
 
+    ends_by_close: bool
+    """As :attr:`Codec.ends_by_close`."""
+
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """As :meth:`Codec.decode_start`; the format of the stream is of no meaning."""
         ...

@@ -110,6 +110,18 @@ class CallSession:
             unsaid=unsaid,
         )
 
+    def recalled(self, agent: Agent) -> Context:
+        """What was said so far, for a model that follows the conversation itself from here on."""
+        told = [entry for turn in self._told for entry in turn.entries]
+        return self._showing.recalled(
+            self._seat.record,
+            (*self._seat.entries, *told),
+            self._conversation,
+            agent=agent,
+            is_returning=self.is_returning,
+            facts=self._seat.facts,
+        )
+
     def caller_said(self, text: str) -> None:
         self._conversation.caller_said(text)
 

@@ -64,6 +64,30 @@ class Showing:
             conversation.bridged(record.session_id)
         return built.context
 
+    def recalled(
+        self,
+        record: SessionRecord,
+        before: Sequence[Entry],
+        conversation: Conversation,
+        *,
+        agent: Agent,
+        is_returning: bool,
+        facts: FactsKnown,
+    ) -> Context:
+        """What was said so far, for a model that follows the conversation itself from here on: nothing in it waits for
+        an answer."""
+        return build_context(
+            (*before, *conversation.open_entries),
+            record.memory,
+            self._limits,
+            session_id=record.session_id,
+            turn_id=conversation.turn_id,
+            agent=agent.name,
+            modality=Modality.VOICE,
+            is_returning=is_returning,
+            facts=facts,
+        ).context
+
     def _count(self, built: Built, broken: Sequence[Rule]) -> None:
         self._metrics.context_messages.observe(len(built.context))
         self._metrics.context_tokens.observe(built.tokens)
