@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from engine.runtime.network import Network
 from tests.fakes.clouds.aura import Aura
 from tests.fakes.clouds.cartesia import Cartesia
 from tests.fakes.clouds.elevenlabs_speech import ElevenLabsSpeech
-from tests.fakes.clouds.loopback import Cloud, dialled, serve_stream
+from tests.fakes.clouds.loopback import Cloud, dialled
 from tests.fakes.clouds.openai_speech import OpenAISpeech
 from tests.fakes.clouds.speechmatics_speech import SpeechmaticsSpeech
 from tests.fakes.clouds.voicebox import SpeechCloud
@@ -153,15 +152,14 @@ def kind_named(name: str) -> Kind:
 
 
 def in_lockstep(cloud: Cloud, nursery: trio.Nursery) -> Network:
-    """As ``dialled``, for sockets, with no room on the way to us: what is not read cannot be sent either."""
+    """As ``dialled``, with no room on the way to us: what is not read cannot be sent either."""
 
-    def dial(_host: str, _port: int) -> trio.abc.Stream:
+    def pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
         near_send, far_receive = trio.testing.memory_stream_one_way_pair()
         far_send, near_receive = trio.testing.lockstep_stream_one_way_pair()
-        nursery.start_soon(serve_stream, cloud, trio.StapledStream(far_send, far_receive))
-        return trio.StapledStream(near_send, near_receive)
+        return trio.StapledStream(near_send, near_receive), trio.StapledStream(far_send, far_receive)
 
-    return Network(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), dial=dial)
+    return dialled(cloud, nursery, pair)
 
 
 async def heard(synthesizer: Synthesizer, text: str) -> bytes:

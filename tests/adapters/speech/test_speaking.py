@@ -125,7 +125,7 @@ async def test_a_handshake_that_hangs_is_given_up_in_three_seconds(kind: Kind, a
 # --- back-pressure ----------------------------------------------------------------------------------------------
 
 
-@every_socket
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 async def test_what_comes_faster_than_it_is_heard_stays_with_the_vendor(kind: Kind, autojump_clock: Clock) -> None:
     """Fault 27; and when it is heard at last, at the pace of the line, nothing is missing."""
     async with bench_of(kind, network=in_lockstep) as bench:
@@ -143,7 +143,7 @@ async def test_what_comes_faster_than_it_is_heard_stays_with_the_vendor(kind: Ki
         assert bench.line.duration_s(audio) > 60
 
 
-@every_socket
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 async def test_a_barge_in_is_not_held_up_by_what_was_not_read(kind: Kind, autojump_clock: Clock) -> None:
     async with bench_of(kind, network=in_lockstep) as bench:
         bench.cloud.voicebox = Voicebox(speed=math.inf, first_audio_s=0.0, late_pieces=1000)

@@ -9,7 +9,7 @@ every connection ends in that cloud, in memory and on the virtual clock.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,6 +72,8 @@ class Cloud:
         self.requests_open = 0
         self.requests: list[Request] = []
         """Every HTTP request and every upgrade, in order."""
+        self.close_codes: list[int | None] = []
+        """Of each socket that is over: the client's code, 1006 if it left without one, None if the cloud was first."""
 
     async def http(self, request: Request) -> Response:
         return Response(404, body=b'{"error": "no such path"}')
@@ -150,12 +152,15 @@ async def serving(cloud: Cloud, ssl_context: ssl.SSLContext | None = None) -> As
             nursery.cancel_scope.cancel()
 
 
-def dialled(cloud: Cloud, nursery: trio.Nursery) -> Network:
-    """A network that leads to this cloud alone, whatever the address, on memory streams. URLs must be ws:// and
-    http://."""
+StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+
+
+def dialled(cloud: Cloud, nursery: trio.Nursery, pair: StreamPair = trio.testing.memory_stream_pair) -> Network:
+    """A network that leads to this cloud alone, whatever the address, on memory streams or what ``pair`` makes. URLs
+    must be ws:// and http://."""
 
     def dial(_host: str, _port: int) -> trio.abc.Stream:
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = pair()
         nursery.start_soon(serve_stream, cloud, theirs)
         return ours
 
@@ -266,6 +271,7 @@ async def _serve_socket(cloud: Cloud, request: Request, stream: trio.abc.Stream)
             pass
         finally:
             cloud.sockets_open -= 1
+            cloud.close_codes.append(None if socket.closed is None else int(socket.closed.code))
             with trio.CancelScope(deadline=trio.current_time() + 1, shield=True):
                 await socket.aclose()
             nursery.cancel_scope.cancel()
