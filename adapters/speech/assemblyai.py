@@ -110,6 +110,9 @@ class AssemblyAIWire:
         self._config = config
         self._line = line
         self._utterances = utterances
+        self._formats = config.format_turns
+        """The vendor tells turns again with punctuation, as asked: some of its models do not."""
+        self._awaits_format = False
         self._turn = -1
         self._done_turn = -1
         self._told_s = 0.0
@@ -143,6 +146,7 @@ class AssemblyAIWire:
 
     def gave_up(self) -> None:
         self._done_turn = max(self._done_turn, self._turn)
+        self._formats = not self._awaits_format
 
     def backlog_s(self, dropped: int) -> float:
         return 0.0
@@ -170,7 +174,9 @@ class AssemblyAIWire:
         turn = whole_of(said, "turn_order")
         if turn is None:
             raise BadMessage("shape")
+        is_formatted = said.get("turn_is_formatted") is True
         if turn <= self._done_turn:
+            self._formats = self._formats or (is_formatted and self._config.format_turns)
             return
         text, begins_s, ends_s = _words(said)
         if turn > self._turn:
@@ -179,19 +185,22 @@ class AssemblyAIWire:
             self._begins_s = begins_s if self._begins_s is None else self._begins_s
             self._ends_s = ends_s
         is_over = said.get("end_of_turn") is True
-        if is_over and (said.get("turn_is_formatted") is True or not self._config.format_turns or not text):
+        if is_over and (is_formatted or not self._formats or not text):
             self._done_turn = self._turn
             self._told_s = max(self._told_s, self._ends_s or 0.0)
+            self._awaits_format = False
             self._utterances.finish(text, self._begins_s, self._ends_s)
             return
         self._utterances.interim(text, self._begins_s, ends_s)
         if is_over:
+            self._awaits_format = True
             self._utterances.likely_over(FORMATTED_S)
 
     def _begin(self, turn: int) -> None:
         """A new turn; one before it whose punctuation never came is over."""
         if self._turn > self._done_turn and self._utterances.text:
             self._utterances.finish(self._utterances.text, self._begins_s, self._ends_s)
+        self._awaits_format = False
         self._turn = turn
         self._done_turn = turn - 1
         self._begins_s = self._ends_s = None

@@ -125,8 +125,11 @@ def wav(audio: bytes, line: AudioFormat) -> bytes:
 
 async def _read(response: httpx.Response) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
-            raise httpx.StreamError("too long")
+    with trio.CancelScope() as reading:
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                reading.cancel()  # the next read ends: left early, httpx's generators would be left half-run
+    if reading.cancelled_caught:
+        raise httpx.StreamError("too long")
     return bytes(body)

@@ -302,17 +302,21 @@ async def open_transcriber(
                 yield transcriber
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise _one_of(group) from None
+        only = _one_of(group)
+        raise only from only.__cause__
     finally:
         transcriber.close()
 
 
 def _one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Our task and the block are cancelled together: one Cancelled says it, as if there were no task."""
+    """What the block raised leaves as it is. Our tasks and the block are cancelled together: one Cancelled says it, as
+    if there were no tasks."""
     cancelled, rest = group.split(trio.Cancelled)
-    if cancelled is None or rest is not None:
+    if cancelled is not None and rest is not None:
         return group
-    first: BaseException = cancelled
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
+    only: BaseException = group
+    while isinstance(only, BaseExceptionGroup):
+        if rest is not None and len(only.exceptions) > 1:
+            return group
+        only = only.exceptions[0]
+    return only

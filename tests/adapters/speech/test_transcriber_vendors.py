@@ -327,12 +327,14 @@ async def test_punctuation_that_does_not_come_is_done_without(autojump_clock: Mo
     cloud = AssemblyAICloud()
     cloud.never_formats = True
     async with opened(cloud, nursery) as ear:
-        said = await hear(ear, utterance("good evening"), for_s=1.0)
-    check(said, decides_turns=True)
-    assert finals(said) == ["good evening"]
-    likely_s = next(at for at, event in said if isinstance(event, TurnLikelyOver))
-    over_s = next(at for at, event in said if isinstance(event, TurnOver))
+        first = await hear(ear, utterance("good evening"), for_s=1.0)
+        second = await hear(ear, utterance("once more"), for_s=1.0)
+    check([*first, *second], decides_turns=True)
+    assert finals([*first, *second]) == ["good evening", "once more"]
+    likely_s = next(at for at, event in first if isinstance(event, TurnLikelyOver))
+    over_s = next(at for at, event in first if isinstance(event, TurnOver))
     assert over_s - likely_s == pytest.approx(0.5, abs=0.05)
+    assert TurnLikelyOver() not in [event for _, event in second]  # it is not waited for again
 
 
 async def test_turns_need_not_be_told_twice(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

@@ -29,15 +29,15 @@ class TranscriptionCloud(Cloud):
         """Words of each file, in order."""
         self.delay_s = 0.1
         self.stalls = False
+        self.body: bytes | None = None
+        """The answer to everything, with ``status`` and ``headers``."""
         self.status = 200
-        """Anything else is answered with ``body`` and ``headers``."""
-        self.body = b'{"error": {"message": "no", "type": "server_error", "code": null}}'
         self.headers: dict[str, str] = {"content-type": "application/json"}
 
     async def http(self, request: Request) -> Response:
         if self.stalls:
             await trio.sleep(3600)
-        if self.status != 200:
+        if self.body is not None:
             return Response(self.status, self.headers, self.body)
         if request.method != "POST" or request.path != self.path:
             return self._refuse(404, "path", "unknown_url")
