@@ -1,0 +1,126 @@
+"""Whole calls and texts over the wire of each provider, its webhooks signed, its REST API asked."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from trio.testing import MockClock
+
+from engine.errors import OffhookError
+from engine.phone.errors import WebhookRefused
+from engine.phone.phone import SIDES
+from engine.phone.side import Callee
+from engine.phone.texts import Inbox, open_inbox, send_text
+from engine.settings import Settings
+from tests.fakes.plain_speech import speak, words
+from tests.system.rig import SECRET, Rig, running_engine
+
+# httpx leaves generators behind when a stream is cut, as the synthesizer's is by an interruption.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
+
+SIGNER = Ed25519PrivateKey.generate()
+SIGNING_KEY = base64.b64encode(SIGNER.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())).decode()
+PUBLIC_KEY = base64.b64encode(SIGNER.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+NEW = ("telnyx", "plivo", "signalwire")
+REST = {
+    "telnyx": "POST /v2/calls/{call_id}/actions/hangup 200",
+    "plivo": "DELETE /v1/Account/MA00/Call/{call_id}/ 204",
+    "signalwire": "POST /api/laml/2010-04-01/Accounts/6f7e/Calls/{call_id}.json 200",
+}
+"""What ends a call of which the engine has had enough."""
+
+
+def with_all_providers(settings: Settings, inbox: Inbox | None = None) -> Settings:
+    url = {"api_url": inbox.url} if inbox else {}
+    return replace(
+        settings,
+        telnyx=replace(settings.telnyx, **url),
+        plivo=replace(settings.plivo, auth_id="MA00", **url),
+        signalwire=replace(settings.signalwire, project_id="6f7e", **url),
+        secrets=replace(
+            settings.secrets,
+            telnyx_public_key=PUBLIC_KEY,
+            telnyx_api_key="KEY",
+            plivo_auth_token=SECRET,
+            signalwire_signing_key=SECRET,
+            signalwire_api_token="PT",
+        ),
+    )
+
+
+def callee_of(rig: Rig, provider: str, secret: str | None = None) -> Callee:
+    key = SIGNING_KEY if provider == "telnyx" else SECRET
+    return Callee(rig.engine.url, secret=key if secret is None else secret)
+
+
+@pytest.mark.parametrize("provider", NEW)
+async def test_a_whole_call_with_an_interruption_and_a_hang_up_by_the_agent(
+    provider: str, autojump_clock: MockClock
+) -> None:
+    async with open_inbox() as inbox, running_engine(configure=lambda it: with_all_providers(it, inbox)) as rig:
+        async with rig.phone.call(SIDES[provider](callee_of(rig, provider)), report_end=True) as call:
+            assert words(await call.wait_for_reply(), call.format) == "Hello."
+            assert "Turn 1" in await rig.say(call, "tell me a long story")
+            await call.say(speak("long story once more", call.format))
+            await call.wait_until_heard()
+            interruption = await call.say(speak("stop", call.format))
+            assert interruption.interrupted
+            assert "Turn 3" in words(await call.wait_for_reply(within_s=15), call.format)
+            call.press("5#")
+            await call.say(speak("goodbye", call.format))
+            assert (await call.wait_until_over()).startswith("engine 1000")
+        await rig.quiet()
+        assert not call.violations
+        assert REST[provider].format(call_id=call.call_id) in inbox.requests
+        assert rig.value("calls_ended_total", provider=provider, reason="agent_hangup") == 1
+        assert rig.total("barge_ins_total") > 0
+        assert set(rig.balance().values()) == {0}, rig.balance()
+
+
+@pytest.mark.parametrize("provider", NEW)
+async def test_a_caller_who_hangs_up_leaves_nothing(provider: str, autojump_clock: MockClock) -> None:
+    async with running_engine(configure=with_all_providers) as rig:
+        async with rig.phone.call(SIDES[provider](callee_of(rig, provider)), report_end=True) as call:
+            await call.wait_for_reply()
+            assert "Turn 1" in await rig.say(call, "hello there")
+        await rig.quiet()
+        assert not call.violations
+        assert rig.value("calls_ended_total", provider=provider, reason="caller_hangup") == 1
+        assert set(rig.balance().values()) == {0}, rig.balance()
+
+
+@pytest.mark.parametrize("provider", NEW)
+async def test_a_text_is_answered(provider: str, autojump_clock: MockClock) -> None:
+    async with open_inbox() as inbox, running_engine(configure=lambda it: with_all_providers(it, inbox)) as rig:
+        answer = await send_text(provider, callee_of(rig, provider), "hello there", inbox=inbox)
+        assert "Turn 1" in answer
+
+
+@pytest.mark.parametrize("provider", NEW)
+async def test_a_webhook_that_is_not_signed_by_its_provider_is_refused(
+    provider: str, autojump_clock: MockClock
+) -> None:
+    other = base64.b64encode(bytes(32)).decode()
+    async with running_engine(configure=with_all_providers) as rig:
+        for secret in ("", other):
+            with pytest.raises(WebhookRefused) as caught:
+                async with rig.phone.call(SIDES[provider](callee_of(rig, provider, secret=secret))):
+                    pass
+            assert caught.value.status == 403
+        assert rig.value("signature_failures_total", provider=provider, why="missing") == 1
+        assert rig.value("signature_failures_total", provider=provider, why="mismatch") == 1
+
+
+@pytest.mark.parametrize("provider", NEW)
+async def test_a_provider_without_its_key_is_closed_and_says_what_is_missing(
+    provider: str, autojump_clock: MockClock
+) -> None:
+    variable = {"telnyx": "TELNYX_PUBLIC_KEY", "plivo": "PLIVO_AUTH_TOKEN", "signalwire": "SIGNALWIRE_SIGNING_KEY"}
+    async with running_engine() as rig:
+        with pytest.raises(OffhookError, match=variable[provider]):
+            async with rig.phone.call(SIDES[provider](callee_of(rig, provider))):
+                pass
