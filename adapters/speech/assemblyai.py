@@ -146,7 +146,7 @@ class AssemblyAIWire:
 
     def gave_up(self) -> None:
         self._done_turn = max(self._done_turn, self._turn)
-        self._formats = not self._awaits_format
+        self._formats = self._formats and not self._awaits_format
 
     def backlog_s(self, dropped: int) -> float:
         return 0.0

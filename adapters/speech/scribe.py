@@ -24,7 +24,6 @@ STALE_S = 0.3
 SILENCE_S = 0.1
 KEEP_ALIVE_S = 4.0
 """A line that sends nothing for so long is a piece of silence to the vendor."""
-_PASSING = {"commit_throttled"}
 _WHY = {
     "auth_error": Why.AUTH,
     "quota_exceeded": Why.AUTH,

@@ -342,7 +342,12 @@ async def _short_call(kind: Kind, cloud: Any, nursery: Any, opened: list[Any]) -
     try:
         async with listening(kind, cloud, nursery) as ear:
             opened.append(ear)
-            await hear(ear, LINE.silence(0.1) + speak("hi all", LINE) + LINE.silence(0.42), for_s=0.1)
+            audio = speak("hi all", LINE) + LINE.silence(0.5)
+            for at in range(0, len(audio), 800):
+                ear.send(audio[at : at + 800])
+                with trio.move_on_after(0.1):
+                    while True:
+                        await ear.receive()
     finally:
         is_target.reset(token)
 
