@@ -177,6 +177,10 @@ class ModelFailed(VendorError):
     """The language model failed for good."""
 
 
+class ToolFailed(OffhookError):
+    """A tool did not do what it was called for. The message is shown to the model that called it."""
+
+
 class StoreDown(OffhookError):
     """The store did not do what it was asked, in time or at all; asked again later it may. ``why`` is a metric label:
     ``refused``, ``timeout``, ``locked``, ``full`` or ``error``."""

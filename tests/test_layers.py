@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.observe": BASE | PURE | {"engine.ports"},
     "engine.runtime": BASE | {"engine.ports", "engine.observe"},
     "engine.vendors": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
+    "engine.tools": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
     "engine.storage": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
     "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.storage"},
     "engine.calls": BASE | PURE | PORTS | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions")},

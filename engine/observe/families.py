@@ -34,6 +34,7 @@ class Configured(Enum):
     OWNERS = "owners"
     """Vendors and providers: whoever is at the far end of a resource."""
     PIPELINES = "pipelines"
+    TOOLS = "tools"
     ACTORS = "actors"
     STORES = "stores"
     ROUTES = "routes"
@@ -86,6 +87,7 @@ CALL_S = (5, 15, 30, 60, 120, 180, 300, 600, 900, 1200, 1800, 3600)
 CONNECT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 6)
 HTTP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3, 5)
 STORE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
+TOOL_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
 MESSAGES = (1, 2, 4, 6, 8, 10, 15, 20, 30, 50, 100)
 TOKENS = (50, 100, 200, 400, 600, 800, 1200, 1600, 2400, 4000, 8000)
 TASKS = (2, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -284,6 +286,14 @@ FAMILIES: tuple[Family, ...] = (
         kind=_words(of.SpeechKind),
     ),
     _counter("tts_characters_total", "Characters synthesised.", vendor=Configured.VENDORS),
+    # tools
+    _counter(
+        "tool_calls_total",
+        "Tools called by models, by what became of it.",
+        tool=Configured.TOOLS,
+        outcome=_words(of.ToolOutcome),
+    ),
+    _seconds("tool_duration_seconds", "Time of tool calls that were made.", TOOL_S, tool=Configured.TOOLS),
     # sessions
     _gauge("sessions_active", "Sessions in the memory of the process.", scope=of.SCOPES),
     _counter("session_turns_total", "Turns that entered a session's history.", modality=_words(Modality)),

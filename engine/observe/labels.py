@@ -145,6 +145,23 @@ class VendorStatus(StrEnum):
     """Nobody waited for it any more: the caller interrupted or hung up."""
 
 
+class ToolOutcome(StrEnum):
+    """What became of a model's call of a tool."""
+
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    """The caller interrupted or hung up."""
+    REPEATED = "repeated"
+    """Answered with what came of the same call before."""
+    BAD_ARGUMENTS = "bad_arguments"
+    UNKNOWN = "unknown"
+    """There is no such tool."""
+    LIMIT = "limit"
+    """Too many in one turn, or in one call."""
+
+
 class StoreOp(StrEnum):
     LOAD = "load"
     WRITE = "write"
@@ -255,6 +272,8 @@ HOW = ("clean", "cancelled", "error", "forced")
 PROVIDERS = ("twilio", "vonage", "telnyx", "plivo", "signalwire")
 PIPELINES = ("embedded", "custom")
 VENDORS = ("moonshine", "hibari", "script", "custom")
+TOOLS = ("hang_up", "transfer", "send_text", "press_digits", "remember", "recall", "hand_over")
+"""Those that are built in."""
 ACTORS = ("registry",)
 SCOPES = ("call", "caller")
 STORES = ("memory", "sqlite", "postgresql", "redis")

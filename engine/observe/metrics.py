@@ -100,6 +100,7 @@ class Metrics:
         vendors: Sequence[str] = of.VENDORS,
         *,
         actors: Sequence[str] = of.ACTORS,
+        tools: Sequence[str] = of.TOOLS,
         routes: Sequence[str] = of.ROUTES,
         version: str | None = None,
         commit: str = "unknown",
@@ -112,6 +113,7 @@ class Metrics:
             Configured.OWNERS: _open((*vendors, *providers, *stores)),
             Configured.PIPELINES: _open(pipelines),
             Configured.ACTORS: _open(actors),
+            Configured.TOOLS: _open(tools),
             Configured.STORES: _open(stores),
             Configured.ROUTES: _open(routes),
             Configured.METHODS: _open(of.METHODS),
@@ -168,6 +170,9 @@ class Metrics:
         self.llm_tokens_total = self._counters("llm_tokens_total")
         self.speech_audio_seconds_total = self._counters("speech_audio_seconds_total")
         self.tts_characters_total = self._counters("tts_characters_total")
+
+        self.tool_calls_total = self._counters("tool_calls_total")
+        self.tool_duration_seconds = self._histograms("tool_duration_seconds")
 
         self.sessions_active = self._gauges("sessions_active")
         self.session_turns_total = self._counters("session_turns_total")

@@ -44,10 +44,13 @@ from engine.ports.telephony import (
     WebhookKind,
     WebhookRequest,
 )
+from engine.ports.tools import Acted, Action, Tool, ToolScope, ToolSource
 
 __all__ = [
     "NO_CONTROL",
     "Ability",
+    "Acted",
+    "Action",
     "Agent",
     "Answer",
     "Append",
@@ -85,6 +88,9 @@ __all__ = [
     "Synthesizer",
     "SynthesizerVendor",
     "TextCodec",
+    "Tool",
+    "ToolScope",
+    "ToolSource",
     "TraceRow",
     "Transcriber",
     "TranscriberVendor",

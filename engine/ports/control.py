@@ -24,6 +24,11 @@ class CallControl(Protocol):
         """Key tones into the call (0-9, *, #, w). Raises VendorError, trio.TooSlowError."""
         ...
 
+    async def certain(self) -> None:
+        """Until it is certain that what is being thought of is to be said: before that, nothing is done that cannot be
+        undone."""
+        ...
+
 
 class NoControl:
     """Where nothing can be done."""
@@ -35,6 +40,9 @@ class NoControl:
 
     async def press(self, digits: str) -> None:
         raise NotImplementedError
+
+    async def certain(self) -> None:
+        pass
 
 
 NO_CONTROL = NoControl()

@@ -63,6 +63,8 @@ vendor_breaker_state gauge vendor kind state
 llm_tokens_total counter vendor type
 speech_audio_seconds_total counter vendor kind
 tts_characters_total counter vendor
+tool_calls_total counter tool outcome
+tool_duration_seconds histogram tool
 event_loop_lag_seconds histogram
 worker_threads_in_use gauge
 worker_threads_limit gauge

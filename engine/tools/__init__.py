@@ -1,0 +1,1 @@
+"""What models may call: those that are built in, HTTP endpoints, Python callables; and how they are called."""
