@@ -35,7 +35,8 @@ def framed(audio: bytes, source: AudioFormat, line: AudioFormat) -> bytes:
 def test_an_utterance_is_as_long_on_the_line_as_it_was(source: AudioFormat, line: AudioFormat) -> None:
     got = framed(tone(0.5, source), source, line)
     assert len(got) == 25 * line.frame_bytes
-    assert not is_silent(got[-line.frame_bytes // 2 :], line), "its last sound stayed in the filter"
+    last_ms = got[-(line.bytes_per_s // 1000) :]
+    assert not is_silent(last_ms, line, below_dbfs=-20), "its last sound stayed in the filter"
 
 
 @pytest.mark.parametrize("source", FORMATS)
@@ -55,6 +56,15 @@ def test_the_last_frame_is_filled_up() -> None:
     got = framed(tone(0.03, MULAW_8K), MULAW_8K, MULAW_8K)
     assert len(got) == 2 * MULAW_8K.frame_bytes
     assert got.endswith(b"\xff" * 80)
+
+
+@pytest.mark.parametrize("line", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_pieces_may_be_single_bytes(source: AudioFormat, line: AudioFormat) -> None:
+    audio = tone(0.05, source)
+    framer = Framer(source, line)
+    pieces = [framer.feed(audio[at : at + 1]) for at in range(len(audio))]
+    assert b"".join(pieces) + framer.finish() == framed(audio, source, line)
 
 
 @settings(max_examples=100, deadline=None)

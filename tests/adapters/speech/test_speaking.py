@@ -201,6 +201,19 @@ async def test_contexts_of_which_nobody_hears_are_never_too_many(autojump_clock:
         await bench.all_closed()
 
 
+async def test_a_socket_that_was_replaced_in_use_is_closed_when_it_has_spoken(autojump_clock: Clock) -> None:
+    """Though by then it could have gone on: the contexts that nobody heard were over in the meantime."""
+    async with bench_of(CONTEXTS) as bench, bench.synthesizer() as synthesizer:
+        bench.cloud.voicebox = Voicebox(speed=5.0)
+        for _ in range(3):
+            async with synthesizer.open_speech("Cut off after its first words, all of them.") as speech:
+                await speech.receive()
+        assert words(await heard(synthesizer, MINUTE), bench.line) == MINUTE
+        await trio.sleep(2)
+        assert (bench.cloud.sockets_open, bench.cloud.sockets_ever) == (1, 2)
+        assert words(await heard(synthesizer, "Yes."), bench.line) == "Yes."
+
+
 async def test_aura_flushes_no_more_often_than_it_may(autojump_clock: Clock) -> None:
     """Twenty a minute on one socket; the next is on another."""
     async with bench_of(AURA) as bench:
@@ -235,6 +248,8 @@ async def test_a_clear_that_is_never_answered_costs_a_socket_and_not_the_voice(a
             await heard(synthesizer, "Nobody hears this.")
         assert waiting.cancelled_caught
         assert words(await heard(synthesizer, "This is heard."), bench.line) == "This is heard."
+        await trio.sleep(2)
+        assert (bench.cloud.sockets_open, bench.cloud.sockets_ever) == (1, 2)
 
 
 async def test_a_flush_that_is_refused_fails_the_speech(autojump_clock: Clock) -> None:
@@ -277,6 +292,18 @@ def test_elevenlabs_says_in_a_word_why_it_closes(wire: SpeechWire, word: str, wh
         wire.decode(orjson.dumps({"message": "Oh.", "error": word, "code": 1008}).decode())
     assert failure.value.why is why
     assert "sentence" not in str(failure.value)
+
+
+def test_stream_input_may_end_a_text_by_closing_alone() -> None:
+    """As its own client takes it, if there was sound at all."""
+    wire = OneTextWire("e", {})
+    wire.speak("Hello.")
+    assert wire.ended(1000) is not None
+    wire.decode('{"audio": "AAAA", "isFinal": null}')
+    assert wire.ended(1000) is None
+    broken = wire.ended(1006)
+    assert broken is not None
+    assert broken.why is Why.CUT
 
 
 def test_settings_that_are_empty_are_not_sent() -> None:
