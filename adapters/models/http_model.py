@@ -128,7 +128,8 @@ class HttpModel:
             self._replies -= 1
 
     async def _ask(self, context: Context, outlet: Outlet) -> None:
-        timeout = httpx.Timeout(self._client.timeout, read=self._wire.read_s)
+        steps = self._client.timeout
+        timeout = httpx.Timeout(steps.connect, read=self._wire.read_s, write=steps.write, pool=steps.pool)
         body = self._wire.request(context)
         async with self._client.stream("POST", self._wire.path, content=body, timeout=timeout) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
