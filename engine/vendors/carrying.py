@@ -1,0 +1,135 @@
+"""What recognisers say, one after the other, as the words of one caller: a sound in the middle of which one of them was
+lost is carried over to the next. Pure: whoever uses it keeps the time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from engine.events import (
+    Heard,
+    Missed,
+    SpeechStarted,
+    SpeechStopped,
+    TranscriberEvent,
+    TurnLikelyOver,
+    TurnOver,
+    TurnResumed,
+)
+from engine.vendors.merging import merged
+
+
+class Carrying:
+    """``take`` what a recogniser says; ``lost`` when it goes, ``taken_over`` when the next one has what is to be
+    replayed. Each gives what the call is to be told."""
+
+    def __init__(self) -> None:
+        self.began_at_s = math.inf
+        """Of the open sound; infinite while there is none."""
+        self.due_at_s = math.inf
+        """When ``expire`` is to be called."""
+        self.doubled = 0
+        """Finals and interims that came once too often."""
+        self._text = ""
+        """Of the open sound, as the call knows it."""
+        self._kept = ""
+        """Of that, what no later recogniser hears again."""
+        self._last = ""
+        """The final before."""
+        self._is_likely_over = False
+        self._is_carried = False
+        """The sound began with a recogniser that is gone."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.began_at_s < math.inf
+
+    def take(self, event: TranscriberEvent) -> Iterator[TranscriberEvent]:
+        match event:
+            case SpeechStarted(at_s):
+                yield from self._start(at_s)
+            case Heard(text, False):
+                yield from self._interim(text)
+            case Heard(text, True):
+                yield from self._final(text)
+            case TurnLikelyOver():
+                if self.is_open and not self._is_likely_over:
+                    self._is_likely_over = True
+                    yield event
+            case TurnResumed():
+                if self._is_likely_over:
+                    self._is_likely_over = False
+                    yield event
+            case TurnOver():
+                self._is_likely_over = False
+                yield event
+            case _:
+                yield event
+
+    def lost(self, replayed_from_s: float) -> Iterator[TranscriberEvent]:
+        """The recogniser is gone. The next one hears what came since ``replayed_from_s``."""
+        if self._is_likely_over:
+            self._is_likely_over = False
+            yield TurnResumed()
+        if self.is_open:
+            self._is_carried = True
+            self._kept = "" if self.began_at_s >= replayed_from_s else self._text
+
+    def taken_over(self, now_s: float, settle_s: float) -> None:
+        if self._is_carried:
+            self.due_at_s = now_s + settle_s
+
+    def missed(self, now_s: float) -> Iterator[TranscriberEvent]:
+        """Sounds went unheard. Words that were understood so far are kept; else they are to be asked for again."""
+        if not self._text:
+            yield Missed()
+        yield from self.finish(now_s, decides_turns=True)
+
+    def expire(self, now_s: float, *, decides_turns: bool) -> Iterator[TranscriberEvent]:
+        """The next recogniser has not taken up the sound: it was over."""
+        if now_s >= self.due_at_s:
+            yield from self.finish(now_s, decides_turns=decides_turns)
+
+    def finish(self, now_s: float, *, decides_turns: bool) -> Iterator[TranscriberEvent]:
+        """The open sound, if there is one, holds the words that are known of it."""
+        if self.is_open:
+            yield SpeechStopped(now_s)
+            text = self._text
+            yield from self._close(text)
+            if text and decides_turns:
+                yield TurnOver()
+
+    def _start(self, at_s: float) -> Iterator[TranscriberEvent]:
+        self.due_at_s = math.inf
+        if not self.is_open:
+            self.began_at_s = at_s
+            yield SpeechStarted(at_s)
+
+    def _interim(self, text: str) -> Iterator[TranscriberEvent]:
+        if not self.is_open and self._last.startswith(text):
+            self.doubled += 1  # late, of what was final already
+            return
+        self.due_at_s = math.inf
+        text = merged(self._kept, text) if self._kept else text
+        if text != self._text:
+            self._text = text
+            yield Heard(text, is_final=False)
+
+    def _final(self, text: str) -> Iterator[TranscriberEvent]:
+        if not self.is_open and text == self._last:
+            self.doubled += 1
+            return
+        is_taken_up = self._is_carried and not text
+        if self._kept:
+            text = merged(self._kept, text)
+        elif self._is_carried and not text:
+            text = self._text
+        yield from self._close(text)
+        if is_taken_up and text:
+            yield TurnOver()
+
+    def _close(self, text: str) -> Iterator[TranscriberEvent]:
+        self.began_at_s = self.due_at_s = math.inf
+        self._last, self._text, self._kept = text, "", ""
+        self._is_likely_over = self._is_carried = False
+        yield Heard(text)

@@ -1,0 +1,86 @@
+"""What of the caller's audio no recogniser has answered yet: to be played to the next one, and to notice by that one
+has gone deaf. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from engine.audio.levels import is_silent
+from engine.events import FRAME_S, AudioFormat
+
+LEAST_VOICE_S = 1.0
+"""Of sound that no recogniser answers, before anything is made of it: a door that slams is none."""
+
+
+class Unanswered:
+    """The newest ``keep_s`` of audio, without what is behind the last word that is final."""
+
+    def __init__(self, line: AudioFormat, keep_s: float) -> None:
+        self._line = line
+        self._keep_bytes = int(keep_s * line.bytes_per_s)
+        self._frames: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+
+    def add(self, at_s: float, audio: bytes) -> None:
+        self._frames.append((at_s, audio))
+        self._bytes += len(audio)
+        while self._bytes > self._keep_bytes:
+            self._bytes -= len(self._frames.popleft()[1])
+
+    def answered(self, until_s: float) -> None:
+        """Up to this time everything has its words."""
+        frames = self._frames
+        while frames and frames[0][0] <= until_s:
+            self._bytes -= len(frames.popleft()[1])
+
+    @property
+    def since_s(self) -> float:
+        """When the oldest of it came; infinite if there is none."""
+        return self._frames[0][0] if self._frames else math.inf
+
+    def all(self) -> list[bytes]:
+        return [audio for _, audio in self._frames]
+
+
+class Deafness:
+    """Notices that the caller speaks and no event comes. Each time in a row it is slower to: a line may be noisy."""
+
+    def __init__(self, line: AudioFormat, after_s: float) -> None:
+        self.times = 0
+        """In a row."""
+        self._line = line
+        self._after_s = after_s
+        self._since_s = math.inf
+        self._voice_s = 0.0
+
+    @property
+    def due_at_s(self) -> float:
+        return self._since_s + self._after_s * (1 << self.times)
+
+    def sound(self, now_s: float, audio: bytes) -> bool:
+        """Audio of the caller. True if ``due_at_s`` has changed."""
+        if self._voice_s >= LEAST_VOICE_S or is_silent(audio, self._line):
+            return False
+        self._voice_s += max(FRAME_S, self._line.duration_s(audio))
+        if self._since_s < math.inf:
+            return False
+        self._since_s = now_s
+        return True
+
+    def event(self) -> None:
+        """It hears."""
+        self.times = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self._since_s, self._voice_s = math.inf, 0.0
+
+    def is_deaf(self, now_s: float) -> bool:
+        """Asked at ``due_at_s``. What was too short to be words is forgotten."""
+        if now_s < self.due_at_s:
+            return False
+        is_deaf = self._voice_s >= LEAST_VOICE_S
+        self.times += is_deaf
+        self.reset()
+        return is_deaf
