@@ -8,7 +8,6 @@ there, or begin anew if ``repeats``.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +41,7 @@ class Manner:
     stall_at: int | None = None
     """Nothing comes any more but comments, by which it sees that nobody listens."""
     is_silent: bool = False
-    """Not even these."""
+    """Not even these, for a minute at a time."""
     says_at: tuple[int, bytes] | None = None
     """Something else, in between."""
     hangs: bool = False
@@ -157,7 +156,7 @@ def think(shown: Shown, *, repeats: bool = False) -> Thought:
     said, begun = list(shown.said), ""
     if said and said[-1][0] == "user" and said[-1][1].startswith(_BROKE_OFF):
         said.pop()
-    if said and said[-1][0] == "assistant":
+    if said and said[-1][0] == "assistant" and not shown.results:
         begun = said.pop()[1]
     thought = _think(said, shown)
     if not begun or repeats:
@@ -216,7 +215,7 @@ class _Stream:
         if manner.cut_at == at:
             raise trio.BrokenResourceError
         if at == manner.stall_at:
-            await trio.sleep(math.inf if manner.is_silent else 0.25)
+            await trio.sleep(60 if manner.is_silent else 0.25)
             return b": still here\n\n"
         if at >= len(self.events) or manner.close_at == at:
             raise StopAsyncIteration
