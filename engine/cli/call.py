@@ -28,8 +28,15 @@ from engine.settings import Settings
 
 OpenVoice = Callable[[], AbstractAsyncContextManager[Voice]]
 """Raises SettingsError when the embedded speech is not installed."""
-SECRETS = {"twilio": "TWILIO_AUTH_TOKEN", "vonage": "VONAGE_SIGNATURE_SECRET"}
-"""Environment variables with the keys that sign webhooks."""
+ProviderName = Literal["twilio", "vonage", "telnyx", "plivo", "signalwire"]
+SECRETS = {
+    "twilio": "TWILIO_AUTH_TOKEN",
+    "vonage": "VONAGE_SIGNATURE_SECRET",
+    "telnyx": "TELNYX_PRIVATE_KEY",
+    "plivo": "PLIVO_AUTH_TOKEN",
+    "signalwire": "SIGNALWIRE_SIGNING_KEY",
+}
+"""Environment variables with the keys that sign webhooks. Of Telnyx' the engine has only the public half."""
 PROBE_S = 5.0
 """For the engine to show that it is there."""
 CALLERS_PITCH = 0.86
@@ -80,9 +87,7 @@ def call_command(open_voice: OpenVoice) -> Callable[..., int]:
         url: Annotated[str, Parameter(help="Address of the engine, such as http://127.0.0.1:8080.")],
         /,
         *,
-        provider: Annotated[
-            Literal["twilio", "vonage"], Parameter(name="--as", help="The provider whose wire is spoken.")
-        ] = "twilio",
+        provider: Annotated[ProviderName, Parameter(name="--as", help="The provider whose wire is spoken.")] = "twilio",
         say: Annotated[
             tuple[str, ...], Parameter(help="Say this after the greeting; may be given several times.")
         ] = (),

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engine.cli.call import ProviderName
 from engine.cli.engines import own_engine, running_engine
 from engine.converse.report import Exchange, Report, show
 from engine.converse.runner import Options
@@ -24,7 +25,6 @@ from engine.observe.logs import configure_logs
 from engine.storage.identity import e164
 
 ALL = "all"
-Provider = Literal["twilio", "vonage"]
 
 
 def converse(
@@ -34,7 +34,7 @@ def converse(
     over: Annotated[
         Literal["text", "voice", "sms"] | None, Parameter(help="What goes where the script itself does not say it.")
     ] = None,
-    provider: Annotated[Provider, Parameter(help="Whose wire calls and SMS come over.")] = "twilio",
+    provider: Annotated[ProviderName, Parameter(help="Whose wire calls and SMS come over.")] = "twilio",
     caller: Annotated[str, Parameter(name="--from", help="The caller's number, over the script's.")] = "",
     public_url: Annotated[
         str, Parameter(help="The engine's server.public_url, if it has one: webhooks are signed for it.")

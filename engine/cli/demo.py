@@ -9,14 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any
 
 import trio
 from rich.console import Console
 from rich.markup import escape
 
 from engine.assembly import Engine
-from engine.cli.call import CallersVoice
+from engine.cli.call import SECRETS, CallersVoice, ProviderName
 from engine.cli.serve import until_signalled
 from engine.errors import OffhookError, SettingsError
 from engine.observe.logs import configure_logs
@@ -24,6 +24,7 @@ from engine.observe.timeline import Moment, What
 from engine.phone import conversation as phone
 from engine.phone.phone import place_call
 from engine.phone.side import Callee
+from engine.phone.telnyx import new_keys
 from engine.settings import AgentSettings, Secrets, Settings, StoreSettings
 
 LINES = (
@@ -37,9 +38,14 @@ WHOLE_DEMO_S = 240.0
 READY_S = 120.0
 ALIKE = 0.6
 """Share of an answer's words that must be recognised in what reached the caller's ear."""
-WIRES = {"twilio": "mu-law, 8 kHz", "vonage": "16-bit PCM, 16 kHz"}
-
-Provider = Literal["twilio", "vonage"]
+MULAW = "mu-law, 8 kHz"
+WIRES = {
+    "twilio": MULAW,
+    "vonage": "16-bit PCM, 16 kHz",
+    "telnyx": MULAW,
+    "plivo": MULAW,
+    "signalwire": MULAW,
+}
 
 
 @dataclass
@@ -69,7 +75,9 @@ class Proof:
     problems: list[str] = field(default_factory=list)
 
 
-def demo(*, provider: Provider = "twilio", say: list[str] | None = None, keep: bool = False, json: bool = False) -> int:
+def demo(
+    *, provider: ProviderName = "twilio", say: list[str] | None = None, keep: bool = False, json: bool = False
+) -> int:
     """Answer one spoken test call, here and now.
 
     Parameters
@@ -89,10 +97,10 @@ def demo(*, provider: Provider = "twilio", say: list[str] | None = None, keep: b
     return 1 if proof.problems else 0
 
 
-async def _demo(provider: Provider, lines: tuple[str, ...], keep: bool, console: Console, json: bool) -> Proof:
-    key = secrets.token_hex(16)
+async def _demo(provider: ProviderName, lines: tuple[str, ...], keep: bool, console: Console, json: bool) -> Proof:
+    key, keys = _keys(provider)
     show = _Show(console)
-    engine = Engine(_settings(key), watchers=[show])
+    engine = Engine(_settings(keys), watchers=[show])
     proof = Proof()
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
@@ -113,17 +121,26 @@ async def _demo(provider: Provider, lines: tuple[str, ...], keep: bool, console:
             print(json_text.dumps(_as_json(proof)), flush=True)
         if keep:
             show.line(f"\nThe engine stays at {engine.url}; Ctrl-C ends it. From another terminal:")
-            variable = "TWILIO_AUTH_TOKEN" if provider == "twilio" else "VONAGE_SIGNATURE_SECRET"
+            variable = SECRETS[provider]
             show.line(f'  {variable}={key} offhook call {engine.url} --as {provider} --say "When are you open?"')
             await until_signalled(engine)
         engine.stop()
     return proof
 
 
-def _settings(key: str) -> Settings:
+def _keys(provider: ProviderName) -> tuple[str, Secrets]:
+    """What the caller's webhooks are signed with, and what the engine checks them by."""
+    if provider == "telnyx":
+        private, public = new_keys()
+        return private, Secrets(telnyx_public_key=public)
+    key = secrets.token_hex(16)
+    named: dict[str, Any] = {SECRETS[provider].lower(): key}
+    return key, Secrets(**named)
+
+
+def _settings(keys: Secrets) -> Settings:
     settings = Settings(agents={"desk": AgentSettings()}, store=StoreSettings(kind="memory"))
     server = replace(settings.server, port=0)
-    keys = Secrets(twilio_auth_token=key, vonage_signature_secret=key)
     store = StoreSettings(kind="memory")  # nothing of a demo stays
     return replace(settings, server=server, secrets=keys, store=store)
 
@@ -142,7 +159,7 @@ async def _until_ready(engine: Engine, show: _Show) -> None:
 
 
 async def _call(  # noqa: PLR0917 - what the one call needs
-    engine: Engine, callee: Callee, provider: Provider, lines: tuple[str, ...], show: _Show, proof: Proof
+    engine: Engine, callee: Callee, provider: ProviderName, lines: tuple[str, ...], show: _Show, proof: Proof
 ) -> None:
     assert engine.speech is not None  # noqa: S101 - it is ready
     seen = 0

@@ -25,6 +25,7 @@ from engine.converse.script import AgentOf, Script
 from engine.errors import SettingsError
 from engine.events import Modality
 from engine.phone.conversation import Voice
+from engine.phone.telnyx import new_keys
 from engine.phone.texts import Inbox, open_inbox
 from engine.settings import Settings, load_settings
 
@@ -203,7 +204,8 @@ async def _in_no_group() -> AsyncIterator[trio.Nursery]:
 
 def _new_secrets(script: Script) -> dict[str, str]:
     """Signing keys; and for SMS over Vonage the key of an application, which takes a moment to make."""
-    made = dict.fromkeys(SECRETS.values(), secrets.token_hex(16))
+    made = dict.fromkeys((*SECRETS.values(), "TELNYX_API_KEY", "SIGNALWIRE_API_TOKEN"), secrets.token_hex(16))
+    made["TELNYX_PRIVATE_KEY"], made["TELNYX_PUBLIC_KEY"] = new_keys()
     if any(script.modality(turn) is Modality.SMS for turn in script.turns):
         made["VONAGE_PRIVATE_KEY"] = _new_private_key()
     return made
@@ -234,6 +236,9 @@ def settings_for(script: Script, directory: Path, inbox_url: str) -> dict[str, d
         },
         "twilio": {"account_sid": f"AC{secrets.token_hex(16)}", "api_url": inbox_url},
         "vonage": {"application_id": str(uuid.uuid4()), "api_url": inbox_url},
+        "telnyx": {"api_url": inbox_url},
+        "plivo": {"auth_id": f"MA{secrets.token_hex(9).upper()}", "api_url": inbox_url},
+        "signalwire": {"project_id": str(uuid.uuid4()), "api_url": inbox_url},
         **{f"agents.{json.dumps(name)}": _agent(agent, script) for name, agent in agents.items()},
     }
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import httpx
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
@@ -158,6 +159,14 @@ async def post_text(callee: Callee, text: str, client: httpx.AsyncClient, text_i
     response = await client.post(urljoin(callee.base_url, SMS_PATH), content=body, headers=headers)
     if response.status_code not in {200, 204}:
         raise WebhookRefused(SMS_PATH, response.status_code, response.content)
+
+
+def new_keys() -> tuple[str, str]:
+    """A private key to sign webhooks with, and the public one for the engine that checks them; both as base64."""
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    private = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    return base64.b64encode(private).decode(), base64.b64encode(public).decode()
 
 
 def signed(callee: Callee, body: bytes) -> dict[str, str]:
