@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.assembly": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls", "web")}
+    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls", "web", "vendors", "tools")}
     | {"adapters"},
     "engine.cli": BASE
     | PURE

@@ -17,6 +17,7 @@ import httpx
 import structlog
 import trio
 
+from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
 from engine.calls.mind import Errands
 from engine.calls.pulse import Conversing
@@ -31,7 +32,6 @@ from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
 from engine.ports import (
-    NO_CONTROL,
     Ability,
     Agent,
     Codec,
@@ -131,6 +131,14 @@ class Call:
         self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
         self._ledger = Ledger(line.info.call_id, Book(around.metrics, self._timeline))
         self._session: CallSession | None = None
+        self._control = LiveControl(
+            line.provider,
+            line.info,
+            self._ledger,
+            self._meters,
+            new_http_client=around.new_http_client,
+            number=lambda: self._session.number if self._session else "",
+        )
         self._minds: dict[str, LanguageModel] = {}
         """By agent: the models of all who have answered so far; handed back, a session finds its own again."""
         self._verdict: CallEnd | None = None
@@ -211,7 +219,7 @@ class Call:
             self._meters,
             self._timeline,
             session,
-            Errands(partial(self._hand_over, holdings, session), self._transfer),
+            Errands(partial(self._hand_over, holdings, session), self._transfer, self._control.thinking),
         )
         self._end(await self._talk.run(watch, early))
 
@@ -236,7 +244,7 @@ class Call:
                 agent,
                 VendorKind.LLM,
                 agent.model_vendor,
-                agent.open_model(session.info(agent.name), ledger, NO_CONTROL),
+                agent.open_model(session.info(agent.name), ledger, self._control),
             ),
         ]
 
@@ -256,7 +264,7 @@ class Call:
                 self._line.agent.model_vendor, "handed over to an agent that there is not", why=Why.BAD_REQUEST
             )
         if name not in self._minds:
-            opening = agent.open_model(session.info(name), self._ledger, NO_CONTROL)
+            opening = agent.open_model(session.info(name), self._ledger, self._control)
             self._minds[name] = await holdings.open(self._own(agent, VendorKind.LLM, agent.model_vendor, opening))
         self._log.info("handed_over", agent=name)
         return agent, self._minds[name]

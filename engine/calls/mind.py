@@ -32,6 +32,8 @@ class Errands:
     """Another agent's mind for the same voice. Raises ModelFailed."""
     transfer: Callable[[str], Awaitable[bool]]
     """Connect the caller to somebody else. False if that could not be done, and the call goes on."""
+    thinking: Callable[[Gate], None] = lambda _: None
+    """Told the gate of the answer that is thought of: the agent's tools wait at it, too."""
 
 
 async def leave(after: After, pulse: Pulse, errands: Errands) -> bool:
@@ -95,6 +97,7 @@ class Mind:
 
     async def answer(self, saying: Saying, say: Say) -> None:
         """The answer to the caller's last words; one that holds nothing is asked for once more. Raises VendorError."""
+        self._errands.thinking(saying.gate)
         if self._session.successor:
             # Somebody outside has handed the session over: from this turn on it is that agent's.
             await saying.gate.wait()

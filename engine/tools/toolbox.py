@@ -95,46 +95,43 @@ class ToolUse:
         self._control = control
         self._counts = Counter[str]()
         """By tool, how often it was called."""
-        self._turn_id = ""
         self._called = 0
         """In this turn. What was called in it, by name and arguments:"""
-        self._jobs: dict[tuple[str, bytes], _Job] = {}
+        self._jobs: dict[_Key, _Job] = {}
 
     @property
     def offered(self) -> tuple[ToolSpec, ...]:
         return self._toolbox.offered(self._control)
 
+    def begin_turn(self) -> None:
+        """A turn of the caller: calls are counted anew, and may be made again."""
+        self._called = 0
+        self._jobs.clear()
+
     async def run(self, calls: Sequence[ToolCall], context: Context) -> Round:
-        """Make these calls side by side. ``context`` is what the model was shown; its turn id tells the turns apart.
-        Nothing is called before it is certain that the turn is to be answered.
+        """Make these calls side by side. ``context`` is what the model was shown. Nothing is called before it is
+        certain that the turn is to be answered.
 
         What has been called before in the turn with the same arguments is not called again: neither by a model that
         goes in circles, nor when an answer is thought of anew because the caller went on."""
         await self._control.certain()
-        self._begin(context.turn_id)
         usable = self._toolbox.usable(self._control)
         scope = ToolScope(self._session, self._control, context)
         jobs: list[_Job] = []
-        try:
-            async with trio.open_nursery() as nursery:
-                for call in calls:
-                    job, is_new = self._job(call, usable)
-                    jobs.append(job)
-                    if is_new:
-                        nursery.start_soon(self._run, job, scope)
-        finally:
-            self._jobs = {key: job for key, job in self._jobs.items() if job.is_over}
+        async with trio.open_nursery() as nursery:
+            for call in calls:
+                job, is_new = self._job(call, usable)
+                jobs.append(job)
+                if is_new:
+                    nursery.start_soon(self._run, job, scope)
+        for job in jobs:
+            await job.is_over.wait()  # of another round that runs beside this one
         actions = {id(job): job.action for job in jobs if job.action is not None}
         return Round(
             tuple(job.result(call, self._toolbox.limits) for call, job in zip(calls, jobs, strict=True)),
             tuple(actions.values()),
             is_refused=all(job.text == NO_MORE for job in jobs),
         )
-
-    def _begin(self, turn_id: str) -> None:
-        if not turn_id or turn_id != self._turn_id:
-            self._turn_id, self._called = turn_id, 0
-            self._jobs = {}
 
     def _job(self, call: ToolCall, usable: Mapping[str, Tool]) -> tuple[_Job, bool]:
         """What is to be done for a call; and whether that is to be begun."""
@@ -148,7 +145,7 @@ class ToolUse:
         arguments, fault = _read(call.arguments, tool.spec)
         if fault:
             return self._refused(tool, ToolOutcome.BAD_ARGUMENTS, f"Wrong arguments: {fault}."), False
-        key = (call.name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+        key: _Key = (call.name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
         if (job := self._jobs.get(key)) is not None:
             job.repeats += 1
             self._count(tool, ToolOutcome.REPEATED, 0.0)
@@ -156,12 +153,14 @@ class ToolUse:
         if tool.most_per_call is not None and self._counts[call.name] >= tool.most_per_call:
             return self._refused(tool, ToolOutcome.LIMIT, "Not again in this conversation."), False
         self._counts[call.name] += 1
-        job = self._jobs[key] = _Job(tool, arguments)
+        job = self._jobs[key] = _Job(tool, arguments, key)
         return job, True
 
     def _refused(self, tool: Tool | None, outcome: ToolOutcome, text: str) -> _Job:
         self._count(tool, outcome, 0.0)
-        return _Job(tool, text=text, is_error=True, is_over=True)
+        job = _Job(tool)
+        job.fail(text)
+        return job
 
     async def _run(self, job: _Job, scope: ToolScope) -> None:
         assert job.tool is not None  # noqa: S101 - of calls that are begun
@@ -183,6 +182,10 @@ class ToolUse:
             # What an exception says may be what the caller said.
             log.warning("tool_raised", tool=job.tool.spec.name, error=type(exc).__name__, where=_where(exc))
         finally:
+            if outcome is ToolOutcome.CANCELLED:  # what came of it nobody knows: it may be called again
+                job.fail("It was interrupted.")
+                if self._jobs.get(job.key) is job:
+                    del self._jobs[job.key]
             self._count(job.tool, outcome, trio.current_time() - began_at_s)
 
     def _count(self, tool: Tool | None, outcome: ToolOutcome, took_s: float) -> None:
@@ -200,6 +203,8 @@ class ToolUse:
         )
 
 
+_Key = tuple[str, bytes]
+"""Name and arguments of a call."""
 _RAN: Final = frozenset({ToolOutcome.OK, ToolOutcome.ERROR, ToolOutcome.TIMEOUT, ToolOutcome.CANCELLED})
 
 
@@ -209,19 +214,22 @@ class _Job:
 
     tool: Tool | None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    key: _Key = ("", b"")
     text: str = ""
     is_error: bool = False
-    is_over: bool = False
+    is_over: trio.Event = field(default_factory=trio.Event)
     action: Action | None = None
     repeats: int = 0
 
     def take(self, answer: str | Acted) -> None:
         if isinstance(answer, Acted):
             self.action, answer = answer.action, answer.text
-        self.text, self.is_over = answer, True
+        self.text = answer
+        self.is_over.set()
 
     def fail(self, text: str) -> None:
-        self.text, self.is_error, self.is_over = text, True, True
+        self.text, self.is_error = text, True
+        self.is_over.set()
 
     def result(self, call: ToolCall, limits: ToolLimits) -> ToolResult:
         note = REPEATED_NOTE if self.repeats else ""

@@ -40,6 +40,7 @@ class _ToolUsing:
     def __init__(self, model: RawModel, tools: ToolUse) -> None:
         self._model = model
         self._tools = tools
+        self._turn_id = ""
 
     @property
     def is_closed(self) -> bool:
@@ -47,6 +48,9 @@ class _ToolUsing:
 
     @asynccontextmanager
     async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:
+        if not context.turn_id or context.turn_id != self._turn_id:
+            self._turn_id = context.turn_id
+            self._tools.begin_turn()
         parts, receive = trio.open_memory_channel[ReplyPart](0)
         answer = _Answer(self._model, self._tools, context, parts)
         # The task ends before its channel closes: it never sends to nobody.
