@@ -40,8 +40,8 @@ class ElevenLabsConfig:
     name: str = "elevenlabs"
     """Metric label."""
     url: str = "https://api.elevenlabs.io"
-    wire: ElevenLabsWire = ElevenLabsWire.CONTEXTS
-    """``multi-stream-input``, ``stream-input`` or ``stream``."""
+    wire: str = ElevenLabsWire.CONTEXTS.value
+    """``multi-stream-input``, ``stream-input`` or ``stream``: see :class:`ElevenLabsWire`."""
     language: str = ""
     """ISO 639-1, for the models that take one; empty: by the text."""
     stability: float | None = None
@@ -60,6 +60,12 @@ class ElevenLabsConfig:
     """Longest text of one request; the models take 5,000 to 40,000."""
     query: Mapping[str, str] = field(default_factory=dict)
     """More of the vendor's query parameters, as they are sent."""
+
+    def __post_init__(self) -> None:
+        if self.wire not in list(ElevenLabsWire):
+            raise ValueError(f"wire: expected one of {', '.join(ElevenLabsWire)}")
+        if not 1 <= self.inactivity_s <= 180:
+            raise ValueError("inactivity_s: expected 1 to 180")
 
     @property
     def voice_settings(self) -> dict[str, Any]:
@@ -83,7 +89,7 @@ class ElevenLabsSynthesizerVendor:
 
     def open(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         """Raises SpeechFailed; over HTTP only once it speaks."""
-        if self._config.wire is ElevenLabsWire.HTTP:
+        if self._config.wire == ElevenLabsWire.HTTP:
             return open_http_synthesizer(_http_voice(self._config, call.format), self._network, call, owner)
         return open_synthesizer(_socket_voice(self._config, call.format), self._network, call)
 
@@ -94,7 +100,7 @@ def output_format(line: AudioFormat) -> str:
 
 
 def _socket_voice(config: ElevenLabsConfig, line: AudioFormat) -> SocketVoice:
-    wire = OneTextWire if config.wire is ElevenLabsWire.SOCKETS else ContextsWire
+    wire = OneTextWire if config.wire == ElevenLabsWire.SOCKETS else ContextsWire
     query = given(
         {
             "model_id": config.model,

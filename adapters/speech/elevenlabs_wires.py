@@ -134,7 +134,9 @@ class ContextsWire:
         _raise_error(self._vendor, fields)
         context_id = fields.get("contextId")
         if not isinstance(context_id, str):
-            raise BadMessage("shape")
+            if fields.get("audio"):
+                raise BadMessage("shape")
+            return ()
         is_over = fields.get("isFinal") is True
         if is_over:
             self._open.discard(context_id)

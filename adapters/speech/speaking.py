@@ -28,7 +28,7 @@ log = structlog.get_logger()
 QUEUE_MESSAGES = 8
 """Received and not yet looked at. A message may hold seconds of audio."""
 MAX_BAD_MESSAGES = 20
-"""Unusable messages of one socket before it is given up."""
+"""Unusable messages in a row, before the socket is given up."""
 PING_S = 20.0
 LIMITS = replace(VENDOR_LIMITS, queue=QUEUE_MESSAGES)
 
@@ -302,6 +302,7 @@ class Connection:
                 self._count_bad(exc)
                 continue
             for part in parts:
+                self._bad_messages = 0
                 await self._pass_on(part)
             if self._take is None and self._takes_no_more:
                 return

@@ -31,8 +31,8 @@ from tests.fakes.clouds.voicebox import SpeechCloud
 class Kind:
     name: str
     cloud: Callable[[], SpeechCloud]
-    vendor: Callable[[Network, str], SynthesizerVendor]
-    """Of a network and a key."""
+    vendor: Callable[[Network, str, str], SynthesizerVendor]
+    """Of a network, a host and a key."""
     lines: tuple[AudioFormat, ...]
     """Formats that the vendor speaks itself: only they carry plain speech."""
     is_socket: bool
@@ -45,9 +45,9 @@ class Kind:
         return self.name
 
 
-def _elevenlabs(wire: ElevenLabsWire) -> Callable[[Network, str], SynthesizerVendor]:
-    return lambda network, key: ElevenLabsSynthesizerVendor(
-        ElevenLabsConfig(key, voice="v", model="m", url="http://cloud", wire=wire), network
+def _elevenlabs(wire: ElevenLabsWire) -> Callable[[Network, str, str], SynthesizerVendor]:
+    return lambda network, host, key: ElevenLabsSynthesizerVendor(
+        ElevenLabsConfig(key, voice="v", model="m", url=f"http://{host}", wire=wire), network
     )
 
 
@@ -59,8 +59,8 @@ KINDS = (
     Kind(
         "cartesia",
         Cartesia,
-        lambda network, key: CartesiaSynthesizerVendor(
-            CartesiaConfig(key, voice="v", model="m", url="ws://cloud/tts/websocket"), network
+        lambda network, host, key: CartesiaSynthesizerVendor(
+            CartesiaConfig(key, voice="v", model="m", url=f"ws://{host}/tts/websocket"), network
         ),
         ALL_LINES,
         True,
@@ -68,22 +68,26 @@ KINDS = (
     Kind(
         "aura",
         Aura,
-        lambda network, key: AuraSynthesizerVendor(AuraConfig(key, model="aura-x", url="ws://cloud/v1/speak"), network),
+        lambda network, host, key: AuraSynthesizerVendor(
+            AuraConfig(key, model="aura-x", url=f"ws://{host}/v1/speak"), network
+        ),
         ALL_LINES,
         True,
     ),
     Kind(
         "speechmatics",
         SpeechmaticsSpeech,
-        lambda network, key: SpeechmaticsSynthesizerVendor(SpeechmaticsSpeechConfig(key, url="http://cloud"), network),
+        lambda network, host, key: SpeechmaticsSynthesizerVendor(
+            SpeechmaticsSpeechConfig(key, url=f"http://{host}"), network
+        ),
         (PCM16_16K,),
         False,
     ),
     Kind(
         "openai",
         OpenAISpeech,
-        lambda network, key: OpenAISynthesizerVendor(
-            OpenAISpeechConfig(key, model="m", voice="v", url="http://cloud/v1"), network
+        lambda network, host, key: OpenAISynthesizerVendor(
+            OpenAISpeechConfig(key, model="m", voice="v", url=f"http://{host}/v1"), network
         ),
         (PCM16_24K,),
         False,
@@ -113,6 +117,7 @@ class Bench:
     network: Network
     cloud: SpeechCloud
     line: AudioFormat
+    host: str = "cloud"
     book: Book = field(default_factory=Book)
     opened: list[Synthesizer] = field(default_factory=list)
 
@@ -121,7 +126,7 @@ class Bench:
         call = CallInfo("twilio", "CA1", "MZ1", self.line, "desk")
         ledger = Ledger("CA1", self.book)
         try:
-            async with self.kind.vendor(self.network, key).open(call, ledger) as synthesizer:
+            async with self.kind.vendor(self.network, self.host, key).open(call, ledger) as synthesizer:
                 self.opened.append(synthesizer)
                 yield synthesizer
         finally:

@@ -17,8 +17,8 @@ from tests.fakes.clouds.loopback import Cloud, dialled
 from tests.fakes.clouds.voicebox import Voicebox
 from tests.simulation.steps import AtStep, fix_the_order, is_target
 
-STRIDE = 4
-"""Every fourth step, of each vendor others; a whole sentence is hundreds of them."""
+STRIDE = 5
+"""Every fifth step, of each vendor others; a whole sentence is hundreds of them."""
 
 
 class Scene:

@@ -21,8 +21,9 @@ from adapters.speech.takes import HELD_S
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.events import MULAW_8K
 from engine.runtime.network import Network
-from tests.contract.synthesizers import KINDS, Kind, bench_of, heard, in_lockstep, kind_named
+from tests.contract.synthesizers import KINDS, Bench, Kind, bench_of, heard, in_lockstep, kind_named
 from tests.fakes.clouds.aura import Aura
+from tests.fakes.clouds.loopback import serving
 from tests.fakes.clouds.voicebox import SpeechCloud, Voicebox
 from tests.fakes.plain_speech import words
 
@@ -120,6 +121,25 @@ async def test_a_handshake_that_hangs_is_given_up_in_three_seconds(kind: Kind, a
                 pass
         assert failure.value.why is Why.UNREACHABLE
         assert trio.current_time() - began == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+async def test_the_same_over_sockets_of_this_machine(kind: Kind) -> None:
+    cloud = kind.cloud()
+    cloud.voicebox = Voicebox(speed=math.inf, first_audio_s=0.0)
+    with trio.fail_after(10):
+        async with serving(cloud) as served:
+            bench = Bench(kind, Network(), cloud, kind.line, served.host)
+            async with bench.synthesizer() as synthesizer:
+                for number in range(3):
+                    async with synthesizer.open_speech(MINUTE) as speech:
+                        await speech.receive()
+                    assert words(await heard(synthesizer, f"Number {number}."), bench.line) == f"Number {number}."
+                assert words(await heard(synthesizer, MINUTE), bench.line) == MINUTE
+            assert synthesizer.is_closed
+            while cloud.sockets_open or cloud.requests_open:  # noqa: ASYNC110 - the cloud counts, it tells nobody
+                await trio.sleep(0.01)
+    assert cloud.faults == []
 
 
 # --- back-pressure ----------------------------------------------------------------------------------------------
