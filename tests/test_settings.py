@@ -89,6 +89,17 @@ def test_a_dialled_number_finds_its_agent_however_it_is_spelt(tmp_path: Path, di
             "[vonage]\napi_url = 'a://b'",
             "vonage.api_url: expected an address such as https://api.nexmo.com, got 'a://b'",
         ),
+        (
+            "[telnyx]\napi_url = 'nope'",
+            "telnyx.api_url: expected an address such as https://api.telnyx.com, got 'nope'",
+        ),
+        ("[plivo]\napi_url = ''", "plivo.api_url: expected an address such as https://api.plivo.com, got ''"),
+        (
+            "[signalwire]\napi_url = 'example.signalwire.com'",
+            "signalwire.api_url: expected an address such as https://example.signalwire.com, got",
+        ),
+        ("[relay]\ninterruptible = 'maybe'", "relay.interruptible: expected one of , none, dtmf, speech, any, got"),
+        ("[relay.options]\nvoice = 5", "relay.options.voice: expected a string, got 5"),
         ("[lines]\nhello = 'desk'", "lines.hello: expected a phone number, such as +15550100000"),
         (
             "[lines]\n'+1 (555) 010-0000' = 'desk'\n'15550100000' = 'desk'",
@@ -138,6 +149,25 @@ def test_secrets_come_from_the_environment_or_a_file_and_hide_from_repr(tmp_path
     assert settings.secrets.twilio_auth_token == "s3cret-a"
     assert settings.secrets.vonage_signature_secret == "s3cret-b"
     assert "s3cret" not in repr(settings)
+
+
+def test_accounts_of_providers_come_from_their_own_variables_where_the_settings_say_nothing(tmp_path: Path) -> None:
+    environ = {
+        "TWILIO_ACCOUNT_SID": "AC1",
+        "VONAGE_APPLICATION_ID": "app",
+        "TELNYX_ACCOUNT_SID": "t1",
+        "TELNYX_APPLICATION_ID": "t2",
+        "PLIVO_AUTH_ID": "MA1",
+        "SIGNALWIRE_PROJECT_ID": "p1",
+        "OFFHOOK_RELAY_VOICE": "v",
+    }
+    settings = load(tmp_path, "[plivo]\nauth_id = 'MA0'\n[vonage]\nrate_hz = 8000\n", environ)
+    assert settings.twilio.account_sid == "AC1"
+    assert (settings.vonage.application_id, settings.vonage.rate_hz) == ("app", 8000)
+    assert (settings.telnyx.account_sid, settings.telnyx.application_id) == ("t1", "t2")
+    assert settings.plivo.auth_id == "MA0"
+    assert settings.signalwire.project_id == "p1"
+    assert settings.relay.voice == "v"
 
 
 def test_variables_of_the_tests_and_of_grafana_are_left_alone() -> None:
