@@ -37,6 +37,11 @@ class CallerSpeech:
         self._known: deque[str] = deque(maxlen=MAX_KNOWN)
 
     @property
+    def is_open(self) -> bool:
+        """The words of some stretch are awaited."""
+        return bool(self._open)
+
+    @property
     def is_speaking(self) -> bool:
         return any(not speech.has_stopped for speech in self._open.values())
 

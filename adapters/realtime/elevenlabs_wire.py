@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import orjson
 import structlog
 
-from adapters.realtime.caller import CallerSpeech
+from adapters.realtime.caller import LOST_S, CallerSpeech
 from adapters.realtime.conversing import Line
 from adapters.realtime.fields import audio_of, dict_of, id_of, number_of, object_of, text_of, word_of
 from adapters.realtime.replies import Replies, Reply
@@ -32,6 +32,8 @@ FORMATS = {
 SAY = '[Say exactly these words to the caller, and nothing else: "{}"]'
 GAP_S = 1.0
 """A reply of which no sound has come for so long is over, where the agent does not say so itself."""
+OPENING_S = 2.0
+"""An opening that the agent makes by itself has not come after so long: it has none."""
 QUIET_S = 0.3
 """A low ``vad_score`` for so long: the caller has stopped."""
 _WHY_CLOSED = {
@@ -88,6 +90,9 @@ class ElevenLabsAgentsWire:
         self._is_opening = True
         """Nobody has said anything yet, nor asked us to: an opening of the agent's own waits here for its ``say``."""
         self._opening: list[dict[str, Any]] = []
+        self._first = ""
+        """What is to be said first, as long as an opening of the agent's own may come."""
+        self._opening_until_s = math.inf
         self._opening_text = ""
         self._owed: set[str] = set()
         self._typed: deque[str] = deque(maxlen=16)
@@ -117,7 +122,8 @@ class ElevenLabsAgentsWire:
     @property
     def due_at_s(self) -> float:
         gap_at_s = self._spoke_at_s + GAP_S if self._reply is not None or self._is_muted else math.inf
-        return min(self._caller.due_at_s, gap_at_s)
+        lost_at_s = self._loud_at_s + LOST_S if self._caller.is_speaking else math.inf
+        return min(self._caller.due_at_s, gap_at_s, lost_at_s, self._opening_until_s)
 
     def greet(self) -> None:
         config, session = self._config, self._session
@@ -148,21 +154,27 @@ class ElevenLabsAgentsWire:
             handle(said)
 
     def expire(self) -> None:
+        now_s = self._line.now()
         self._caller.expire()
-        if self._spoke_at_s + GAP_S <= self._line.now():
+        if self._caller.is_speaking and self._loud_at_s + LOST_S <= now_s:
+            self._caller.stopped(self._speech(), self._loud_at_s)
+        if self._spoke_at_s + GAP_S <= now_s:
             self._is_muted = False
             self._end_reply(is_whole=True)
+        if self._opening_until_s <= now_s:
+            self._say_first()
 
     def say(self, text: str) -> None:
         """An opening that the agent has made by itself, and is these words, is what is said."""
-        was_opening, opening = self._is_opening, self._opening
-        self._begin_talk()
-        if was_opening and text == self._expected_opening():
-            for said in opening:
-                self._on[said["type"]](said)
+        if not self._is_opening:
+            self._type(SAY.format(text))
             return
-        self._is_muted = bool(opening)
-        self._type(SAY.format(text))
+        self._first = text
+        has_own = "first_message" not in self._config.overrides
+        if has_own and not self._opening_text:
+            self._opening_until_s = self._line.now() + OPENING_S
+        else:
+            self._say_first()
 
     def told(self, text: str) -> None:
         self._begin_talk()
@@ -260,7 +272,6 @@ class ElevenLabsAgentsWire:
     def _on_voice(self, said: dict[str, Any]) -> None:
         score, now_s = number_of(dict_of(said, "vad_score_event"), "vad_score"), self._line.now()
         if score >= self._config.voice_threshold:
-            self._loud_at_s = now_s
             self._hear()
         elif self._caller.is_speaking and now_s - self._loud_at_s >= QUIET_S:
             self._caller.stopped(self._speech(), self._loud_at_s)
@@ -278,13 +289,15 @@ class ElevenLabsAgentsWire:
             return
         self._hear()
         self._caller.finished(self._speech(), text)
-        self._speeches += 1
         self._is_muted = False
         self._end_reply(is_whole=True)
 
     def _hear(self) -> None:
         """The caller speaks, if that is not known."""
         self._begin_talk()
+        self._loud_at_s = self._line.now()
+        if not self._caller.is_open:
+            self._speeches += 1
         if self._caller.started(self._speech(), self._line.now()):
             self._replies.speech_started()
 
@@ -342,9 +355,7 @@ class ElevenLabsAgentsWire:
         """The reply that this is of."""
         if self._reply is None:
             self._numbers += 1
-            reply = self._replies.begin(self._name())
-            assert reply is not None
-            self._reply = reply
+            self._reply = self._replies.begin(self._name())
         return self._reply
 
     def _end_reply(self, *, is_whole: bool) -> None:
@@ -363,9 +374,26 @@ class ElevenLabsAgentsWire:
         if len(self._opening) < 1000:
             self._opening.append(said)
 
+        if self._opening_text and self._first:
+            self._say_first()
+
+    def _say_first(self) -> None:
+        """What was asked for first: the opening that waits, if it is that; else the opening is never heard."""
+        text, opening = self._first, self._opening
+        is_it = text == self._expected_opening()
+        self._begin_talk()
+        if is_it:
+            self._is_muted = False
+            for said in opening:
+                self._on[said["type"]](said)
+        else:
+            self._type(SAY.format(text))
+
     def _begin_talk(self) -> None:
+        """From now on what the agent says is meant to be heard, but for the rest of an opening that was not."""
         self._is_opening = False
-        self._opening = []
+        self._is_muted = self._is_muted or bool(self._opening)
+        self._opening, self._first, self._opening_until_s = [], "", math.inf
 
     def _type(self, text: str) -> None:
         self._typed.append(text)

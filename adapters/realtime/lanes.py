@@ -23,6 +23,7 @@ MAX_HELD_S = 120.0
 """Of sound that nobody has taken. Replies come faster than they are heard; more than this is no reply."""
 MAX_HELD = 20_000
 """Events of any kind: pieces of text, words of a caller who never stops."""
+_OF_A_REPLY = (ReplyStarted, ReplyAudio, ReplyText, ReplyOver)
 
 
 class Lanes:

@@ -171,7 +171,7 @@ class OpenAIRealtimeWire:
 
     def _on_speech(self, said: dict[str, Any]) -> None:
         starts_s = number_of(said, "audio_start_ms") / 1000
-        if self._config.turn_detection == "server_vad":
+        if self._config.turn_detection == "server_vad" and starts_s > 0:
             starts_s += self._config.padding_s  # the vendor counts from what the model is given
         if self._caller.started(id_of(said, "item_id"), self._line.clock.time_of(starts_s)):
             self._replies.speech_started()
@@ -203,7 +203,8 @@ class OpenAIRealtimeWire:
         response = dict_of(said, "response")
         reply_id = id_of(response, "id")
         self._asked.pop(str(dict_of(response, "metadata").get(_ASK, "")), None)
-        if self._replies.begin(reply_id) is not None:
+        if self._replies.get(reply_id) is None:
+            self._replies.begin(reply_id)
             self._active = reply_id
 
     def _on_sound(self, said: dict[str, Any]) -> None:

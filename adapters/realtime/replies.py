@@ -81,10 +81,8 @@ class Replies:
         """The caller speaks: a reply that begins from now on may be the answer to it."""
         self._speeches += 1
 
-    def begin(self, reply_id: str) -> Reply | None:
-        """None if it had begun before."""
-        if reply_id in self._replies:
-            return None
+    def begin(self, reply_id: str) -> Reply:
+        """An id that was never used before."""
         reply = self._replies[reply_id] = Reply(reply_id, Framer(self.source, self._line), self._speeches)
         if len(self._replies) > MAX_REPLIES:
             self._replies.popitem(last=False)
