@@ -44,9 +44,9 @@ async def test_every_line_gets_its_own_format_without_silence_in_front(kind: Kin
     for line in ALL_LINES:
         async with bench_of(kind, line) as bench:
             bench.cloud.voicebox = Voicebox(lead_silence_s=0.5)
-            async with bench.synthesizer() as synthesizer:
-                async with synthesizer.open_speech("Ten characters and more.") as speech:
-                    pieces = [piece async for piece in speech]
+            text = "Ten characters and more."
+            async with bench.synthesizer() as synthesizer, synthesizer.open_speech(text) as speech:
+                pieces = [piece async for piece in speech]
         assert all(piece and len(piece) % line.frame_bytes == 0 for piece in pieces)
         assert all(line.duration_s(piece) <= 0.5 for piece in pieces)
         assert not is_silent(pieces[0][: line.frame_bytes], line)
