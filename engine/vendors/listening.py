@@ -42,6 +42,10 @@ class Unanswered:
     def all(self) -> list[bytes]:
         return [audio for _, audio in self._frames]
 
+    def last(self, since_s: float) -> list[bytes]:
+        """What came since then."""
+        return [audio for at_s, audio in self._frames if at_s >= since_s]
+
 
 class Deafness:
     """Notices that the caller speaks and no event comes. Each time in a row it is slower to: a line may be noisy."""

@@ -1,0 +1,322 @@
+"""A speech-to-speech model that outlives its connections: tried again, connected anew, and exchanged for a fresh one
+before the vendor ends it, at a moment when nobody speaks."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import structlog
+import trio
+
+from engine.errors import ModelFailed, VendorError, Why
+from engine.events import CallInfo, Context, RealtimeEvent, ReplyStarted, SessionInfo, SpeechStopped, ToolResult, Usage
+from engine.observe.labels import Reconnect, Token, VendorKind
+from engine.ports import Owner, RealtimeModel, RealtimeVendor, ResourceKind
+from engine.runtime.background import beside
+from engine.vendors.around import Vendoring, reconnect_why
+from engine.vendors.course import Course
+from engine.vendors.held import Held, Opener
+from engine.vendors.listening import Deafness, Unanswered
+from engine.vendors.tries import Roster
+
+log = structlog.get_logger()
+
+MAX_EVENTS = 500
+"""Told and not yet taken; then the model waits."""
+MINUTE_S = 60.0
+RENEW_PAUSE_S = 5.0
+"""Between two tries to exchange a connection that still works."""
+
+
+@asynccontextmanager
+async def open_realtime(  # noqa: PLR0917 - the parts of one call, given in one place
+    vendors: Sequence[RealtimeVendor],
+    call: CallInfo,
+    session: SessionInfo,
+    context: Callable[[], Context],
+    owner: Owner,
+    around: Vendoring,
+) -> AsyncIterator[Realtime]:
+    """A model of the first of these vendors that can be had, and then whatever it takes to go on. ``context`` gives
+    what was said up to the moment at which it is asked. Each connection is in the owner's ledger under its vendor.
+    Raises ModelFailed. Leaving the block closes politely."""
+
+    def opening(vendor: RealtimeVendor) -> AbstractAsyncContextManager[RealtimeModel]:
+        inner = vendor.open(call, session, context(), owner)
+        return owner.own(ResourceKind.LLM_CONNECTION, vendor.name, inner, is_closed=lambda model: model.is_closed)
+
+    async with beside() as nursery:
+        realtime = Realtime(vendors, call, opening, around, nursery)
+        await realtime.connect()
+        nursery.start_soon(realtime.run)
+        nursery.start_soon(realtime.renew)
+        yield realtime
+        await realtime.close()
+
+
+class Realtime:
+    """Implements ``engine.ports.RealtimeModel``. ``Usage`` is counted here and not passed on."""
+
+    def __init__(
+        self,
+        vendors: Sequence[RealtimeVendor],
+        call: CallInfo,
+        opening: Callable[[RealtimeVendor], AbstractAsyncContextManager[RealtimeModel]],
+        around: Vendoring,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._call = call
+        self._around = around
+        self._policy = policy = around.policy
+        self._roster = Roster(vendors, VendorKind.REALTIME, around, ModelFailed, call_id=call.call_id)
+        self._opener: Opener[RealtimeVendor, RealtimeModel] = Opener(
+            self._roster, nursery, opening, on_gone=self._look_up
+        )
+        self._held: Held[RealtimeVendor, RealtimeModel] | None = None
+        self._model: RealtimeModel | None = None
+        """None while there is none."""
+        self._course = Course(call.format, reply_s=policy.answer_s, gap_s=policy.token_gap_s)
+        self._newest = Unanswered(call.format, policy.replay_s)
+        self._deafness = Deafness(call.format, policy.hearing_s)
+        self._reconnects: deque[float] = deque()
+        self._opened_at_s = math.inf
+        self._waiting = trio.CancelScope()
+        self._working = trio.CancelScope()
+        self._renewing = trio.CancelScope()
+        self._events: deque[RealtimeEvent] = deque()
+        self._changed = trio.Event()
+        self._stirred = trio.Event()
+        self._failure: VendorError | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._opener.is_closed
+
+    # --- the port -------------------------------------------------------------------------------------------
+
+    def send(self, audio: bytes) -> None:
+        now_s = trio.current_time()
+        self._newest.add(now_s, audio)
+        if self._model is None:
+            return  # the newest of it is played to the next one
+        self._model.send(audio)
+        if self._deafness.sound(now_s, audio):
+            self._waiting.deadline = min(self._waiting.deadline, self._deafness.due_at_s)
+
+    async def receive(self) -> RealtimeEvent:
+        while not self._events:
+            if self._failure is not None:
+                raise self._failure
+            self._changed = trio.Event()
+            await self._changed.wait()
+        event = self._events.popleft()
+        if len(self._events) == MAX_EVENTS - 1:
+            self._look_up()
+        return event
+
+    def say(self, text: str) -> None:
+        self._ask(text, to_say=True)
+
+    def told(self, text: str) -> None:
+        self._ask(text, to_say=False)
+
+    def interrupt(self, heard_s: float) -> None:
+        self._course.interrupted(trio.current_time())
+        if self._model is not None:
+            self._model.interrupt(heard_s)
+        self._stir()
+
+    def tool_results(self, results: Sequence[ToolResult]) -> None:
+        wanted = self._course.known(results, trio.current_time())
+        if self._model is not None and wanted:
+            self._model.tool_results(wanted)
+        self._stir()
+
+    # --- its life -------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Raises ModelFailed."""
+        self._go_on_with(await self._opener.open(within_s=self._policy.open_s), [])
+
+    async def run(self) -> None:
+        """Until closed, or until nobody is left who could answer, which ``receive`` tells."""
+        with self._working:
+            try:
+                while True:
+                    await self._reconnect(await self._until_lost())
+            except VendorError as exc:
+                self._failure = exc
+                self._changed.set()
+
+    async def renew(self) -> None:
+        """Until closed: a new connection beside the old one, in time."""
+        with self._renewing:
+            while True:
+                await self._until_due()
+                await self._until_quiet()
+                await self._renew()
+
+    async def close(self) -> None:
+        self._model = None
+        self._working.cancel()
+        self._renewing.cancel()
+        await self._opener.close()
+
+    # --- one connection -------------------------------------------------------------------------------------
+
+    async def _until_lost(self) -> VendorError:
+        """Pass on what the model says, until its connection is of no use any more: why."""
+        while True:
+            held = self._held
+            assert held is not None  # noqa: S101 - connected
+            event: RealtimeEvent | None = None
+            with trio.CancelScope(deadline=min(self._deafness.due_at_s, self._course.due_at_s)) as self._waiting:
+                if len(self._events) >= MAX_EVENTS:
+                    await trio.sleep_forever()  # until some have been taken
+                elif not held.gone.is_set():
+                    try:
+                        event = await held.part.receive()
+                    except ModelFailed as exc:
+                        if held is self._held:
+                            return exc
+            if held is not self._held:
+                continue  # exchanged meanwhile: what still came of the old one is void
+            if event is not None:
+                self._take(event)
+            elif held.gone.is_set():
+                return held.failure or ModelFailed(held.vendor.name, "went away", why=Why.CUT)
+            elif (what := self._overdue()) is not None:
+                failure = ModelFailed(held.vendor.name, what, why=Why.TIMEOUT)
+                self._around.breakers.of(held.vendor.name, VendorKind.REALTIME).failed(failure.why)
+                return failure
+
+    def _take(self, event: RealtimeEvent) -> None:
+        now_s = trio.current_time()
+        if isinstance(event, Usage):
+            self._count(event)
+            return
+        if self._course.is_of_another(event):
+            return
+        self._deafness.event()
+        self._course.event(event, now_s)
+        if isinstance(event, SpeechStopped):
+            self._newest.answered(event.at_s)
+        elif isinstance(event, ReplyStarted):
+            self._newest.answered(now_s)
+        self._tell([event])
+        self._stir()
+
+    def _overdue(self) -> str | None:
+        now_s = trio.current_time()
+        if now_s >= self._course.due_at_s:
+            return "owes an answer"
+        return "heard nothing of a caller who spoke" if self._deafness.is_deaf(now_s) else None
+
+    def _ask(self, text: str, *, to_say: bool) -> None:
+        self._course.asked(text, trio.current_time(), to_say=to_say)
+        if self._model is not None:
+            (self._model.say if to_say else self._model.told)(text)
+        self._waiting.deadline = min(self._waiting.deadline, self._course.due_at_s)
+        self._stir()
+
+    def _tell(self, events: Iterable[RealtimeEvent]) -> None:
+        self._events.extend(events)
+        self._changed.set()
+
+    def _look_up(self) -> None:
+        """There is something else to be seen than an event."""
+        self._waiting.cancel()
+
+    def _stir(self) -> None:
+        self._stirred.set()
+
+    def _count(self, usage: Usage) -> None:
+        vendor = self._roster.current.name
+        for count, kind in ((usage.input_tokens, Token.INPUT), (usage.output_tokens, Token.OUTPUT)):
+            self._around.metrics.llm_tokens_total.labels(vendor=vendor, type=kind).inc(count)
+
+    # --- the next one ---------------------------------------------------------------------------------------
+
+    async def _reconnect(self, failure: VendorError) -> None:
+        """Raises ModelFailed when there is nobody left."""
+        assert self._held is not None  # noqa: S101 - connected
+        lost, self._model = self._held, None
+        why = reconnect_why(failure.why)
+        log.warning(
+            "realtime_lost", call_id=self._call.call_id, vendor=lost.vendor.name, why=str(why), detail=str(failure)
+        )
+        lost.cut()
+        self._opened_at_s = math.inf
+        self._tell(self._course.ended(trio.current_time(), is_lost=True))
+        await self._pause_or_leave(failure)
+        held = await self._opener.open(within_s=self._policy.reconnect_s, is_live=True)
+        if held.vendor is lost.vendor:
+            self._around.reconnected(held.vendor.name, VendorKind.REALTIME, why)
+        else:
+            self._reconnects.clear()
+        self._go_on_with(held, self._newest.all())
+
+    async def _pause_or_leave(self, failure: VendorError) -> None:
+        """A vendor that is lost again and again is left, or waited for a little longer each time."""
+        now_s = trio.current_time()
+        while self._reconnects and self._reconnects[0] <= now_s - MINUTE_S:
+            self._reconnects.popleft()
+        before = len(self._reconnects)
+        self._reconnects.append(now_s)
+        if before >= self._policy.reconnects or not failure.why.may_pass:
+            self._roster.leave(failure)
+            self._reconnects.clear()
+        elif before:
+            await trio.sleep(self._policy.pauses_s[min(before, len(self._policy.pauses_s)) - 1])
+
+    def _go_on_with(self, held: Held[RealtimeVendor, RealtimeModel], audio: Sequence[bytes]) -> None:
+        self._held, self._model = held, held.part
+        self._opened_at_s = trio.current_time()
+        self._deafness.reset()
+        for piece in audio:
+            held.part.send(piece)
+        for to_say, text in self._course.unanswered():
+            self._ask(text, to_say=to_say)
+        self._stir()
+
+    # --- renewal --------------------------------------------------------------------------------------------
+
+    async def _until_due(self) -> None:
+        """Until the connection is as old as it may become."""
+        while True:
+            held = self._held
+            due_at_s = self._opened_at_s + held.vendor.renew_after_s if held is not None else math.inf
+            if trio.current_time() >= due_at_s:
+                return
+            self._stirred = trio.Event()
+            with trio.move_on_at(due_at_s):
+                await self._stirred.wait()
+
+    async def _until_quiet(self) -> None:
+        while wait_s := self._course.quiet_in_s(trio.current_time(), self._policy.quiet_s):
+            self._stirred = trio.Event()
+            with trio.move_on_after(wait_s):
+                await self._stirred.wait()
+
+    async def _renew(self) -> None:
+        """A new connection, with all that was said; taken if nothing has been said while it was opened."""
+        old, changes = self._held, self._course.changes
+        assert old is not None  # noqa: S101 - connected
+        try:
+            new = await self._opener.try_once(old.vendor, self._policy.try_s)
+        except VendorError as exc:
+            log.warning("renewal_failed", call_id=self._call.call_id, vendor=old.vendor.name, detail=str(exc))
+            await trio.sleep(RENEW_PAUSE_S)
+            return
+        if self._held is not old or self._course.changes != changes or new.gone.is_set():
+            new.let_go()  # it does not know of what was said meanwhile
+            return
+        self._around.reconnected(old.vendor.name, VendorKind.REALTIME, Reconnect.RENEWED)
+        log.info("connection_renewed", call_id=self._call.call_id, vendor=old.vendor.name)
+        self._tell(self._course.ended(trio.current_time(), is_lost=False))
+        self._go_on_with(new, self._newest.last(trio.current_time() - self._policy.lead_s))
+        self._look_up()
+        old.let_go()
