@@ -252,13 +252,17 @@ async def test_what_a_vendor_will_not_say_is_named_so(rig: Rig, bench: Bench, au
 
 async def test_what_came_before_a_failure_is_kept(rig: Rig, autojump_clock: MockClock) -> None:
     rig.cloud.manner.cut_at = 12
-    heard = ""
-    async with rig.model.open_reply(asked("and a story please")) as parts:
-        with pytest.raises(ModelFailed) as failure:
-            while True:
-                heard += str(await parts.receive())
+    heard: list[str] = []
+
+    async def listen() -> None:
+        async with rig.model.open_reply(asked("and a story please")) as parts:
+            async for part in parts:
+                heard.append(str(part))  # noqa: PERF401 - kept though the loop is left by an exception
+
+    with pytest.raises(ModelFailed) as failure:
+        await listen()
     assert failure.value.why is Why.CUT
-    assert heard.startswith("Turn 1.")
+    assert "".join(heard).startswith("Turn 1.")
 
 
 @pytest.mark.parametrize("how", ["cut_at", "close_at"])
