@@ -113,7 +113,7 @@ class StreamingTranscriber:
         return self._feed.dropped_s + self._held_lost_s
 
     def send(self, audio: bytes) -> None:
-        if not audio or self._is_ending:  # an empty message would end some vendors' streams
+        if not audio or self._is_ending:
             return
         if len(audio) > self._max_piece_bytes:
             for at in range(0, len(audio), self._max_piece_bytes):

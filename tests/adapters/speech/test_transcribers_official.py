@@ -68,8 +68,8 @@ async def test_the_official_speechmatics_client_is_understood() -> None:
     assert heard[0]["metadata"]["transcript"].strip() == WORDS
 
 
-# The client imports names that its WebSocket library has deprecated.
-OLD_WEBSOCKETS = "ignore:websockets:DeprecationWarning"
+# Clients use what their WebSocket library has deprecated, in names and in calls.
+OLD_WEBSOCKETS = pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning", "ignore:connect:DeprecationWarning")
 
 
 def deepgram(served: Served) -> Any:
@@ -80,7 +80,7 @@ def deepgram(served: Served) -> Any:
     return sdk.DeepgramClient(api_key="k", environment=environment)
 
 
-@pytest.mark.filterwarnings(OLD_WEBSOCKETS)
+@OLD_WEBSOCKETS
 async def test_the_official_deepgram_client_is_understood() -> None:
     def client(served: Served) -> list[Any]:
         options = {
@@ -107,7 +107,7 @@ async def test_the_official_deepgram_client_is_understood() -> None:
     assert finals[-1].speech_final
 
 
-@pytest.mark.filterwarnings(OLD_WEBSOCKETS)
+@OLD_WEBSOCKETS
 async def test_the_official_flux_client_is_understood() -> None:
     def client(served: Served) -> list[Any]:
         options = {"model": "flux-general-en", "encoding": "mulaw", "sample_rate": "8000", "eager_eot_threshold": "0.4"}
@@ -162,6 +162,7 @@ async def test_the_official_scribe_client_is_understood() -> None:
     assert heard[1]["text"] == WORDS
 
 
+@OLD_WEBSOCKETS
 async def test_the_official_assemblyai_client_is_understood() -> None:
     v3 = pytest.importorskip("assemblyai.streaming.v3")
 
