@@ -10,12 +10,16 @@ import httpx
 import pytest
 import trio
 
+from adapters.providers.plivo import PlivoConfig, PlivoProvider
+from adapters.providers.signalwire import SignalWireConfig, SignalWireProvider
+from adapters.providers.telnyx import TelnyxConfig, TelnyxProvider
 from adapters.providers.twilio import TwilioConfig, TwilioProvider
 from adapters.providers.vonage import VonageConfig, VonageProvider
 from engine.errors import VendorError
 from engine.phone.errors import CallFailed, TooSlow, WebhookRefused
 from engine.phone.side import Callee
-from engine.phone.texts import Inbox, open_inbox, send_text
+from engine.phone.telnyx import new_keys
+from engine.phone.texts import PROVIDERS, Inbox, open_inbox, send_text
 from engine.phone.twilio import TwilioSide, read_messages
 from engine.ports import IncomingText, Provider, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, new_key, pem_of, rest_api
@@ -58,10 +62,19 @@ class Engine:
 @asynccontextmanager
 async def running(name: str, inbox: Inbox, *, late: bool = False) -> AsyncIterator[tuple[Engine, Callee]]:
     provider: Provider
-    if name == "twilio":
-        provider, secret = TwilioProvider(TwilioConfig(TOKEN, ACCOUNT, inbox.url)), TOKEN
-    else:
-        provider, secret = VonageProvider(VonageConfig(SECRET, "app", PEM, inbox.url)), SECRET
+    secret = SECRET
+    match name:
+        case "twilio":
+            provider, secret = TwilioProvider(TwilioConfig(TOKEN, ACCOUNT, inbox.url)), TOKEN
+        case "vonage":
+            provider = VonageProvider(VonageConfig(SECRET, "app", PEM, inbox.url))
+        case "telnyx":
+            secret, public = new_keys()
+            provider = TelnyxProvider(TelnyxConfig(public, "KEY", api_base=inbox.url))
+        case "plivo":
+            provider = PlivoProvider(PlivoConfig(SECRET, "MA00", inbox.url))
+        case _:
+            provider = SignalWireProvider(SignalWireConfig(SECRET, "PT", "6f7e", inbox.url))
     engine = Engine(provider, late=late)
     async with rest_api(engine.webhook) as served, trio.open_nursery() as nursery:
         engine.url = served.base
@@ -78,15 +91,15 @@ async def test_a_text_to_twilio_is_answered_in_its_webhook() -> None:
         assert inbox.requests == []
 
 
-@pytest.mark.parametrize("name", ["twilio", "vonage"])
+@pytest.mark.parametrize("name", PROVIDERS)
 async def test_a_late_answer_comes_over_rest(name: str) -> None:
     async with open_inbox() as inbox, running(name, inbox, late=True) as (_, callee):
         assert await send_text(name, callee, "hello", inbox=inbox) == "You wrote: hello"
         assert await send_text(name, callee, "again", inbox=inbox) == "You wrote: again"
-        assert [request.endswith((" 201", " 202")) for request in inbox.requests] == [True, True]
+        assert [request.endswith((" 200", " 201", " 202")) for request in inbox.requests] == [True, True]
 
 
-@pytest.mark.parametrize("name", ["twilio", "vonage"])
+@pytest.mark.parametrize("name", PROVIDERS)
 async def test_an_answer_in_pieces_is_put_together(name: str) -> None:
     async with open_inbox() as inbox, running(name, inbox, late=True) as (engine, callee):
         engine.say = lambda _: "word " * 700
@@ -154,7 +167,7 @@ async def test_a_refused_webhook_and_one_that_is_not_there_are_failed() -> None:
             await send_text("twilio", Callee(served.base), "hello")
 
 
-@pytest.mark.parametrize("name", ["twilio", "vonage"])
+@pytest.mark.parametrize("name", PROVIDERS)
 async def test_a_rest_api_that_refuses_is_a_vendor_error_at_the_engine(name: str) -> None:
     async with open_inbox() as inbox, running(name, inbox) as (engine, _), httpx.AsyncClient(trust_env=False) as client:
         inbox.fails_with = 429
