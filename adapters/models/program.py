@@ -39,6 +39,8 @@ STDERR_BYTES = 2 * 1024
 PIECE_BYTES = 4 * 1024
 LINGER_S = 0.2
 """How long what the program has started may write on after the program itself has ended."""
+COMPLAINTS_S = 0.05
+"""And how long the rest of what it wrote to stderr is waited for."""
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "USER", "LOGNAME")
 """Of our environment; nothing else but what the settings name."""
 _STDIN = ("text", "json", "none")
@@ -151,11 +153,16 @@ class ProgramModel:
 
     async def _converse(self, process: trio.Process, context: Context, outlet: Outlet) -> None:
         """Until it has said everything and ended."""
+        overheard = trio.Event()
         async with beside(
-            partial(self._show, process, context), partial(self._overhear, process), partial(self._sweep, process)
+            partial(self._show, process, context),
+            partial(self._overhear, process, overheard),
+            partial(self._sweep, process),
         ):
             await self._listen(process, Continuing(context.said), outlet)
             await process.wait()
+            with trio.move_on_after(COMPLAINTS_S):
+                await overheard.wait()
 
     async def _show(self, process: trio.Process, context: Context) -> None:
         if process.stdin is None:
@@ -178,13 +185,14 @@ class ProgramModel:
         if text := continuing.feed(decoder.decode(b"", True)) + continuing.end():
             await outlet.put(text)
 
-    async def _overhear(self, process: trio.Process) -> None:
+    async def _overhear(self, process: trio.Process, overheard: trio.Event) -> None:
         pipe = _there(process.stderr)
         end, count = b"", 0
         try:
             while data := await pipe.receive_some(PIECE_BYTES):
                 count += len(data)
                 end = (end + data)[-STDERR_BYTES:]
+            overheard.set()
         finally:
             if end:
                 text = end.decode("utf-8", "replace")
