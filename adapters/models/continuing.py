@@ -29,7 +29,7 @@ class Continuing:
         self._best: int | None = None  # behind what is repeated in `held`, as far as is known
         self._tail = ""  # of what was said, behind its last letter: left out if it comes again
         self._is_cutting_tail = False
-        self._is_settled = not self._old
+        self._is_settled = not said.strip()
 
     def feed(self, text: str) -> str:
         """What of this, and of what was held back, is to be said now."""
