@@ -7,6 +7,9 @@ from typing import Final
 WINDOW: Final = 4
 """Frames held back for one that is missing: 80 ms."""
 
+FIRST: Final = 1
+"""The number that a stream begins with."""
+
 FAR: Final = 256
 """A number this far from the expected one begins a new count."""
 
@@ -23,11 +26,13 @@ class Reorder:
     def put(self, number: int, audio: bytes) -> bytes | None:
         """What can be heard now, in order: this frame and what waited for it, or nothing yet. A repeat, and a frame
         that was given up, is nothing too."""
+        if self._next < 0:
+            self._next = FIRST if FIRST < number <= FIRST + WINDOW else number  # what comes first may be overtaken, too
         if number == self._next and not self._held:
             self._next += 1
             return audio
         ahead = number - self._next
-        if self._next < 0 or not -FAR < ahead < FAR:
+        if not -FAR < ahead < FAR:
             self._next = number + 1
             return self._all_held() + audio
         if ahead < 0:

@@ -13,7 +13,7 @@ from engine.events import MULAW_8K, PCM16_8K
 from engine.observe.labels import PROVIDERS, ROUTES
 from engine.ports import WebhookRequest
 from engine.settings import Secrets, Settings
-from tests.system.test_providers import PUBLIC_KEY
+from tests.system.every_provider import PUBLIC_KEY
 
 SECRET: dict[str, Any] = {
     name: PUBLIC_KEY if name == "telnyx" else "a-secret-of-more-than-thirty-two-bytes" for name in PROVIDER_KEYS

@@ -19,7 +19,8 @@ from engine.errors import Cause
 from tests.fakes.hostile import BINARY, CLOSE, TEXT, frame
 from tests.faults.bench import bench
 from tests.faults.test_garbage import send_on
-from tests.faults.wires import PROVIDERS, Line, start_of, twilio_media
+from tests.faults.wires import EVERY_WIRE, Line, start_of, twilio_media
+from tests.system.every_provider import with_all_providers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
@@ -49,6 +50,26 @@ def valid_messages(line: Line) -> list[dict[str, Any]]:
             {"event": "websocket:notify", "payload": {"mark": "0.m1"}},
             {"event": "websocket:cleared"},
             start_of("vonage", line.call_id, "x"),
+        ]
+    if line.provider == "telnyx":
+        at = {"sequence_number": "7", "stream_id": line.stream_id}
+        return [
+            json.loads(line.media(b"\xff" * 160)),
+            {"event": "mark", **at, "mark": {"name": "0.m1"}},
+            {"event": "dtmf", **at, "occurred_at": "2026-11-21T10:00:00Z", "dtmf": {"digit": "5"}},
+            {"event": "error", **at, "payload": {"code": 100003, "title": "malformed_frame", "detail": ""}},
+            {"event": "stop", **at, "stop": {"user_id": "u1", "call_control_id": line.call_id}},
+            start_of("telnyx", line.call_id, "x"),
+        ]
+    if line.provider == "plivo":
+        return [
+            json.loads(line.media(b"\xff" * 160)),
+            {"event": "playedStream", "streamId": line.stream_id, "name": "0.m1"},
+            {"event": "clearedAudio", "streamId": line.stream_id},
+            {"event": "dtmf", "streamId": line.stream_id, "dtmf": {"track": "inbound", "digit": "5"}},
+            {"event": "playFailed", "reason": "x"},
+            {"event": "stop"},
+            start_of("plivo", line.call_id, "x"),
         ]
     about = {"sequenceNumber": "7", "streamSid": line.stream_id}
     return [
@@ -104,7 +125,11 @@ def mutations(draw: st.DrawFn) -> Mutation:
 
 
 async def throw(provider: str, thrown: list[Mutation]) -> None:
-    async with bench(provider, witness=False) as b, b.live(provider) as line, trio.open_nursery() as nursery:
+    async with (
+        bench(provider, witness=False, configure=with_all_providers) as b,
+        b.live(provider) as line,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(line.keep_talking)
         await trio.sleep(0.3)
         for make in thrown:
@@ -121,7 +146,7 @@ async def throw(provider: str, thrown: list[Mutation]) -> None:
         assert not line.is_torn
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", EVERY_WIRE)
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(thrown=st.lists(mutations(), min_size=1, max_size=30))
 def test_any_mutation_of_valid_messages_is_survived_or_ends_the_call_in_order(

@@ -16,8 +16,10 @@ from engine.phone.side import Callee, Clear, Mark, Play
 from tests.fakes.hostile import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, frame
 from tests.fakes.plain_speech import frames_of, speak, words
 
-MEDIA_PATHS = {"twilio": "/media/twilio", "vonage": "/media/vonage"}
-PROVIDERS = tuple(MEDIA_PATHS)
+PROVIDERS = ("twilio", "vonage")
+EVERY_WIRE = (*PROVIDERS, "telnyx", "plivo")
+"""SignalWire's is Twilio's."""
+MEDIA_PATHS = {provider: f"/media/{provider}" for provider in EVERY_WIRE}
 _numbers = itertools.count(1)
 
 
@@ -32,7 +34,8 @@ def as_json(value: object) -> str:
 
 def new_call_id(provider: str) -> str:
     number = next(_numbers)
-    return f"CA{number:032x}" if provider == "twilio" else f"00000000-0000-4000-8000-{number:012x}"
+    forms = {"twilio": f"CA{number:032x}", "telnyx": f"v3:{number:056x}"}
+    return forms.get(provider, f"00000000-0000-4000-8000-{number:012x}")
 
 
 def start_of(provider: str, call_id: str, token: str) -> dict[str, Any]:
@@ -43,6 +46,30 @@ def start_of(provider: str, call_id: str, token: str) -> dict[str, Any]:
             "content-type": "audio/l16;rate=16000",
             "call_id": call_id,
             "token": token,
+        }
+    if provider == "telnyx":
+        return {
+            "event": "start",
+            "sequence_number": "1",
+            "stream_id": call_id,
+            "start": {
+                "user_id": "u1",
+                "call_control_id": call_id,
+                "custom_parameters": {"token": token},
+                "media_format": {"encoding": "PCMU", "sample_rate": 8000, "channels": 1},
+            },
+        }
+    if provider == "plivo":
+        return {
+            "sequenceNumber": 0,
+            "event": "start",
+            "start": {
+                "callId": call_id,
+                "streamId": call_id,
+                "tracks": ["inbound"],
+                "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000},
+            },
+            "extra_headers": f"token={token.encode().hex()}",
         }
     stream_id = "MZ" + call_id[2:]
     return {
@@ -97,7 +124,7 @@ class Line:
         self._chunk = 1
 
     async def start(self, token: str) -> None:
-        if self.provider == "twilio":
+        if self.provider in ("twilio", "telnyx"):
             await self.send('{"event":"connected","protocol":"Call","version":"1.0.0"}')
         await self.send(as_json(start_of(self.provider, self.call_id, token)))
 
@@ -133,8 +160,8 @@ class Line:
 
     def media(self, audio: bytes) -> str | bytes:
         """One frame of the caller, as a message."""
-        if self.provider == "vonage":
-            return audio
+        if self.provider != "twilio":
+            return self.side.media(audio)
         self._chunk += 1
         return as_json(twilio_media(self.stream_id, audio, self._chunk))
 

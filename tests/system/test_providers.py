@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from trio.testing import MockClock
 
 from engine.errors import OffhookError
 from engine.phone.errors import WebhookRefused
 from engine.phone.phone import SIDES
-from engine.phone.side import Callee
-from engine.phone.texts import Inbox, open_inbox, send_text
-from engine.settings import Settings
+from engine.phone.texts import open_inbox, send_text
 from tests.fakes.plain_speech import speak, words
-from tests.system.rig import SECRET, Rig, running_engine
+from tests.system.every_provider import callee_of, with_all_providers
+from tests.system.rig import running_engine
 
 # httpx leaves generators behind when a stream is cut, as the synthesizer's is by an interruption.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
-SIGNER = Ed25519PrivateKey.generate()
-SIGNING_KEY = base64.b64encode(SIGNER.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())).decode()
-PUBLIC_KEY = base64.b64encode(SIGNER.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 NEW = ("telnyx", "plivo", "signalwire")
 REST = {
     "telnyx": "POST /v2/calls/{call_id}/actions/hangup 200",
@@ -32,29 +25,6 @@ REST = {
     "signalwire": "POST /api/laml/2010-04-01/Accounts/6f7e/Calls/{call_id}.json 200",
 }
 """What ends a call of which the engine has had enough."""
-
-
-def with_all_providers(settings: Settings, inbox: Inbox | None = None) -> Settings:
-    url = {"api_url": inbox.url} if inbox else {}
-    return replace(
-        settings,
-        telnyx=replace(settings.telnyx, **url),
-        plivo=replace(settings.plivo, auth_id="MA00", **url),
-        signalwire=replace(settings.signalwire, project_id="6f7e", **url),
-        secrets=replace(
-            settings.secrets,
-            telnyx_public_key=PUBLIC_KEY,
-            telnyx_api_key="KEY",
-            plivo_auth_token=SECRET,
-            signalwire_signing_key=SECRET,
-            signalwire_api_token="PT",
-        ),
-    )
-
-
-def callee_of(rig: Rig, provider: str, secret: str | None = None) -> Callee:
-    key = SIGNING_KEY if provider == "telnyx" else SECRET
-    return Callee(rig.engine.url, secret=key if secret is None else secret)
 
 
 @pytest.mark.parametrize("provider", NEW)

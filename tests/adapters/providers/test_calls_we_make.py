@@ -16,6 +16,11 @@ from twilio.rest import Client  # type: ignore[import-untyped] # ships no types
 from vonage import Auth, HttpClientOptions, Vonage  # type: ignore[import-untyped] # ships no types
 from vonage_voice import CreateCallRequest, Phone, ToPhone  # type: ignore[import-untyped] # ships no types
 from vonage_voice.models.common import AdvancedMachineDetection  # type: ignore[import-untyped] # ships no types
+from vonage_voice.models.connect_endpoints import (  # type: ignore[import-untyped] # ships no types
+    PhoneEndpoint,
+    SipEndpoint,
+)
+from vonage_voice.models.ncco import Connect as NccoConnect  # type: ignore[import-untyped] # ships no types
 
 from adapters.providers.rest import is_marked_outbound, marked_outbound
 from adapters.providers.twilio import TwilioConfig, TwilioProvider
@@ -160,14 +165,32 @@ async def test_vonage_is_asked_what_its_official_client_asks(tmp_path: Path, mon
         )
         await trio.to_thread.run_sync(partial(voice.create_call, wanted))
         assert await ours_too(api.base, "dial", DIAL) == UUID
-        ncco = [{"action": "connect", "from": "15551230002", "endpoint": [{"type": "phone", "number": "15551230009"}]}]
-        await trio.to_thread.run_sync(partial(voice.transfer_call_ncco, UUID, ncco))
-        await ours_too(api.base, "transfer", UUID, "+15551230009", "+15551230002")
         await trio.to_thread.run_sync(partial(voice.play_dtmf_into_call, UUID, "1p#"))
         await ours_too(api.base, "press", UUID, "1w#")
     for theirs, ours in zip(api.requests[::2], api.requests[1::2], strict=True):
         assert (ours.method, ours.path) == (theirs.method, theirs.path)
         assert json.loads(ours.body) == json.loads(theirs.body)
+
+
+async def test_vonage_is_given_an_ncco_that_its_official_package_would_write() -> None:
+    async with rest_api(taken) as api:
+        await vonage(api.base, "transfer", UUID, "+15551230009", "+15551230002")
+        await vonage(api.base, "transfer", UUID, "sip:desk@example.com", "+15551230002")
+        (to_number,), (to_sip,) = (_ncco_of(request) for request in api.requests)
+    for ours, endpoint in (
+        (to_number, PhoneEndpoint(number="15551230009")),
+        (to_sip, SipEndpoint(uri="sip:desk@example.com")),
+    ):
+        theirs = NccoConnect(endpoint=[endpoint], from_="15551230002")
+        assert ours == theirs.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def _ncco_of(request: ApiRequest) -> list[dict[str, Any]]:
+    assert (request.method, request.path) == ("PUT", f"/v1/calls/{UUID}")
+    content = json.loads(request.body)
+    assert (content["action"], content["destination"]["type"]) == ("transfer", "ncco")
+    ncco: list[dict[str, Any]] = content["destination"]["ncco"]
+    return ncco
 
 
 def news(**fields: str) -> WebhookRequest:

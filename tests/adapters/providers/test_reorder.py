@@ -21,6 +21,12 @@ def test_a_frame_that_came_early_is_heard_behind_the_one_before_it() -> None:
     assert heard([1, 3, 2, 4]) == [b"\1", None, b"\2\3", b"\4"]
 
 
+def test_the_very_first_frame_may_be_overtaken_too_and_a_count_may_begin_anywhere() -> None:
+    assert heard([2, 1, 3]) == [None, b"\1\2", b"\3"]
+    assert heard([2, 3, 4, 5, 6]) == [None] * WINDOW + [b"\2\3\4\5\6"]
+    assert heard([70, 71]) == [b"F", b"G"]
+
+
 def test_a_frame_that_is_lost_is_given_up_after_a_few_others() -> None:
     numbers = [1, *range(3, 3 + WINDOW + 1)]
     assert heard(numbers) == [b"\1", *[None] * WINDOW, bytes(numbers[1:])]

@@ -54,7 +54,7 @@ def media(payload: str | None = None, **changes: Any) -> str:
         "event": "media",
         "sequence_number": "4",
         "stream_id": STREAM,
-        "media": {"track": "inbound", "chunk": "2", "timestamp": "5", "payload": audio},
+        "media": {"track": "inbound", "chunk": "1", "timestamp": "5", "payload": audio},
     }
     for name, value in changes.items():
         (message if name in message else message["media"])[name] = value
@@ -140,7 +140,7 @@ def test_the_rarer_events(message: dict[str, Any], event: object) -> None:
 
 def test_audio_that_overtakes_other_audio_is_heard_behind_it() -> None:
     codec = started()
-    chunks = [(2, b"\2"), (4, b"\4"), (3, b"\3"), (5, b"\5")]
+    chunks = [(1, b"\2"), (3, b"\4"), (2, b"\3"), (4, b"\5")]
     decoded = [codec.decode(media(b64(audio * 160), chunk=str(chunk))) for chunk, audio in chunks]
     assert decoded == [b"\2" * 160, None, b"\3" * 160 + b"\4" * 160, b"\5" * 160]
 
