@@ -33,6 +33,7 @@ from engine.settings.tables import (
     VonageSettings,
     WebhookSettings,
 )
+from engine.settings.tools import check_tools, variables_of
 from engine.settings.vendors import used_vendors
 
 DEFAULT_FILE = "offhook.toml"
@@ -54,6 +55,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     settings: Settings = structured(raw, Settings)
     settings = _with_secrets(settings, environ)
     check_all(settings)
+    check_tools(settings)
     return settings
 
 
@@ -147,6 +149,7 @@ def _with_secrets(settings: Settings, environ: Mapping[str, str]) -> Settings:
         item.name: _secret(item.name.upper(), environ) for item in fields(Secrets) if item.name != "vendor_keys"
     }
     variables = {table.key_variable for table in used_vendors(settings)} - {""}
+    variables |= {name for table in settings.tools.values() for name in variables_of(table)}
     values["vendor_keys"] = {name: _secret(name, environ) for name in sorted(variables)}
     accounts = {table: _with_account(getattr(settings, table), table, environ) for table in _ACCOUNTS}
     parts = {item.name: getattr(settings, item.name) for item in fields(Settings)}

@@ -132,6 +132,39 @@ class AgentSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolSettings:
+    """Something that models may call: an HTTP endpoint, a Python callable, or all that a server of the Model Context
+    Protocol offers."""
+
+    description: str = ""
+    """What it is for, in words for the model."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema of one object: what the model is to give."""
+    url: str = ""
+    """An HTTP endpoint: it is sent the arguments as JSON, and answers with JSON or text."""
+    method: str = field(default="POST", metadata={"choices": ("GET", "POST", "PUT", "PATCH", "DELETE")})
+    """With GET and DELETE the arguments are in the query."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of requests to ``url`` or to an MCP server; ``${NAME}`` stands for a variable of the environment."""
+    secret_variable: str = ""
+    """The environment variable with the key that signs requests to ``url``, as events are signed."""
+    tells_caller: bool = False
+    """Tell ``url``, or an MCP server, the caller's number. It is the call's own, whatever the model says."""
+    allow_private: bool = False
+    """``url`` may be inside private networks, and without TLS."""
+    python: str = ""
+    """A Python callable, ``package.module:function``; its signature and docstring say what the model is told."""
+    mcp: tuple[str, ...] = ()
+    """An MCP server: its address (streamable HTTP), or a program with its arguments (stdio)."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Of an MCP server's program; ``${NAME}`` as in ``headers``."""
+    only: tuple[str, ...] = ()
+    """Of an MCP server's tools, those that are offered; empty: all."""
+    timeout_s: float = _at_least(0.1, 5.0, at_most=30.0)
+    """For one call."""
+
+
+@dataclass(frozen=True, slots=True)
 class TwilioSettings:
     account_sid: str = ""
     api_url: str = "https://api.twilio.com"
@@ -301,7 +334,7 @@ class Secrets:
     database_url: str = field(default="", repr=False)
     redis_password: str = field(default="", repr=False)
     vendor_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """By environment variable, of the vendors that are used."""
+    """By environment variable, of the vendors that are used and of tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +355,8 @@ class Settings:
     vendors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Speech and language vendors: ``kind`` (the name of the table, if it is one), ``key_variable`` (where the key is,
     if not in the usual variable), and what the kind takes; ``offhook vendors`` lists it."""
+    tools: Mapping[str, ToolSettings] = field(default_factory=dict)
+    """What models may call besides what is built in."""
     agents: Mapping[str, AgentSettings] = field(default_factory=lambda: {"desk": AgentSettings()})
     lines: Mapping[str, str] = field(default_factory=dict)
     """Dialled number to agent."""
