@@ -22,6 +22,9 @@ VENDOR_LIMITS = SocketLimits(message_bytes=4 * 1024 * 1024, queue=256, unread_s=
 """A synthesizer sends faster than is heard, in large messages: the full queue is the back-pressure."""
 HTTP_TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 """Of single steps. The deadline of the whole is the caller's."""
+HTTP_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60.0)
+"""A caller who thinks for longer than httpx's five seconds does not cost a new handshake. A connection that the vendor
+closes in the meantime is not used."""
 _MAX_RETRY_AFTER_S = 60.0
 
 Dial = Callable[[str, int], trio.abc.Stream]
@@ -50,6 +53,7 @@ class Network:
             base_url=base_url,
             headers=dict(headers or {}),
             timeout=timeout,
+            limits=HTTP_LIMITS,
             trust_env=False,
             verify=self._ssl_context,
             transport=self._transport() if self._transport else None,
