@@ -60,8 +60,9 @@ class AssemblyAIConfig:
     """Metric label."""
     url: str = "wss://streaming.assemblyai.com/v3/ws"
     model: str = "universal-3-5-pro"
-    format_turns: bool = True
-    """Have each turn told again with punctuation, and use that."""
+    format_turns: bool | None = None
+    """Have each turn told again with punctuation, and use that; None: if the model is one of ``universal-streaming``,
+    which do not punctuate unasked."""
     end_confidence: float | None = None
     """Confidence that ends a turn, 0 to 1; None: the vendor's own."""
     silence_s: float | None = None
@@ -72,6 +73,10 @@ class AssemblyAIConfig:
     """Words that are to be expected."""
     query: Mapping[str, str] = field(default_factory=dict)
     """More of the vendor's query parameters, as they are sent."""
+
+    @property
+    def tells_turns_twice(self) -> bool:
+        return self.model.startswith("universal-streaming") if self.format_turns is None else self.format_turns
 
 
 class AssemblyAITranscriberVendor:
@@ -110,7 +115,7 @@ class AssemblyAIWire:
         self._config = config
         self._line = line
         self._utterances = utterances
-        self._formats = config.format_turns
+        self._formats = config.tells_turns_twice
         """The vendor tells turns again with punctuation, as asked: some of its models do not."""
         self._awaits_format = False
         self._turn = -1
@@ -176,7 +181,7 @@ class AssemblyAIWire:
             raise BadMessage("shape")
         is_formatted = said.get("turn_is_formatted") is True
         if turn <= self._done_turn:
-            self._formats = self._formats or (is_formatted and self._config.format_turns)
+            self._formats = self._formats or (is_formatted and self._config.tells_turns_twice)
             return
         text, begins_s, ends_s = _words(said)
         if turn > self._turn:
@@ -195,6 +200,8 @@ class AssemblyAIWire:
         if is_over:
             self._awaits_format = True
             self._utterances.likely_over(FORMATTED_S)
+        elif text_of(said, "utterance"):  # a pause; the turn may go on
+            self._utterances.likely_over()
 
     def _begin(self, turn: int) -> None:
         """A new turn; one before it whose punctuation never came is over."""
@@ -211,8 +218,9 @@ def _query(config: AssemblyAIConfig, line: AudioFormat) -> list[tuple[str, str]]
         "sample_rate": str(line.rate_hz),
         "encoding": "pcm_mulaw" if line.encoding is Encoding.MULAW else "pcm_s16le",
         "speech_model": config.model,
-        "format_turns": "true" if config.format_turns else "false",
     }
+    if config.tells_turns_twice:
+        query["format_turns"] = "true"
     if config.end_confidence is not None:
         query["end_of_turn_confidence_threshold"] = str(config.end_confidence)
     if config.silence_s is not None:

@@ -12,6 +12,7 @@ import trio
 
 from adapters.speech.audio_clock import AudioClock
 from adapters.speech.utterances import LOST_S, Utterances
+from engine.audio.levels import is_silent
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.events import FRAME_S, AudioFormat, CallInfo, TranscriberEvent
 from engine.runtime.feed import Feed, Feeding, Message
@@ -29,6 +30,8 @@ QUEUE_S = 2.0
 """Audio that is kept for it; beyond that the oldest is dropped."""
 MAX_PIECE_S = 0.1
 """A long stretch, such as what is sent again after a reconnect, goes in pieces that every vendor takes."""
+RECENT = 50
+"""Pieces of audio, a second of them, that are looked at for sound when words are overdue."""
 MAX_JUNK = 20
 """Messages in a row that make no sense: it is not the service that was meant."""
 
@@ -99,6 +102,7 @@ class StreamingTranscriber:
         self._lost_s = 0.0
         """Of what was put, as the clock knows."""
         self._last_audio_s = trio.current_time()
+        self._recent: deque[bytes] = deque(maxlen=RECENT)
         self._junk_in_a_row = 0
         self._failure: SpeechFailed | None = None
         self._is_ending = False
@@ -120,6 +124,7 @@ class StreamingTranscriber:
                 self.send(audio[at : at + self._max_piece_bytes])
             return
         self._last_audio_s = now_s = trio.current_time()
+        self._recent.append(audio)
         if self._held or self._wire.backlog_s(self._feed.dropped) > UNACKNOWLEDGED_S:
             self._hold(audio, now_s)
         else:
@@ -166,8 +171,13 @@ class StreamingTranscriber:
             self._take(message)
         elif waiting.cancelled_caught:
             self._fill_gap()
-            if utterances.expire():
+            if utterances.expire(is_loud=self._is_loud()):
                 self._wire.gave_up()
+
+    def _is_loud(self) -> bool:
+        """The line has sent some sound just now."""
+        is_sending = trio.current_time() < self._last_audio_s + GAP_S
+        return is_sending and any(not is_silent(audio, self._line) for audio in self._recent)
 
     async def _next(self) -> Message | None:
         """None if the socket is gone, and then ``_failure`` says why."""

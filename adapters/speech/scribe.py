@@ -21,6 +21,9 @@ from engine.runtime.network import Network
 
 PIECE_S = 0.1
 STALE_S = 0.3
+"""Of audio after a segment in which no other can have begun."""
+ECHO_S = 2.0
+"""Of audio after a segment in which the vendor may repeat its words as new ones."""
 SILENCE_S = 0.1
 KEEP_ALIVE_S = 4.0
 """A line that sends nothing for so long is a piece of silence to the vendor."""
@@ -142,7 +145,10 @@ class ScribeWire:
         return _WHY_CLOSED.get(code or 0, Why.CUT)
 
     def _on_partial(self, text: str) -> None:
-        if not self._is_stale() or not self._told.startswith(text):
+        """The vendor repeats an open segment every second, and now and then one that it has committed."""
+        told, since_s = self._told, self._utterances.clock.position_s - self._told_at_s
+        is_echo = not self._utterances.is_open and text == told and since_s < ECHO_S
+        if not is_echo and not (self._is_stale() and told.startswith(text)):
             self._partial = text
             self._utterances.interim(text.removeprefix(self._void).strip())
 
@@ -155,9 +161,8 @@ class ScribeWire:
         words = [word for word in dicts_of(said, "words") if word.get("type", "word") == "word"]
         begins_s = number_of(words[0], "start") if words else None
         ends_s = number_of(words[-1], "end") if words else self._told_at_s - self._config.silence_s
-        self._utterances.finish(
-            "" if void and not self._utterances.is_open else text.removeprefix(void), begins_s, ends_s
-        )
+        text = "" if void and not self._utterances.is_open else text.removeprefix(void)
+        self._utterances.finish(text, begins_s, ends_s)
 
     def _is_stale(self) -> bool:
         """No new segment can have begun since the last: what looks like it is doubled, or was overtaken."""
@@ -169,9 +174,7 @@ class ScribeWire:
         return self._is_stale() or not text.casefold().startswith(self._partial.casefold())
 
     def _is_second(self, kind: str, text: str) -> bool:
-        """The same segment in the other of its two variants."""
-        if not self._config.timestamps:
-            return False
+        """The same segment in the other of its two variants. They come in either order, and at times unasked for."""
         other = _COMMITTED if kind == _COMMITTED_WITH_TIMES else _COMMITTED_WITH_TIMES
         if (other, text) in self._unpaired:
             self._unpaired.remove((other, text))

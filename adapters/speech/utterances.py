@@ -23,6 +23,8 @@ WORDLESS_S = 2.0
 """A sound of which no word has come for so long held none."""
 LOST_S = 5.0
 """Words that have not changed for so long, and were never said to be final, are taken as they are."""
+LOST_WHILE_LOUD_S = 25.0
+"""The same while the caller goes on making a sound: some vendors say nothing new until there is a pause."""
 
 
 class Utterances:
@@ -49,6 +51,7 @@ class Utterances:
         self._lost_s = lost_s
         self._started_at_s = 0.0
         self._ends_at_s = 0.0
+        self._changed_at_s = 0.0
         self._is_likely_over = False
 
     def start(self, position_s: float | None = None) -> None:
@@ -70,6 +73,7 @@ class Utterances:
             return
         self.resumed()
         self.text = text
+        self._changed_at_s = self.now()
         self._ends_at_s = max(self._ends_at_s, self._time_of(end_s))
         self.due_at_s = self.now() + self._lost_s
         self.events.append(Heard(text, is_final=False))
@@ -104,9 +108,14 @@ class Utterances:
         self.text = ""
         self.due_at_s = math.inf
 
-    def expire(self) -> bool:
-        """Called at ``due_at_s`` or later: what has not come by now is not waited for. True if a segment ended."""
-        if self.now() < self.due_at_s:
+    def expire(self, *, is_loud: bool = False) -> bool:
+        """Called at ``due_at_s`` or later: what has not come by now is not waited for, unless the caller is loud and
+        has not been for too long. True if a segment ended."""
+        now_s = self.now()
+        if now_s < self.due_at_s:
+            return False
+        if is_loud and self.text and not self._is_likely_over and now_s < self._changed_at_s + LOST_WHILE_LOUD_S:
+            self.due_at_s = now_s + 1.0
             return False
         self.finish(self.text)
         return True

@@ -48,6 +48,9 @@ async def opened(cloud: Any, nursery: trio.Nursery, **options: Any) -> AsyncIter
         yield ear
 
 
+WITH_TIMES = "committed_transcript_with_timestamps"
+
+
 def utterance(text: str) -> bytes:
     return LINE.silence(0.4) + speak(text, LINE) + LINE.silence(1.0)
 
@@ -113,13 +116,14 @@ async def _acknowledge(cloud: SpeechmaticsCloud) -> None:
 
 async def test_final_words_come_in_pieces_and_are_joined(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     def pieces(messages: list[Message]) -> list[Message]:
-        """The punctuation comes by itself, without a space."""
+        """The punctuation comes by itself, without a space, and doubled."""
         changed = []
         for message in messages:
             said = orjson.loads(message)
             if said["message"] == "EndOfUtterance":
                 metadata = {"start_time": 1.0, "end_time": 1.0, "transcript": ". "}
-                changed.append(packed({"message": "AddTranscript", "metadata": metadata}))
+                dot = packed({"message": "AddTranscript", "metadata": metadata})
+                changed.extend([dot, dot])
             if said["message"] == "AddTranscript":
                 said["metadata"]["transcript"] = said["metadata"]["transcript"].rstrip()
                 said["metadata"]["end_time"] = min(said["metadata"]["end_time"], 1.0)
@@ -240,6 +244,7 @@ async def test_times_of_words_are_used_where_flux_gives_them(autojump_clock: Moc
     cloud = FluxCloud()
     cloud.word_times = True
     async with opened(cloud, nursery) as ear:
+        await hear(ear, b"", for_s=5.0)  # filled with silence, which counts
         began_s = trio.current_time()
         said = await hear(ear, utterance("four words of mine"), for_s=0.5)
     started, stopped = (next(e for _, e in said if isinstance(e, kind)) for kind in (SpeechStarted, SpeechStopped))
@@ -270,6 +275,55 @@ async def test_a_segment_told_with_and_without_times_is_heard_once(
     check(said, decides_turns=True)
     assert finals(said) == ["yes", "yes", "no"]
     assert cloud.faults == []
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+async def test_both_variants_of_a_segment_come_in_either_order_asked_for_or_not(
+    timestamps: bool, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    def both(messages: list[Message]) -> list[Message]:
+        """With times first, half a second of audio before the other."""
+        kept.extend(each for each in messages if b'"committed_transcript"' in str(each).encode())
+        rest = [each for each in messages if each not in kept]
+        for each in [*kept]:
+            if session().ear.heard_s - marks.setdefault(each, session().ear.heard_s) >= 0.5:
+                kept.remove(each)
+                rest.append(each)
+        if not timestamps:
+            rest += [str(each).replace("committed_transcript", WITH_TIMES) for each in kept if each not in told]
+            told.extend(kept)
+        return rest
+
+    kept: list[Message] = []
+    told: list[Message] = []
+    marks: dict[Message, float] = {}
+    cloud = ScribeCloud()
+
+    def session() -> Any:
+        return cloud.sessions[0]
+
+    async with opened(cloud, nursery, timestamps=timestamps) as ear:
+        cloud.manners.twist = both
+        said = await hear(ear, utterance("tea") + utterance("and milk"), for_s=0.5)
+    check(said, decides_turns=True)
+    assert finals(said) == ["tea", "and milk"]
+
+
+async def test_a_segment_that_is_repeated_as_a_new_one_opens_no_turn(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """The vendor's echo of what it has just committed; and whoever says the same again is heard."""
+    echo = packed({"message_type": "partial_transcript", "text": "yes"})
+    cloud = ScribeCloud()
+    async with opened(cloud, nursery) as ear:
+        first = await hear(ear, utterance("yes"), for_s=0.2)
+        session: Any = cloud.sessions[0]
+        await session.socket.send_message(echo)
+        second = await hear(ear, LINE.silence(3.0))
+        third = await hear(ear, utterance("yes"), for_s=0.5)
+    assert finals(first) == ["yes"]
+    assert second == []
+    assert finals(third) == ["yes"]
 
 
 async def test_words_that_were_given_up_on_are_not_heard_again(
@@ -317,7 +371,7 @@ async def test_a_turn_told_with_and_without_punctuation_is_heard_once_with(
 ) -> None:
     cloud = AssemblyAICloud()
     cloud.punctuate = punctuate
-    async with opened(cloud, nursery) as ear:
+    async with opened(cloud, nursery, format_turns=True) as ear:
         said = await hear(ear, utterance("good evening"), for_s=1.0)
     assert kinds(said) == ["SpeechStarted", "TurnLikelyOver", "SpeechStopped", "Heard", "TurnOver"]
     assert finals(said) == ["Good evening."]
@@ -326,7 +380,7 @@ async def test_a_turn_told_with_and_without_punctuation_is_heard_once_with(
 async def test_punctuation_that_does_not_come_is_done_without(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     cloud = AssemblyAICloud()
     cloud.never_formats = True
-    async with opened(cloud, nursery) as ear:
+    async with opened(cloud, nursery, model="universal-streaming-english") as ear:
         first = await hear(ear, utterance("good evening"), for_s=1.0)
         second = await hear(ear, utterance("once more"), for_s=1.0)
     check([*first, *second], decides_turns=True)
@@ -339,13 +393,56 @@ async def test_punctuation_that_does_not_come_is_done_without(autojump_clock: Mo
 
 async def test_turns_need_not_be_told_twice(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     cloud = AssemblyAICloud()
-    async with opened(cloud, nursery, format_turns=False, keyterms=("a", "b"), silence_s=0.4) as ear:
+    async with opened(cloud, nursery, keyterms=("a", "b"), silence_s=0.4) as ear:
         said = await hear(ear, utterance("good evening"), for_s=0.5)
     assert kinds(said) == ["SpeechStarted", "SpeechStopped", "Heard", "TurnOver"]
     query = cloud.requests[0]
     assert query.one("keyterms_prompt") == '["a","b"]'
     assert query.one("min_turn_silence") == "400"
+    assert "format_turns" not in query.query  # of a model that punctuates by itself
     assert query.headers["authorization"] == "k"
+
+
+async def test_a_pause_within_a_turn_is_time_to_think(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """The vendor tells the words of a pause as an utterance, whether or not the turn is over."""
+
+    def pausing(messages: list[Message]) -> list[Message]:
+        told = [orjson.loads(each) for each in messages]
+        for said in told:
+            if said["type"] == "Turn" and not said["end_of_turn"] and said["words"][-1]["text"] == "like":
+                said["utterance"] = "I would like"
+        return [packed(said) for said in told]
+
+    cloud = AssemblyAICloud()
+    cloud.manners.twist = pausing
+    audio = LINE.silence(0.3) + speak("I would like", LINE) + LINE.silence(0.26) + speak("some tea", LINE)
+    async with opened(cloud, nursery) as ear:
+        said = await hear(ear, audio + LINE.silence(1.0), for_s=0.5)
+    check(said, decides_turns=True)
+    assert kinds(said)[:3] == ["SpeechStarted", "TurnLikelyOver", "TurnResumed"]
+    assert finals(said) == ["I would like some tea"]
+
+
+async def test_a_long_say_of_which_nothing_is_told_until_its_end_is_one(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """The models that punctuate tell the first words, and then nothing before there is a pause."""
+    story = "this is a long story that goes on and on " * 8
+
+    def first_and_last(messages: list[Message]) -> list[Message]:
+        told = [orjson.loads(each) for each in messages]
+        return [packed(said) for said in told if said["type"] != "Turn" or said["end_of_turn"] or _is_short(said)]
+
+    def _is_short(said: dict[str, Any]) -> bool:
+        return len(said["words"]) < 4
+
+    cloud = AssemblyAICloud()
+    cloud.manners.twist = first_and_last
+    async with opened(cloud, nursery) as ear:
+        said = await hear(ear, utterance(story.strip()), for_s=0.5)
+    check(said, decides_turns=True)
+    assert finals(said) == [story.strip()]
+    assert said[-1][0] - said[0][0] > 12
 
 
 async def test_a_call_that_ends_in_mid_piece_sends_no_piece_that_is_too_short(

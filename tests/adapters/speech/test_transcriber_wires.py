@@ -18,7 +18,7 @@ from adapters.speech.scribe import ScribeConfig, ScribeWire
 from adapters.speech.speechmatics import SpeechmaticsConfig, SpeechmaticsWire
 from adapters.speech.utterances import Utterances
 from engine.errors import BadMessage, SpeechFailed, Why
-from engine.events import MULAW_8K
+from engine.events import MULAW_8K, Heard, SpeechStarted
 from tests.contract.ears import check
 
 KEY = "a-secret-of-ours"
@@ -158,3 +158,65 @@ def test_a_vendor_that_gives_up_says_why(name: str, message: dict[str, Any], why
 )
 def test_the_code_of_a_close_says_why(name: str, code: int | None, why: Why) -> None:
     assert Bench(name).wire.why_closed(code) is why
+
+
+def turn(event: str, text: str, index: int, **more: Any) -> dict[str, Any]:
+    return {"type": "TurnInfo", "event": event, "turn_index": index, "transcript": text, **more}
+
+
+def test_a_turn_of_flux_is_known_by_its_number() -> None:
+    """Doubled without numbers of messages."""
+    bench = Bench("flux")
+    for message in (turn("StartOfTurn", "yes", 0), turn("EndOfTurn", "yes", 0), turn("Update", "no", 1)):
+        bench.audio(0.5)
+        bench.take(message)
+        bench.take(turn("EndOfTurn", "yes", 0))
+    assert [event.text for event in bench.told.events if isinstance(event, Heard)] == ["yes", "yes", "no"]
+
+
+def test_a_message_of_flux_that_was_overtaken_is_void() -> None:
+    bench = Bench("flux")
+    for number, text in ((1, "one"), (3, "one two three"), (2, "one two")):
+        bench.audio(0.5)
+        bench.take(turn("Update", text, 0, sequence_id=number))
+    assert [event.text for event in bench.told.events if isinstance(event, Heard)] == ["one", "one two three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "voice", "final"),
+    [
+        (
+            "deepgram",
+            {"type": "SpeechStarted", "timestamp": 0.2},
+            {
+                "type": "Results",
+                "start": 0.0,
+                "duration": 1.0,
+                "is_final": True,
+                "speech_final": True,
+                "channel": {"alternatives": [{"transcript": "yes", "words": [{"start": 0.3, "end": 0.6}]}]},
+            },
+        ),
+        (
+            "assemblyai",
+            {"type": "SpeechStarted", "timestamp": 200},
+            {
+                "type": "Turn",
+                "turn_order": 0,
+                "end_of_turn": True,
+                "turn_is_formatted": True,
+                "transcript": "yes",
+                "words": [{"start": 300, "end": 600, "text": "yes"}],
+            },
+        ),
+    ],
+)
+def test_voice_that_is_told_again_after_its_words_is_no_new_sound(
+    name: str, voice: dict[str, Any], final: dict[str, Any]
+) -> None:
+    bench = Bench(name)
+    for message in (voice, final, voice):
+        bench.audio(0.5)
+        bench.take(message)
+    assert sum(isinstance(event, SpeechStarted) for event in bench.told.events) == 1
+    assert not bench.told.is_open

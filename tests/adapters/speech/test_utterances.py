@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.speech.audio_clock import AudioClock
-from adapters.speech.utterances import LOST_S, WORDLESS_S, Utterances
+from adapters.speech.utterances import LOST_S, LOST_WHILE_LOUD_S, WORDLESS_S, Utterances
 from engine.errors import BadMessage
 from engine.events import Heard, SpeechStarted, SpeechStopped, TurnLikelyOver, TurnOver, TurnResumed
 from tests.contract.ears import check
@@ -78,6 +78,24 @@ def test_words_that_are_never_said_to_be_final_are_taken_as_they_are() -> None:
     bench.now_s += LOST_S + 0.1
     assert bench.utterances.expire()
     assert bench.events()[-3:] == [SpeechStopped(9.5), Heard("my name is Ann"), TurnOver()]
+
+
+def test_a_caller_who_goes_on_is_waited_for_much_longer() -> None:
+    """There are vendors that say nothing new before a pause."""
+    bench = Bench()
+    bench.utterances.interim("once upon a time", 8.0, 9.5)
+    while not bench.utterances.expire(is_loud=True):
+        bench.now_s += 0.5
+    assert bench.now_s == pytest.approx(10.0 + LOST_WHILE_LOUD_S, abs=1.1)
+    assert bench.events()[-2:] == [Heard("once upon a time"), TurnOver()]
+
+
+def test_nothing_is_heard_before_it_came() -> None:
+    """The clock of audio may be early by a frame or two."""
+    bench = Bench()
+    bench.utterances.clock.sent(0.05, 10.0)
+    bench.utterances.start(10.05)
+    assert bench.events() == [SpeechStarted(10.0)]
 
 
 def test_nobody_talks_for_a_megabyte() -> None:

@@ -25,7 +25,7 @@ class FluxCloud(ListeningCloud):
         if request.one("encoding") not in ENCODINGS or not request.one("sample_rate").isdigit():
             raise self.refuse(400, "encoding")
         eager, end = float(request.one("eager_eot_threshold", "0.3")), float(request.one("eot_threshold", "0.7"))
-        if not request.one("model").startswith("flux-") or not 0.3 <= eager <= end <= 0.9 or end < 0.5:
+        if not request.one("model").startswith("flux-") or not 0.3 <= eager <= end <= 1.0 or end < 0.5:
             raise self.refuse(400, "parameters")
 
     def session(self, request: Request) -> Session:
