@@ -10,8 +10,8 @@ from typing import Protocol
 import structlog
 import trio
 
-from adapters.speech.audio_clock import AudioClock
 from adapters.speech.utterances import LOST_S, Utterances
+from engine.audio.audio_clock import AudioClock
 from engine.audio.levels import is_silent
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.events import FRAME_S, AudioFormat, CallInfo, TranscriberEvent

@@ -6,8 +6,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from adapters.speech.audio_clock import AudioClock
 from adapters.speech.vendor_json import MAX_TEXT
+from engine.audio.audio_clock import AudioClock
 from engine.errors import BadMessage
 from engine.events import (
     Heard,

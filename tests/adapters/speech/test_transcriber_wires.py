@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.speech.assemblyai import AssemblyAIConfig, AssemblyAIWire
-from adapters.speech.audio_clock import AudioClock
 from adapters.speech.deepgram import DeepgramConfig, DeepgramWire
 from adapters.speech.flux import FluxConfig, FluxWire
 from adapters.speech.hearing import Wire
 from adapters.speech.scribe import ScribeConfig, ScribeWire
 from adapters.speech.speechmatics import SpeechmaticsConfig, SpeechmaticsWire
 from adapters.speech.utterances import Utterances
+from engine.audio.audio_clock import AudioClock
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.events import MULAW_8K, Heard, SpeechStarted
 from tests.contract.ears import check

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.speech.audio_clock import AudioClock
 from adapters.speech.utterances import LOST_S, LOST_WHILE_LOUD_S, WORDLESS_S, Utterances
+from engine.audio.audio_clock import AudioClock
 from engine.errors import BadMessage
 from engine.events import Heard, SpeechStarted, SpeechStopped, TurnLikelyOver, TurnOver, TurnResumed
 from tests.contract.ears import check

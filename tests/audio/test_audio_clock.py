@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.speech.audio_clock import SLACK_S, AudioClock
+from engine.audio.audio_clock import SLACK_S, AudioClock
 
 FRAME = 0.02
 
