@@ -164,13 +164,6 @@ async def test_half_characters_of_a_caller_do_not_matter(rig: Rig, autojump_cloc
     assert "You said" in text_of(await rig.parts(asked("half \ud83d of it")))
 
 
-async def test_replies_follow_one_another_on_one_connection(rig: Rig, autojump_clock: MockClock) -> None:
-    for number in range(3):
-        assert f"You said {number}" in text_of(await rig.parts(asked(f"{number}")))
-    assert rig.model.__class__.__name__ == "HttpModel"
-    assert len({id(request) for request in rig.cloud.requests}) == 3
-
-
 async def test_the_session_is_logged_with_every_request_and_no_key_or_word(
     rig: Rig, capsys: pytest.CaptureFixture[str], autojump_clock: MockClock
 ) -> None:
