@@ -23,7 +23,7 @@ from engine.events import MULAW_8K
 from engine.runtime.network import Network
 from tests.contract.synthesizers import KINDS, Bench, Kind, bench_of, heard, in_lockstep, kind_named
 from tests.fakes.clouds.aura import Aura
-from tests.fakes.clouds.loopback import serving
+from tests.fakes.clouds.loopback import dialled, serving
 from tests.fakes.clouds.voicebox import SpeechCloud, Voicebox
 from tests.fakes.plain_speech import words
 
@@ -121,6 +121,59 @@ async def test_a_handshake_that_hangs_is_given_up_in_three_seconds(kind: Kind, a
                 pass
         assert failure.value.why is Why.UNREACHABLE
         assert trio.current_time() - began == pytest.approx(3.0, abs=0.1)
+
+
+async def test_leaving_does_not_wait_for_a_spare_that_hangs(autojump_clock: Clock) -> None:
+    def network(cloud: SpeechCloud, nursery: trio.Nursery) -> Network:
+        return dialled(cloud, nursery, pairs.pop)
+
+    # The first connection leads somewhere; of the second, nobody holds the other end.
+    pairs: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
+        (trio.testing.memory_stream_pair()[0], _Mute()),
+        trio.testing.memory_stream_pair(),
+    ]
+    async with bench_of(ONE_TEXT, network=network) as bench:
+        async with bench.synthesizer() as synthesizer:
+            assert words(await heard(synthesizer, "Hello."), bench.line) == "Hello."
+            left_at = trio.current_time()
+        assert trio.current_time() - left_at < 0.1
+        assert synthesizer.is_closed
+
+
+@every_socket
+async def test_a_vendor_that_does_not_answer_a_close_has_one_second(kind: Kind, autojump_clock: Clock) -> None:
+    made: list[Any] = []
+
+    def pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        made.append(trio.testing.memory_stream_pair())
+        return made[-1][0], made[-1][1]
+
+    async with bench_of(kind, network=lambda cloud, nursery: dialled(cloud, nursery, pair)) as bench:
+        async with bench.synthesizer() as synthesizer:
+            assert words(await heard(synthesizer, "Hello."), bench.line) == "Hello."
+            await trio.sleep(2)
+            for ours, _ in made:
+                ours.send_stream.send_all_hook = trio.lowlevel.checkpoint  # nothing arrives there any more
+            left_at = trio.current_time()
+        assert trio.current_time() - left_at == pytest.approx(1.0, abs=0.1)
+        assert synthesizer.is_closed
+
+
+class _Mute(trio.abc.Stream):
+    """The far end of a connection that nobody serves."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
