@@ -343,7 +343,7 @@ async def test_words_that_were_given_up_on_are_not_heard_again(
         assert finals(first) == ["tea please"]
         cloud.manners.twist = None
         session: Any = cloud.sessions[0]
-        await session.socket.send_message(held[0])
+        await session.socket.send_message(str(held[0]).replace("tea please", "Tea, please."))
         second = await hear(ear, LINE.silence(1.0))
         third = await hear(ear, utterance("and milk"), for_s=0.5)
     assert finals(second) == []

@@ -79,7 +79,7 @@ MESSAGES = st.builds(
 
 
 @each_wire
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(messages=st.lists(MESSAGES | st.text(max_size=10) | st.binary(max_size=10), max_size=12))
 def test_nothing_that_a_stranger_says_breaks_a_wire(name: str, messages: list[Any]) -> None:
     bench = Bench(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.speech.utterances import LOST_S, LOST_WHILE_LOUD_S, WORDLESS_S, Utterances
@@ -117,6 +117,7 @@ CALLS = st.one_of(
 )
 
 
+@settings(max_examples=50)
 @given(st.lists(CALLS, max_size=40), st.booleans())
 def test_any_order_of_calls_keeps_the_promises(calls: list[tuple[object, ...]], decides_turns: bool) -> None:
     bench = Bench(decides_turns=decides_turns)
