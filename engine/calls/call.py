@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx
 import structlog
@@ -19,27 +18,23 @@ import trio
 
 from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
-from engine.calls.mind import Errands
+from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.pulse import Conversing
 from engine.calls.registry import Slot
-from engine.calls.talk import Talk
+from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
 from engine.calls.watch import watch
-from engine.errors import CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, VendorError, Why
-from engine.events import AudioFormat, CallInfo, ProviderEvent, Stopped
+from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer, VendorError
+from engine.events import AudioFormat, CallInfo, Stopped
 from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
 from engine.ports import (
     Ability,
-    Agent,
     Codec,
-    LanguageModel,
-    Provider,
     ProviderLink,
     ResourceKind,
-    counts_itself,
 )
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
@@ -59,11 +54,6 @@ TRANSFER_S = 5.0
 """For the provider to connect a caller to somebody else."""
 HANG_UP_SHARE = 0.9
 """Of the time for closing, what the provider's REST API has for a hang-up: its client closes within it, too."""
-_RESOURCES = {
-    VendorKind.STT: ResourceKind.SPEECH_CLIENT,
-    VendorKind.TTS: ResourceKind.TTS_CLIENT,
-    VendorKind.LLM: ResourceKind.LLM_CONNECTION,
-}
 
 
 class OpenLink(Protocol):
@@ -82,13 +72,6 @@ class OpenLink(Protocol):
     ) -> AbstractAsyncContextManager[ProviderLink]: ...
 
 
-class Part(Protocol):
-    """What the three vendors' parts of a call have in common."""
-
-    @property
-    def is_closed(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the process gives to every call; it keeps nothing of any."""
@@ -105,19 +88,6 @@ class Surroundings:
     """An event for the world outside: which, session id, caller, fields. Never waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """An admitted media socket: who calls, over what, and who answers."""
-
-    info: CallInfo
-    provider: Provider
-    agent: Agent
-    socket: Socket
-    codec: Codec
-    agents: Mapping[str, Agent] = field(default_factory=dict)
-    """Whom the call may be handed over to, by name."""
-
-
 class Call:
     """``run`` it once, in the task that holds its slot. The verdict ends up in ``slot.end``."""
 
@@ -131,7 +101,7 @@ class Call:
         self._log = log.bind(call_id=line.info.call_id, provider=line.info.provider)
         self._ledger = Ledger(line.info.call_id, Book(around.metrics, self._timeline))
         self._session: CallSession | None = None
-        self._control = LiveControl(
+        control = LiveControl(
             line.provider,
             line.info,
             self._ledger,
@@ -139,13 +109,12 @@ class Call:
             new_http_client=around.new_http_client,
             number=lambda: self._session.number if self._session else "",
         )
-        self._minds: dict[str, LanguageModel] = {}
-        """By agent: the models of all who have answered so far; handed back, a session finds its own again."""
+        self._parts = Parts(line, around.limits, self._meters, self._timeline, self._ledger, control, self._transfer)
         self._verdict: CallEnd | None = None
         self._talking = trio.CancelScope()
         self._apologising = trio.CancelScope()
-        self._clips_s = 0.0
-        """What was played beside the talk."""
+        self._said_s = 0.0
+        """Beside the talk."""
         self._talk: Conversing | None = None
         self._started_at_s = self._ended_at_s = trio.current_time()
         slot.on_request, slot.on_drain = self._requested, self._drain
@@ -196,32 +165,19 @@ class Call:
             with self._apologising:
                 await self._apologise(link)
 
-    async def _converse(self, holdings: Holdings, link: ProviderLink) -> None:
-        early: deque[ProviderEvent] = deque(maxlen=EARLY_EVENTS)
+    async def _converse(self, holdings: Holdings, link: AnyLink) -> None:
+        early: deque[AnyEvent] = deque(maxlen=EARLY_EVENTS)
         with trio.move_on_after(self._around.limits.open_s) as opening:
             async with self._noticing_hang_up(link, early) as nursery:
                 nursery.start_soon(self._fill_the_wait, link)
                 session = await self._joined(holdings)
-                transcriber, synthesizer, model = await holdings.open_all(self._vendors(session))
-                self._minds[self._line.agent.name] = model
+                talk = await self._parts.open(holdings, link, session)
         if opening.cancelled_caught:
             self._end(CallEnd(Cause.SPEECH_FAILED, "a vendor did not open in time"))
         if self._verdict is not None:
             return
-        self._talk = Talk(
-            self._info,
-            link,
-            transcriber,
-            synthesizer,
-            model,
-            self._line.agent,
-            self._around.limits,
-            self._meters,
-            self._timeline,
-            session,
-            Errands(partial(self._hand_over, holdings, session), self._transfer, self._control.thinking),
-        )
-        self._end(await self._talk.run(watch, early))
+        self._talk = talk
+        self._end(await talk.run(watch, early))
 
     async def _joined(self, holdings: Holdings) -> CallSession:
         """The call's seat at its session: what was said before decides how it begins."""
@@ -235,64 +191,38 @@ class Call:
         self._log.info("session_joined", is_returning=session.is_returning)
         return session
 
-    def _vendors(self, session: CallSession) -> list[AbstractAsyncContextManager[Any]]:
-        agent, info, ledger = self._line.agent, self._info, self._ledger
-        return [
-            self._own(agent, VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
-            self._own(agent, VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-            self._own(
-                agent,
-                VendorKind.LLM,
-                agent.model_vendor,
-                agent.open_model(session.info(agent.name), ledger, self._control),
-            ),
-        ]
-
-    def _own(self, agent: Agent, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
-        """A vendor's part, counted, and in the ledger once it is open, unless it sees to that itself."""
-        if counts_itself(agent):
-            return opening
-        counted = self._meters.opening(role, vendor, opening, within_s=self._around.limits.open_s)
-        self._log.debug("vendor_opens", kind=str(role), vendor=vendor)
-        return self._ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
-
-    async def _hand_over(self, holdings: Holdings, session: CallSession, name: str) -> tuple[Agent, LanguageModel]:
-        """Another agent's mind for the same voice. Raises ModelFailed."""
-        agent = self._line.agents.get(name)
-        if agent is None:
-            raise ModelFailed(
-                self._line.agent.model_vendor, "handed over to an agent that there is not", why=Why.BAD_REQUEST
-            )
-        if name not in self._minds:
-            opening = agent.open_model(session.info(name), self._ledger, self._control)
-            self._minds[name] = await holdings.open(self._own(agent, VendorKind.LLM, agent.model_vendor, opening))
-        self._log.info("handed_over", agent=name)
-        return agent, self._minds[name]
-
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[ProviderLink]:
+    async def _connected(self) -> AsyncIterator[AnyLink]:
         """The link over the call's socket; the socket closes with it."""
-        socket, meters = self._line.socket, self._meters
+        socket = self._line.socket
         try:
-            async with self._around.open_link(
-                socket,
-                self._line.codec,
-                self._info.format,
-                on_bad=meters.on_bad,
-                on_late=meters.on_late,
-                on_dry=meters.on_dry,
-                on_drop=meters.on_drop,
-            ) as link:
+            async with self._opening_link() as link:
                 yield link
+                if isinstance(link, TextLink) and self._end_so_far.cause in HANGS_UP:
+                    link.hang_up()
         except BaseException:
             socket.abort()
             raise
         code, reason = close_code(self._end_so_far.cause)
         await socket.aclose(code, reason)
 
+    def _opening_link(self) -> AbstractAsyncContextManager[AnyLink]:
+        line, meters = self._line, self._meters
+        if isinstance(line.codec, Words):
+            return open_text_link(line.socket, line.codec.codec, on_bad=meters.on_bad)
+        return self._around.open_link(
+            line.socket,
+            line.codec,
+            self._info.format,
+            on_bad=meters.on_bad,
+            on_late=meters.on_late,
+            on_dry=meters.on_dry,
+            on_drop=meters.on_drop,
+        )
+
     @asynccontextmanager
     async def _noticing_hang_up(
-        self, link: ProviderLink, early: deque[ProviderEvent] | None = None
+        self, link: AnyLink, early: deque[AnyEvent] | None = None
     ) -> AsyncIterator[trio.Nursery]:
         """While the block waits for something else: a hang-up cancels it. What else came is kept in ``early``. Tasks in
         the nursery end with the block."""
@@ -302,7 +232,7 @@ class Call:
             nursery.cancel_scope.cancel()
 
     async def _read_until_hang_up(
-        self, link: ProviderLink, early: deque[ProviderEvent] | None, waiting: trio.CancelScope
+        self, link: AnyLink, early: deque[AnyEvent] | None, waiting: trio.CancelScope
     ) -> None:
         try:
             while not isinstance(event := await link.receive(), Stopped):
@@ -317,13 +247,11 @@ class Call:
             self._end(verdict_of(exc))
         waiting.cancel()
 
-    async def _fill_the_wait(self, link: ProviderLink) -> None:
+    async def _fill_the_wait(self, link: AnyLink) -> None:
         """Vendors that take long to open do not leave the caller in silence."""
-        clip = self._line.agent.clip(self._line.agent.phrases.filler, self._info.format)
         await trio.sleep(self._around.limits.filler_s)
-        if clip is not None:
+        if await self._say_fixed(link, self._line.agent.phrases.filler):
             self._timeline.note(What.FILLER)
-            await self._play(link, clip)
 
     # --- its end --------------------------------------------------------------------------------------------
 
@@ -365,20 +293,27 @@ class Call:
         # What breaks while the talk is being let go of does not change how the call went.
         self._verdict = self._verdict or (self._talk.pulse.verdict if self._talk else None) or verdict
 
-    async def _apologise(self, link: ProviderLink) -> None:
-        """No caller is left in silence: a clip that needs no vendor, as long as somebody listens."""
-        clip = self._line.agent.clip(self._line.agent.phrases.apology, self._info.format)
-        if clip is None:
-            return
-        link.clear()
+    async def _apologise(self, link: AnyLink) -> None:
+        """No caller is left in silence: words that need no vendor, as long as somebody listens."""
+        if not isinstance(link, TextLink):
+            link.clear()
         with trio.move_on_after(APOLOGY_S):
             async with self._noticing_hang_up(link):
-                await self._play(link, clip)
-                await trio.sleep(link.remaining_s())
+                if await self._say_fixed(link, self._line.agent.phrases.apology):
+                    await trio.sleep(link.remaining_s())
 
-    async def _play(self, link: ProviderLink, clip: bytes) -> None:
-        self._clips_s += self._info.format.duration_s(clip)
-        await link.play(clip)
+    async def _say_fixed(self, link: AnyLink, text: str) -> bool:
+        """A phrase for which there is a clip, or a provider that speaks. False: there is neither."""
+        if isinstance(link, TextLink):
+            link.say(text)
+            link.end_utterance()
+            self._said_s += link.seconds_of(text)
+            return True
+        clip = self._line.agent.clip(text, self._info.format)
+        if clip is not None:
+            self._said_s += self._info.format.duration_s(clip)
+            await link.play(clip)
+        return clip is not None
 
     async def _transfer(self, to: str) -> bool:
         """Connect the caller to somebody else in place of us."""
@@ -392,9 +327,11 @@ class Call:
         )
 
     async def _hang_up(self) -> None:
-        """Tell the provider that the call is over, where that is our decision; its socket closes in any case."""
+        """Tell the provider that the call is over, where that is our decision; its socket closes in any case. One that
+        speaks itself has been told over the socket, behind our last words."""
         provider = self._line.provider
-        if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities:
+        is_told = isinstance(self._line.codec, Words)
+        if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities and not is_told:
             within_s = self._around.limits.close_s * HANG_UP_SHARE
             call_id = self._info.call_id
             await self._asked_of_provider("hang_up_failed", lambda client: provider.hang_up(call_id, client), within_s)
@@ -429,7 +366,7 @@ class Call:
         now = trio.current_time()
         teardown_s, talk = now - self._ended_at_s, self._talk
         audio_in_s, audio_out_s = (talk.pulse.audio_in_s, talk.audio_out_s) if talk else (0.0, 0.0)
-        audio_out_s += self._clips_s
+        audio_out_s += self._said_s
         metrics, provider = self._around.metrics, self._info.provider
         metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
         metrics.call_teardown_seconds.labels(outcome=outcome_of(end)).observe(teardown_s)

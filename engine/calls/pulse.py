@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from engine.calls.meters import CallMeters
 from engine.errors import CallEnd, Cause
-from engine.events import ProviderEvent
 from engine.observe.labels import DeadAir
 from engine.ports import Phrases
 from engine.settings import Limits
@@ -111,9 +110,9 @@ class Conversing(Protocol):
         """Of the media socket; returns on the pong. Raises trio.EndOfChannel."""
         ...
 
-    async def run(self, watch: Callable[[Conversing], Awaitable[None]], early: Iterable[ProviderEvent] = ()) -> CallEnd:
-        """Until the call is over; returns the verdict. ``watch`` keeps the time beside it; ``early`` came on the line
-        before it could begin. Raises what a vendor's failure raises (VendorError), in a group."""
+    async def run(self, watch: Callable[[Conversing], Awaitable[None]], early: Iterable[Any] = ()) -> CallEnd:
+        """Until the call is over; returns the verdict. ``watch`` keeps the time beside it; ``early`` are events that
+        came on the line before it could begin. Raises what a vendor's failure raises (VendorError), in a group."""
         ...
 
 

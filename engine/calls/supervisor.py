@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import structlog
 import trio
 
-from engine.calls.call import Call, Line, Surroundings
+from engine.calls.call import Call, Surroundings
+from engine.calls.parts import Line, Words
 from engine.calls.registry import NotAdmitted, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
-from engine.ports import Agent, Codec, IncomingCall, Provider
+from engine.ports import Agent, Codec, IncomingCall, Mode, Provider, Relay, TextCodec
 from engine.runtime.mailbox import MailboxClosed, MailboxFull
 from engine.runtime.rates import RateLimiter, number_key
 from engine.runtime.sockets import Socket
@@ -84,8 +85,18 @@ class Supervisor:
 
     async def serve(self, provider: Provider, socket: Socket) -> None:
         """The whole life of one media socket; it is closed when this returns."""
-        codec = provider.new_codec()
-        start = await self._start_of(provider, codec, socket)
+        await self._serve(provider, provider.new_codec(), socket)
+
+    async def serve_relay(self, provider: Provider, relay: Relay, socket: Socket) -> None:
+        """The same of a socket over which the provider sends what it has heard, and says what we send."""
+        await self._serve(provider, Words(relay.new_codec()), socket)
+
+    def wants_relay(self, call: IncomingCall) -> bool:
+        """Who answers leaves it to the provider to hear and to speak, if it can."""
+        return self._agents[self._settings.agent_for(call.dialled)].mode is Mode.RELAY
+
+    async def _serve(self, provider: Provider, codec: Codec | Words, socket: Socket) -> None:
+        start = await self._start_of(provider, codec.codec if isinstance(codec, Words) else codec, socket)
         if start is None:
             return
         try:
@@ -170,7 +181,7 @@ class Supervisor:
         except (MailboxClosed, MailboxFull, trio.TooSlowError, ArithmeticError, LookupError):
             return Refusal("not_ready")
 
-    async def _start_of(self, provider: Provider, codec: Codec, socket: Socket) -> StreamStarted | None:
+    async def _start_of(self, provider: Provider, codec: Codec | TextCodec, socket: Socket) -> StreamStarted | None:
         """The start message; None if the socket was closed instead."""
         try:
             with trio.fail_after(self._settings.limits.start_s):
@@ -206,7 +217,7 @@ class Supervisor:
             slot.end = CallEnd(Cause.DUPLICATE, "the older call did not close")
             raise NotAdmitted("the older call with this id did not close in time")
 
-    def _line(self, provider: Provider, codec: Codec, socket: Socket, start: StreamStarted, slot: Slot) -> Line:
+    def _line(self, provider: Provider, codec: Codec | Words, socket: Socket, start: StreamStarted, slot: Slot) -> Line:
         agent = self._agents[self._settings.agent_for(slot.incoming.dialled)]
         info = CallInfo(
             provider=provider.name,

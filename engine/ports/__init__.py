@@ -44,7 +44,7 @@ from engine.ports.telephony import (
     WebhookKind,
     WebhookRequest,
 )
-from engine.ports.tools import Acted, Action, Tool, ToolScope, ToolSource
+from engine.ports.tools import Acted, Action, CallTools, Tool, ToolRound, ToolScope, ToolSource
 
 __all__ = [
     "NO_CONTROL",
@@ -57,6 +57,7 @@ __all__ = [
     "AuditRow",
     "CallControl",
     "CallStatus",
+    "CallTools",
     "Codec",
     "Conflict",
     "CountingAgent",
@@ -89,6 +90,7 @@ __all__ = [
     "SynthesizerVendor",
     "TextCodec",
     "Tool",
+    "ToolRound",
     "ToolScope",
     "ToolSource",
     "TraceRow",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,20 +12,15 @@ from engine.events import (
     AudioFormat,
     CallInfo,
     Context,
-    HandOver,
-    HangUp,
     Message,
-    Noted,
     Recollection,
     SessionInfo,
-    ToolCall,
-    ToolResult,
-    Transfer,
 )
 from engine.ports.control import CallControl
 from engine.ports.models import LanguageModel, RealtimeModel
 from engine.ports.ownership import Owner
 from engine.ports.speech import Synthesizer, Transcriber
+from engine.ports.tools import CallTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +124,16 @@ class RealtimeAgent(Agent, Protocol):
     language model answers written turns."""
 
     def open_realtime(
-        self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner, control: CallControl
+        self,
+        call: CallInfo,
+        session: SessionInfo,
+        context: Callable[[], Context],
+        owner: Owner,
+        control: CallControl,
     ) -> AbstractAsyncContextManager[RealtimeModel]:
-        """For a call. ``context`` is what was said before. Raises ModelFailed."""
+        """For a call. ``context`` gives what was said up to the moment at which it is asked. Raises ModelFailed."""
         ...
 
-    async def run_tool(
-        self, call: ToolCall, session: SessionInfo, control: CallControl
-    ) -> tuple[ToolResult, Sequence[HangUp | Transfer | HandOver | Noted]]:
-        """A tool that its speech-to-speech model has called: what the model is told, and what is to be done besides.
-        Whatever goes wrong is in the result. Bounded by the tool's own deadline."""
+    def use_tools(self, session: SessionInfo, control: CallControl) -> CallTools:
+        """Its tools, for one call: what its speech-to-speech model calls comes to the call."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.events import Context, HandOver, HangUp, Noted, SessionInfo, ToolSpec, Transfer
+from engine.events import Context, HandOver, HangUp, Noted, SessionInfo, ToolCall, ToolResult, ToolSpec, Transfer
 from engine.ports.control import CallControl
 from engine.ports.telephony import Ability
 
@@ -71,4 +71,31 @@ class ToolSource(Protocol):
     @property
     def tools(self) -> Sequence[Tool]:
         """Those that are known now."""
+        ...
+
+
+class ToolRound(Protocol):
+    """What came of some calls."""
+
+    @property
+    def results(self) -> Sequence[ToolResult]:
+        """One for each call, in the same order."""
+        ...
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """What is to be done, in that order."""
+        ...
+
+
+class CallTools(Protocol):
+    """The tools of one agent in one call."""
+
+    def begin_turn(self) -> None:
+        """A turn of the caller: calls are counted anew, and may be made again."""
+        ...
+
+    async def run(self, calls: Sequence[ToolCall], context: Context) -> ToolRound:
+        """Make these calls side by side. ``context`` is what the model was shown. Whatever goes wrong is in the
+        results; each tool has its deadline."""
         ...

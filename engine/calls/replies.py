@@ -1,0 +1,116 @@
+"""The replies of a speech-to-speech model that the caller has not heard yet, or not to the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from engine.calls.minutes import AgentSay
+from engine.calls.voice import Utterance
+from engine.dialogue.heard import Spoken
+from engine.dialogue.turns import Turn
+
+
+@dataclass(eq=False, slots=True)
+class Reply:
+    """What is awaited of the model, comes in, and is heard; or a clip of ours in its place."""
+
+    utterance: Utterance
+    say: AgentSay = field(default_factory=AgentSay)
+    reply_id: str = ""
+    """The vendor's; empty until it begins."""
+    began_at_s: float = 0.0
+    announced: str = ""
+    """The words that it was told to say."""
+    is_clip: bool = False
+    is_complete: bool = False
+    """Nothing more of it comes."""
+    is_past: bool = False
+    """It has been heard, as far as it ever will be."""
+    pieces: deque[bytes] = field(default_factory=deque)
+    """Sound that is not with the line yet."""
+    _changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def spoken(self) -> Spoken:
+        return self.utterance.spoken[0]
+
+    @property
+    def is_awaited(self) -> bool:
+        return not self.reply_id and not self.is_clip
+
+    @property
+    def has_sound(self) -> bool:
+        return self.spoken.audio_s > 0
+
+    @property
+    def answers_unknown_words(self) -> bool:
+        """The caller has spoken; what, is still to be told."""
+        return self.utterance.turn is not None and not self.utterance.turn.text
+
+    def add(self, audio: bytes, seconds: float) -> None:
+        self.pieces.append(audio)
+        self.spoken.audio_s += seconds
+        self._changed.set()
+
+    def complete(self) -> None:
+        self.is_complete = self.spoken.is_whole = True
+        self._changed.set()
+
+    async def next_piece(self) -> bytes | None:
+        """None: there is no more. One task asks."""
+        while not self.pieces:
+            if self.is_complete:
+                return None
+            self._changed = trio.Event()
+            await self._changed.wait()
+        return self.pieces.popleft()
+
+
+def reply_to(turn: Turn | None, *, announced: str = "", is_opening: bool = False) -> Reply:
+    """One that is still to come."""
+    utterance = Utterance(turn, is_opening=is_opening, spoken=[Spoken(announced)])
+    return Reply(utterance, AgentSay(is_opening=is_opening), announced=announced)
+
+
+def clip_reply(text: str, clip: bytes, seconds: float, *, is_opening: bool = False) -> Reply:
+    utterance = Utterance(is_opening=is_opening, spoken=[Spoken(text, seconds, is_whole=True)])
+    say = AgentSay(is_opening=is_opening)
+    return Reply(utterance, say, announced=text, is_clip=True, is_complete=True, pieces=deque([clip]))
+
+
+class Replies:
+    """One is current: on the line, or waited for; others are behind it. Iterating gives those not cut off."""
+
+    def __init__(self) -> None:
+        self.current: Reply | None = None
+        self.waiting: deque[Reply] = deque()
+
+    def __iter__(self) -> Iterator[Reply]:
+        if self.current is not None and not self.current.utterance.was_interrupted:
+            yield self.current
+        yield from tuple(self.waiting)
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)
+
+    def of(self, reply_id: str) -> Reply | None:
+        """None for one that was cut off, or is past."""
+        return next((reply for reply in self if reply.reply_id == reply_id), None)
+
+    @property
+    def awaited(self) -> Reply | None:
+        """The next that the model begins will be this one."""
+        return next((reply for reply in self if reply.is_awaited), None)
+
+    @property
+    def newest(self) -> Reply | None:
+        """Of those that the model has begun."""
+        return next((reply for reply in reversed(list(self)) if reply.reply_id), None)
+
+    @property
+    def is_one_coming(self) -> bool:
+        return any(reply.reply_id and not reply.is_complete for reply in self)
