@@ -22,8 +22,11 @@ from engine.events import (
     SpeechStopped,
     TurnOver,
 )
-from tests.contract.ears import EARS, SOCKETS, Kind, check, finals, hear, listening
+from engine.runtime.ledger import Ledger
+from engine.runtime.network import Network
+from tests.contract.ears import EARS, SOCKETS, Kind, NoBook, call_over, check, finals, hear, listening
 from tests.fakes.clouds.listening import Message
+from tests.fakes.clouds.loopback import serving
 from tests.fakes.plain_speech import noise, speak
 from tests.simulation.steps import AtStep, fix_the_order, is_target
 
@@ -60,6 +63,23 @@ async def test_words_are_heard_in_the_format_of_the_line(
     assert cloud.faults == []
     assert ear.is_closed
     assert await gone(cloud)
+
+
+@each_ear
+async def test_words_are_heard_over_real_sockets(kind: Kind) -> None:
+    cloud = kind.cloud()
+    async with serving(cloud) as served:
+        vendor = kind.vendor(Network(), host=served.host)
+        with trio.fail_after(20):
+            async with vendor.open(call_over(LINE), Ledger("c1", NoBook())) as ear:
+                ear.send(utterance("over the wire", before_s=0.3, after_s=0.7))
+                heard = ""
+                while not heard:
+                    event = await ear.receive()
+                    heard = event.text if isinstance(event, Heard) and event.is_final else ""
+            assert ear.is_closed
+    assert heard == "over the wire"
+    assert cloud.faults == []
 
 
 @each_ear
