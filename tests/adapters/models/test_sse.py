@@ -22,6 +22,7 @@ def parse(*pieces: bytes, limit: int = 1000) -> list[ServerEvent]:
     [
         (b"data: a\n\ndata: b\n\n", [("message", "a"), ("message", "b")]),
         (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [("message", "a"), ("message", "b"), ("message", "c")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [("message", "a\nb")]),
         (b": a comment\n\n:\n\ndata: a\n\n", [("message", "a")]),
         (b"event: ping\ndata: {}\n\n", [("ping", "{}")]),
         (b"data: a\nevent: late\nid: 7\nretry: 3\nunknown: x\n\n", [("late", "a")]),
