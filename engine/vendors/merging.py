@@ -20,7 +20,9 @@ def merged(kept: str, text: str) -> str:
             return " ".join([*before, *after[count + 1 :]])
     for count in range(min(len(old), len(new)) - 1, -1, -1):
         # What was kept ends in the middle of a word.
-        if old[len(old) - count - 1 : -1] == new[:count] and len(old) > count and _begins_with(new[count], old[-1]):
+        least = 1 if count else LEAST_CHARS
+        is_repeated = old[len(old) - count - 1 : -1] == new[:count]
+        if is_repeated and len(old[-1]) >= least and new[count].startswith(old[-1]):
             return " ".join([*before[:-1], *after[count:]])
     return " ".join([*before, *after])
 
@@ -31,7 +33,3 @@ def _bare(word: str) -> str:
 
 def _ends_with(words: list[str], end: str) -> bool:
     return bool(words) and len(end) >= LEAST_CHARS and words[0].endswith(end)
-
-
-def _begins_with(word: str, beginning: str) -> bool:
-    return len(beginning) >= LEAST_CHARS and word != beginning and word.startswith(beginning)

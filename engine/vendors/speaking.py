@@ -13,7 +13,7 @@ from engine.errors import SpeechFailed, VendorError, Why
 from engine.events import CallInfo
 from engine.observe.labels import Reconnect, SpeechKind, VendorKind
 from engine.ports import Owner, ResourceKind, Synthesizer, SynthesizerVendor
-from engine.runtime.background import beside
+from engine.runtime.background import beside, ungrouped
 from engine.vendors.around import Vendoring, reconnect_why
 from engine.vendors.held import Held, Opener
 from engine.vendors.outlet import Outlet, filled
@@ -84,7 +84,7 @@ class Speaking:
             said = speech.said_bytes
             try:
                 held = await self._voice_of(vendor, tries)
-                await self._say(held, speech)
+                await self._say(held, speech, tries.left_s)
             except VendorError as exc:
                 self._is_lost(exc)
                 if speech.said_bytes > said:
@@ -115,14 +115,14 @@ class Speaking:
             self._held.cut()
             self._held = None
 
-    async def _say(self, held: Held[SynthesizerVendor, Synthesizer], speech: _Speech) -> None:
+    async def _say(self, held: Held[SynthesizerVendor, Synthesizer], speech: _Speech, within_s: float) -> None:
         """One try. Raises SpeechFailed."""
         vendor, metrics = held.vendor.name, self._around.metrics
         metrics.tts_characters_total.labels(vendor=vendor).inc(len(speech.text))
         speech.made = metrics.speech_audio_seconds_total.labels(vendor=vendor, kind=SpeechKind.TTS).inc
         with self._around.asked(vendor, VendorKind.TTS):
-            patience = Patience(self._policy.first_sound_s, self._policy.sound_gap_s)
-            with patience.scope:
+            patience = Patience(min(self._policy.first_sound_s, within_s), self._policy.sound_gap_s)
+            with patience.scope, ungrouped():
                 await speech.take(held.part, patience)
             if patience.is_over:
                 what = "stopped in the middle of a sentence" if speech.has_begun else "made no sound"

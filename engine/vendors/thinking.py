@@ -17,7 +17,7 @@ from engine.errors import ModelFailed, VendorError, Why
 from engine.events import Context, ModelPart, Role, SessionInfo, ToolCall, Usage
 from engine.observe.labels import Token, VendorKind
 from engine.ports import ModelVendor, Owner, RawModel, ResourceKind
-from engine.runtime.background import beside
+from engine.runtime.background import beside, ungrouped
 from engine.vendors.around import Asked, Vendoring
 from engine.vendors.held import Held, Opener
 from engine.vendors.outlet import Outlet, filled
@@ -115,7 +115,7 @@ class Thinking:
         held = await self._model_of(vendor)
         with self._around.asked(vendor.name, VendorKind.LLM) as asked:
             patience = Patience(min(policy.first_token_s, tries.left_s), policy.token_gap_s)
-            with patience.scope:
+            with patience.scope, ungrouped():
                 usage = await answer.take(held.part, context, patience, asked)
             if patience.is_over:
                 what = "stopped in the middle of an answer" if answer.has_begun else "gave no answer in time"
