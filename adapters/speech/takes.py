@@ -20,7 +20,7 @@ PIECE_S = 0.5
 class Take:
     """The audio of one text on its way from the task that reads to whoever receives."""
 
-    def __init__(self, source: AudioFormat, line: AudioFormat, on_cancel: Callable[[Take], None]) -> None:
+    def __init__(self, source: AudioFormat, line: AudioFormat, on_cancel: Callable[[Take], None] | None = None) -> None:
         self._framer = Framer(source, line)
         self._slice_bytes = int(source.bytes_per_s * PIECE_S)
         self._line = line
@@ -66,7 +66,8 @@ class Take:
         """Nobody receives any more."""
         self._is_over = True
         self._pieces.clear()
-        self._on_cancel(self)
+        if self._on_cancel is not None:
+            self._on_cancel(self)
         self._taken.unpark_all()
 
     def _hold(self, frames: bytes) -> None:
@@ -88,7 +89,8 @@ class Speech(trio.abc.ReceiveChannel[bytes]):
     async def begin(self) -> None:
         """Ask for the first piece. Raises SpeechFailed."""
         if self._texts:
-            self._take = await self._ask(self._texts.popleft())
+            self._take = await self._ask(self._texts[0])  # which may be cancelled, and asked again
+            self._texts.popleft()
 
     async def receive(self) -> bytes:
         """Half a second or less. Raises trio.EndOfChannel after the last word, SpeechFailed."""

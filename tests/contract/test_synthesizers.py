@@ -64,6 +64,25 @@ async def test_the_first_sound_does_not_wait_for_the_last(kind: Kind, autojump_c
 
 
 @every
+async def test_whoever_gives_up_waiting_may_go_on_later(kind: Kind, autojump_clock: Clock) -> None:
+    """For a filler, say: of the speech nothing is lost."""
+    async with bench_of(kind) as bench:
+        bench.cloud.voicebox = Voicebox(speed=1.0, first_audio_s=0.5)
+        async with bench.synthesizer() as synthesizer, synthesizer.open_speech(STORY) as speech:
+            audio, given_up = b"", 0
+            while True:
+                with trio.move_on_after(0.13) as waiting:
+                    try:
+                        audio += await speech.receive()
+                    except trio.EndOfChannel:
+                        break
+                given_up += waiting.cancelled_caught
+        assert words(audio, bench.line) == STORY
+        assert given_up > 5
+        await bench.all_closed()
+
+
+@every
 async def test_what_holds_nothing_to_say_is_never_sent(kind: Kind, autojump_clock: Clock) -> None:
     """An empty text ends a socket of ElevenLabs."""
     async with bench_of(kind) as bench, bench.synthesizer() as synthesizer:

@@ -17,7 +17,7 @@ from adapters.speech.cartesia import CartesiaConfig, CartesiaWire
 from adapters.speech.elevenlabs_wires import ContextsWire, OneTextWire
 from adapters.speech.pieces import split_long
 from adapters.speech.speaking import QUEUE_MESSAGES, Over, SpeechWire
-from adapters.speech.takes import HELD_S
+from adapters.speech.takes import HELD_S, Speech, Take
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.events import MULAW_8K
 from engine.runtime.network import Network
@@ -25,7 +25,7 @@ from tests.contract.synthesizers import KINDS, Bench, Kind, bench_of, heard, in_
 from tests.fakes.clouds.aura import Aura
 from tests.fakes.clouds.loopback import dialled, serving
 from tests.fakes.clouds.voicebox import SpeechCloud, Voicebox
-from tests.fakes.plain_speech import words
+from tests.fakes.plain_speech import speak, words
 
 Clock = trio.testing.MockClock
 SOCKETS = [kind for kind in KINDS if kind.is_socket]
@@ -448,6 +448,30 @@ def test_whatever_a_vendor_sends_it_is_audio_or_an_end_or_named_as_bad(
                 continue
             assert all(isinstance(part, bytes | Over) for part in parts)
             assert not (is_cancelled and parts)
+
+
+async def test_a_piece_that_was_waited_for_in_vain_is_asked_for_again(autojump_clock: Clock) -> None:
+    """Whoever receives gives up while a socket is being opened for the second piece, and comes back."""
+    asked: list[str] = []
+
+    async def ask(text: str) -> Take:
+        asked.append(text)
+        await trio.sleep(1.0)
+        take = Take(MULAW_8K, MULAW_8K)
+        await take.put(speak(text, MULAW_8K))
+        take.finish(None)
+        return take
+
+    speech = Speech(["One.", "Two."], ask)
+    await speech.begin()
+    audio = await speech.receive()
+    with trio.move_on_after(0.5):
+        await speech.receive()
+    audio += await speech.receive()
+    assert words(audio, MULAW_8K) == "One. Two."
+    assert asked == ["One.", "Two.", "Two."]
+    with pytest.raises(trio.EndOfChannel):
+        await speech.receive()
 
 
 # --- long texts -------------------------------------------------------------------------------------------------
