@@ -14,21 +14,18 @@ import structlog
 
 from adapters.realtime.caller import LOST_S, CallerSpeech
 from adapters.realtime.conversing import Line
+from adapters.realtime.elevenlabs_protocol import FORMATS, overrides_of, why_closed, why_of_error
 from adapters.realtime.fields import audio_of, dict_of, id_of, number_of, object_of, text_of, word_of
 from adapters.realtime.replies import Replies, Reply
-from adapters.realtime.shown import instructions_of, story_of
+from adapters.realtime.shown import story_of, turns_of
 from engine.audio.convert import Converter
 from engine.errors import BadMessage, ModelFailed, Why
-from engine.events import AudioFormat, Context, Encoding, ReplyCorrected, SessionInfo, ToolCall, ToolResult
+from engine.events import AudioFormat, Context, ReplyCorrected, SessionInfo, ToolCall, ToolResult
 from engine.runtime.feed import Message
 
 if TYPE_CHECKING:
     from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
 
-FORMATS = {
-    "ulaw_8000": AudioFormat(Encoding.MULAW, 8000),
-    **{f"pcm_{rate}": AudioFormat(Encoding.PCM16, rate) for rate in (8000, 16000, 22050, 24000, 44100, 48000)},
-}
 SAY = '[Say exactly these words to the caller, and nothing else: "{}"]'
 GAP_S = 1.0
 """A reply of which no sound has come for so long is over, where the agent does not say so itself."""
@@ -36,22 +33,6 @@ OPENING_S = 2.0
 """An opening that the agent makes by itself has not come after so long: it has none."""
 QUIET_S = 0.3
 """A low ``vad_score`` for so long: the caller has stopped."""
-_WHY_CLOSED = {
-    1002: Why.BAD_REQUEST,
-    1003: Why.BAD_REQUEST,
-    1008: Why.BAD_REQUEST,
-    1011: Why.UNREACHABLE,
-    3000: Why.AUTH,
-    3003: Why.AUTH,
-}
-_WHY = {
-    "override_error": Why.BAD_REQUEST,
-    "auth_error": Why.AUTH,
-    "quota_exceeded": Why.AUTH,
-    "rate_limited": Why.RATE_LIMITED,
-    "max_duration_exceeded": Why.CUT,
-}
-
 log = structlog.get_logger()
 
 
@@ -69,6 +50,7 @@ class ElevenLabsAgentsWire:
         self._config = config
         self._session = session
         self._context = context
+        self._story = story_of(turns_of(context))
         self._line = line
         self._converter = Converter(line.format, line.format)
         self._caller = CallerSpeech(line.lanes, line.now)
@@ -129,11 +111,13 @@ class ElevenLabsAgentsWire:
         config, session = self._config, self._session
         variables = {"session_id": session.session_id}
         if config.history_variable:
-            variables[config.history_variable] = story_of(self._context)
+            variables[config.history_variable] = self._story
         self._send(
             {
                 "type": "conversation_initiation_client_data",
-                "conversation_config_override": self._overrides(),
+                "conversation_config_override": overrides_of(
+                    config, self._context, first_message=self._expected_opening()
+                ),
                 "dynamic_variables": variables,
                 "user_id": session.session_id,
                 **config.extra,
@@ -204,27 +188,13 @@ class ElevenLabsAgentsWire:
             )
 
     def why_closed(self, code: int | None) -> Why:
-        return self._why or _WHY_CLOSED.get(code or 0, Why.CUT)
+        return self._why or why_closed(code)
 
     # --- the session ----------------------------------------------------------------------------------------
 
-    def _overrides(self) -> dict[str, Any]:
-        config = self._config
-        agent: dict[str, Any] = {}
-        if "prompt" in config.overrides and (instructions := instructions_of(self._context)):
-            agent["prompt"] = {"prompt": instructions}
-        if "first_message" in config.overrides:
-            agent["first_message"] = self._expected_opening()
-        if "language" in config.overrides and config.language:
-            agent["language"] = config.language
-        overrides: dict[str, Any] = {"agent": agent} if agent else {}
-        if "voice" in config.overrides and config.voice:
-            overrides["tts"] = {"voice_id": config.voice}
-        return overrides
-
     def _expected_opening(self) -> str:
         """Nothing in a session that goes on: its opening was said."""
-        if story_of(self._context):
+        if self._story:
             return ""
         return self._opening_text or self._config.first_message.strip()
 
@@ -236,7 +206,7 @@ class ElevenLabsAgentsWire:
             return
         self._replies.source = speaks
         self._converter = Converter(self._line.format, hears)
-        story = story_of(self._context)
+        story = self._story
         if story and not self._config.history_variable:
             self._send({"type": "contextual_update", "text": story})
         self.is_ready = True
@@ -252,12 +222,10 @@ class ElevenLabsAgentsWire:
     def _on_error(self, said: dict[str, Any]) -> None:
         """If it is the end, the vendor closes the connection."""
         error = dict_of(said, "error_event")
-        kind, code = error.get("error_type"), error.get("code")
         self.errors += 1
-        self._why = _WHY.get(kind) if isinstance(kind, str) else None
-        if self._why is None and isinstance(code, int):
-            self._why = _WHY_CLOSED.get(code)
-        log.info("realtime_vendor_error", vendor=self._config.name, code=word_of(kind or code))
+        self._why = why_of_error(error)
+        code = error.get("error_type") or error.get("code")
+        log.info("realtime_vendor_error", vendor=self._config.name, code=word_of(code))
 
     def _on_tool(self, said: dict[str, Any]) -> None:
         call = dict_of(said, "client_tool_call")

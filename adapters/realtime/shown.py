@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.events import Context, Message, Role
 
+GO_ON = (
+    "[Your answer broke off there for technical reasons; the caller has heard it so far. "
+    "Go on from exactly that point and say nothing of it again.]"
+)
 INTERRUPTED = " —"
 _ABOUT_INTERRUPTED = 'Where one of your messages ends in "—", the caller cut in there and did not hear the rest.'
 _NAMES = {Role.CALLER: "Caller", Role.AGENT: "You"}
@@ -23,9 +29,9 @@ def turns_of(context: Context) -> list[tuple[Role, str]]:
     return [(role, text) for role, text in said if text]
 
 
-def story_of(context: Context) -> str:
+def story_of(turns: Sequence[tuple[Role, str]]) -> str:
     """What the two sides said as one text for a model that takes no messages; empty if nothing was."""
-    lines = [f"{_NAMES[role]}: {text}" for role, text in turns_of(context)]
+    lines = [f"{_NAMES[role]}: {text}" for role, text in turns]
     if not lines:
         return ""
     head = "What was said in this conversation before. It goes on from here; do not greet the caller again."

@@ -214,7 +214,8 @@ class Session:
         if not all(isinstance(value, str | int | float | bool) for value in variables.values()):
             raise Unfit("invalid dynamic variables")
         prompt = agent.get("prompt", {}).get("prompt", "")
-        self.said += [("system", text) for text in (prompt, str(variables.get("history", ""))) if text]
+        self.said += [("system", text) for text in (prompt,) if text]
+        self.said += turns_in(str(variables.get("history", "")))
         about = {
             "conversation_id": "conv_1",
             "agent_output_audio_format": manner.speaks,
@@ -244,7 +245,7 @@ class Session:
                 self.said.append(("user", said["text"]))
                 await self._think()
             case "contextual_update":
-                self.said.append(("system", said["text"]))
+                self.said += turns_in(said["text"])
             case "client_tool_result":
                 if said.get("tool_call_id") not in self._results or not isinstance(said.get("result"), str):
                     raise Unfit("client_tool_result")
@@ -282,13 +283,13 @@ class Session:
     async def _ping(self) -> None:
         try:
             while True:
-                await trio.sleep(self.manner.ping_s)
                 number = self.next_number()
                 self._pings.append(number)
                 await self.send({"type": "ping", "ping_event": {"event_id": number, "ping_ms": 20}})
                 if len(self._pings) * self.manner.ping_s > PONG_S + self.manner.ping_s:
                     self._cloud.faults.append("no pong")
                     await self._socket.aclose(1002)
+                await trio.sleep(self.manner.ping_s)
         except ConnectionClosed:
             pass
 
@@ -401,3 +402,13 @@ class Answer:
         audio = line.silence(manner.lead_silence_s) + speak(self._text, line, chars_per_s=manner.chars_per_s)
         size = max(1, round(manner.piece_s * 50)) * line.frame_bytes
         return [audio[at : at + size] for at in range(0, len(audio), size)]
+
+
+def turns_in(text: str) -> list[tuple[str, str]]:
+    """What a model reads out of the account of a conversation."""
+    roles = {"Caller: ": "user", "You: ": "assistant"}
+    turns: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        prefix = next((prefix for prefix in roles if line.startswith(prefix)), "")
+        turns.append((roles.get(prefix, "system"), line.removeprefix(prefix)))
+    return turns

@@ -71,7 +71,7 @@ class AgentTests:
     def _keep(self, test_id: str, body: Said) -> Response:
         turns = body.get("chat_history") or []
         is_well = body.get("type") == "llm" and body.get("name") and not set(body) - _FIELDS
-        is_well = is_well and turns and turns[-1].get("role") == "user"
+        is_well = is_well and turns and (turns[-1].get("role") == "user" or turns[-1].get("tool_results"))
         if not is_well or not all(_is_turn(turn) for turn in turns):
             return self._refuse(422, "invalid test")
         self.kept[test_id] = body

@@ -148,6 +148,8 @@ class Session:
         self.updates: list[Said] = []
         self.items: dict[str, Said] = {}
         """Of the conversation, in order. Beside the vendor's fields: ``said``, ``seconds`` made of it."""
+        self.told: list[Said] = []
+        """What the client sent, audio apart."""
         self.audio_s = 0.0
         self.longest_s = 0.0
         """Of one message of audio."""
@@ -219,6 +221,8 @@ class Session:
             raise Unfit("unknown_event", f"unknown type {kind}")
         if unknown := set(said) - _FIELDS[kind] - {"type", "event_id"}:
             raise Unfit("unknown_parameter", f"{kind}: {sorted(unknown)}")
+        if kind != "input_audio_buffer.append":
+            self.told.append(said)
         await getattr(self, "_on_" + kind.replace(".", "_"))(said)
 
     async def _on_session_update(self, said: Said) -> None:
