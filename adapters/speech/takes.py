@@ -87,7 +87,7 @@ class Speech(trio.abc.ReceiveChannel[bytes]):
         self._is_closed = False
 
     async def begin(self) -> None:
-        """Ask for the first piece. Raises SpeechFailed."""
+        """Ask for the next piece, if there is one. Raises SpeechFailed."""
         if self._texts:
             self._take = await self._ask(self._texts[0])  # which may be cancelled, and asked again
             self._texts.popleft()
@@ -96,14 +96,16 @@ class Speech(trio.abc.ReceiveChannel[bytes]):
         """Half a second or less. Raises trio.EndOfChannel after the last word, SpeechFailed."""
         if self._is_closed:
             raise trio.ClosedResourceError
-        while self._take is not None:
+        while True:
+            if self._take is None:
+                await self.begin()
+            if self._take is None:
+                await trio.lowlevel.checkpoint()
+                raise trio.EndOfChannel
             try:
                 return await self._take.get()
             except trio.EndOfChannel:
                 self._take = None
-            await self.begin()
-        await trio.lowlevel.checkpoint()
-        raise trio.EndOfChannel
 
     def close(self) -> None:
         """Whatever has not been received is not wanted any more. Never waits."""
