@@ -429,9 +429,12 @@ class DuplexTalk:
                     self._after = action
         model.tool_results([result])
         self._be_patient()
-        if self._after is not None and calling is not None and calling.is_past and calling.has_sound:
-            await self._leave()
-        elif not self._tools_at_work and calling is not None and not calling.utterance.was_interrupted:
+        if calling is None or calling.utterance.was_interrupted:
+            return
+        if self._after is not None and calling.has_sound:  # these are the last words that go with it
+            if calling.is_past:
+                await self._leave()
+        elif not self._tools_at_work:
             self._expect_answer(None)
 
     def _be_patient(self) -> None:
@@ -488,7 +491,7 @@ class DuplexTalk:
             self._scribe.agent_began(reply.say)
             self._clip_while_opening = what.text if what.is_opening else None
             return reply
-        with self._for_opening:
+        with self._for_opening if what.is_opening else trio.CancelScope():
             await self._is_open.wait()
         if self._model is None:
             return None

@@ -5,29 +5,49 @@ The parts keep the rules of their ports. Speech is a run of bytes 0x10 (anything
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import trio
 
 from engine.dialogue.recollection import recollect
 from engine.errors import ModelFailed, SpeechFailed
 from engine.events import (
+    MULAW_8K,
     AudioFormat,
     CallInfo,
     Context,
     Heard,
     Message,
+    RealtimeEvent,
     Recollection,
+    ReplyAudio,
+    ReplyOver,
     ReplyPart,
+    ReplyStarted,
+    ReplyText,
     SessionInfo,
     SpeechStarted,
     SpeechStopped,
+    ToolCall,
+    ToolResult,
     TranscriberEvent,
 )
-from engine.ports import CallControl, LanguageModel, Mode, Owner, Phrases, Synthesizer, Transcriber
+from engine.ports import (
+    Action,
+    CallControl,
+    LanguageModel,
+    Mode,
+    Owner,
+    Phrases,
+    RealtimeModel,
+    Synthesizer,
+    Transcriber,
+)
 
 CHAR_S = 0.06
 """About how long a character takes to say."""
@@ -223,3 +243,150 @@ class PuppetAgent:
         finally:
             part.is_closed = not self._leaks
             self.open_parts -= 1
+
+
+class PuppetRealtime(Part):
+    """Hears, thinks and speaks what the test says; keeps what it was told."""
+
+    def __init__(self, form: AudioFormat, context: Callable[[], Context], *, is_obedient: bool = True) -> None:
+        self.frames = 0
+        self.context = context
+        self.asked_to_say: list[str] = []
+        self.was_told: list[str] = []
+        self.interrupts: list[float] = []
+        """Seconds that were heard, of each."""
+        self.results: list[ToolResult] = []
+        self._form = form
+        self._is_obedient = is_obedient
+        self._numbers = itertools.count(1)
+        self._events, self._receive = trio.open_memory_channel[RealtimeEvent | Exception](10_000)
+
+    # --- the port -------------------------------------------------------------------------------------------
+
+    def send(self, audio: bytes) -> None:
+        self.frames += 1
+
+    async def receive(self) -> RealtimeEvent:
+        event = await self._receive.receive()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def say(self, text: str) -> None:
+        self.asked_to_say.append(text)
+        if self._is_obedient:
+            self.replies(text)
+
+    def told(self, text: str) -> None:
+        self.was_told.append(text)
+
+    def interrupt(self, heard_s: float) -> None:
+        self.interrupts.append(heard_s)
+
+    def tool_results(self, results: Sequence[ToolResult]) -> None:
+        self.results += results
+
+    # --- the puppet's strings -------------------------------------------------------------------------------
+
+    def tells(self, *events: RealtimeEvent | Exception) -> None:
+        for event in events:
+            self._events.send_nowait(event)
+
+    def onset(self) -> None:
+        self.tells(SpeechStarted(trio.current_time()))
+
+    def falls_silent(self) -> None:
+        self.tells(SpeechStopped(trio.current_time()))
+
+    def hears(self, text: str) -> None:
+        """A whole say: onset, end and words at once."""
+        self.onset()
+        self.falls_silent()
+        self.tells(Heard(text))
+
+    def begins(self, text: str, *, seconds: float | None = None) -> str:
+        """A reply whose end does not come yet: its words, and its sound or the first ``seconds`` of it."""
+        reply_id = f"r{next(self._numbers)}"
+        audio = speech_of(text, self._form)
+        if seconds is not None:
+            audio = audio[: round(seconds / 0.02) * self._form.frame_bytes]
+        self.tells(ReplyStarted(reply_id), ReplyText(reply_id, text))
+        piece = 10 * self._form.frame_bytes
+        self.tells(*(ReplyAudio(reply_id, audio[start : start + piece]) for start in range(0, len(audio), piece)))
+        return reply_id
+
+    def replies(self, text: str) -> str:
+        """A whole reply, at once: faster than it is heard."""
+        reply_id = self.begins(text)
+        self.tells(ReplyOver(reply_id))
+        return reply_id
+
+
+@dataclass(frozen=True, slots=True)
+class PuppetRound:
+    results: tuple[ToolResult, ...]
+    actions: tuple[Action, ...] = ()
+
+
+class PuppetTools:
+    """What a call comes to, by the tool's name: text, an action, or seconds to wait."""
+
+    def __init__(self, outcomes: Mapping[str, Sequence[str | float | Action]]) -> None:
+        self.outcomes = outcomes
+        self.called: list[ToolCall] = []
+        self.turns = 0
+
+    def begin_turn(self) -> None:
+        self.turns += 1
+
+    async def run(self, calls: Sequence[ToolCall], context: Context) -> PuppetRound:
+        texts: list[str] = []
+        actions: list[Action] = []
+        for call in calls:
+            self.called.append(call)
+            for outcome in self.outcomes[call.name]:
+                if isinstance(outcome, float):
+                    await trio.sleep(outcome)
+                elif isinstance(outcome, str):
+                    texts.append(outcome)
+                else:
+                    actions.append(outcome)
+        return PuppetRound((ToolResult(calls[0].call_id, " ".join(texts)),), tuple(actions))
+
+
+class PuppetRealtimeAgent(PuppetAgent):
+    """Implements ``engine.ports.RealtimeAgent``. The last opened model is at ``realtime``."""
+
+    mode = Mode.REALTIME
+
+    def __init__(
+        self,
+        *,
+        is_obedient: bool = True,
+        outcomes: Mapping[str, Sequence[str | float | Action]] | None = None,
+        **knobs: Any,
+    ) -> None:
+        super().__init__(**knobs)
+        self.tools = PuppetTools(outcomes or {})
+        self._is_obedient = is_obedient
+        self.realtime = self._new(MULAW_8K, lambda: Context(()))
+
+    def open_realtime(
+        self,
+        call: CallInfo,
+        session: SessionInfo,
+        context: Callable[[], Context],
+        owner: Owner,
+        control: CallControl,
+    ) -> AbstractAsyncContextManager[RealtimeModel]:
+        def make() -> PuppetRealtime:
+            self.realtime = self._new(call.format, context)
+            return self.realtime
+
+        return self._part(make)
+
+    def use_tools(self, session: SessionInfo, control: CallControl) -> PuppetTools:
+        return self.tools
+
+    def _new(self, form: AudioFormat, context: Callable[[], Context]) -> PuppetRealtime:
+        return PuppetRealtime(form, context, is_obedient=self._is_obedient)
