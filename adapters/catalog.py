@@ -1,70 +1,70 @@
-"""Name in the settings to adapter: the one place that knows every adapter there is."""
+"""Name in the settings to adapter: the one place that knows every adapter there is.
+
+Modules of vendors are imported when they are asked for.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, cast
-
-import trio
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, cast
 
 from adapters.models.script import Script, load_script
-from adapters.models.scripted import open_model
-from engine.dialogue.recollection import recollect
 from engine.errors import SettingsError
-from engine.events import AudioFormat, CallInfo, Message, Recollection, SessionInfo
-from engine.ports import Agent, CallControl, LanguageModel, Mode, Owner, Phrases, Synthesizer, Transcriber
-
-if TYPE_CHECKING:
-    # Loading it takes numpy and onnxruntime, which are an extra.
-    from adapters.speech.embedded import EmbeddedSpeech
+from engine.ports import Agent
 
 
-class EmbeddedAgent:
-    """A scripted agent on the embedded speech: no account, no key, nothing over the network."""
+class Role(StrEnum):
+    """What a vendor does for an agent: the key in ``[agents.NAME]``."""
 
-    pipeline = "embedded"
-    mode = Mode.PIPELINE
-    transcriber_vendor = "moonshine"
-    synthesizer_vendor = "hibari"
-    model_vendor = "script"
+    TRANSCRIBER = "transcriber"
+    SYNTHESIZER = "synthesizer"
+    MODEL = "model"
+    REALTIME = "realtime"
 
-    def __init__(self, name: str, script: Script, speech: EmbeddedSpeech) -> None:
-        self.name = name
-        self.phrases: Phrases = script.phrases
-        self._script = script
-        self._speech = speech
 
-    async def prepare(self, lines: Iterable[AudioFormat]) -> None:
-        """Make the audio of what is said without the model, in every format a line may have; and what is made of the
-        script's own words, which would hold up the first caller."""
-        await trio.to_thread.run_sync(lambda: self._script.matcher)
-        for line in lines:
-            await self._speech.prepare((text for text in self.phrases.all() if text), line)
+KINDS: Mapping[Role, Mapping[str, tuple[str, str, str]]] = {
+    Role.TRANSCRIBER: {
+        "speechmatics": ("speech.speechmatics", "SpeechmaticsConfig", "SpeechmaticsTranscriberVendor"),
+        "deepgram": ("speech.deepgram", "DeepgramConfig", "DeepgramTranscriberVendor"),
+        "deepgram_flux": ("speech.flux", "FluxConfig", "FluxTranscriberVendor"),
+        "scribe": ("speech.scribe", "ScribeConfig", "ScribeTranscriberVendor"),
+        "assemblyai": ("speech.assemblyai", "AssemblyAIConfig", "AssemblyAITranscriberVendor"),
+        "openai_transcription": ("speech.openai_transcriber", "OpenAITranscriberConfig", "OpenAITranscriberVendor"),
+    },
+    Role.SYNTHESIZER: {
+        "elevenlabs": ("speech.elevenlabs", "ElevenLabsConfig", "ElevenLabsSynthesizerVendor"),
+        "cartesia": ("speech.cartesia", "CartesiaConfig", "CartesiaSynthesizerVendor"),
+        "deepgram_aura": ("speech.aura", "AuraConfig", "AuraSynthesizerVendor"),
+        "speechmatics_speech": (
+            "speech.speechmatics_speech",
+            "SpeechmaticsSpeechConfig",
+            "SpeechmaticsSynthesizerVendor",
+        ),
+        "openai_speech": ("speech.openai_speech", "OpenAISpeechConfig", "OpenAISynthesizerVendor"),
+    },
+    Role.MODEL: {
+        "openai": ("models.openai_chat", "OpenAiChatConfig", "OpenAiChatModelVendor"),
+        "compatible": ("models.openai_chat", "OpenAiChatConfig", "OpenAiChatModelVendor"),
+        "openai_responses": ("models.openai_responses", "OpenAiResponsesConfig", "OpenAiResponsesModelVendor"),
+        "anthropic": ("models.anthropic", "AnthropicConfig", "AnthropicModelVendor"),
+        "program": ("models.program", "ProgramConfig", "ProgramModelVendor"),
+    },
+    Role.REALTIME: {
+        "openai_realtime": ("realtime.openai_realtime", "OpenAIRealtimeConfig", "OpenAIRealtimeVendor"),
+        "elevenlabs_agents": ("realtime.elevenlabs_agents", "ElevenLabsAgentsConfig", "ElevenLabsAgentsVendor"),
+    },
+}
+"""Role, kind, and where it is: a module of ``adapters``, its configuration and its vendor."""
 
-    async def prepare_answers(self, lines: Iterable[AudioFormat]) -> None:
-        """And of the answers that are the same for every caller: no call need wait for these."""
-        for line in lines:
-            await self._speech.prepare(self._script.fixed_phrases(), line)
 
-    def open_transcriber(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
-        return self._speech.open_transcriber(call)
-
-    def open_synthesizer(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
-        return self._speech.open_synthesizer(call)
-
-    def open_model(
-        self, session: SessionInfo, owner: Owner, control: CallControl
-    ) -> AbstractAsyncContextManager[LanguageModel]:
-        return open_model(self._script, call_id=session.call_id)
-
-    async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
-        # Some milliseconds of computing for a long conversation: not on the event loop.
-        return await trio.to_thread.run_sync(recollect, messages, before)
-
-    def clip(self, text: str, format: AudioFormat) -> bytes | None:  # noqa: A002 - the field's word
-        return self._speech.clip(text, format)
+def find_kind(role: Role, kind: str) -> tuple[type[Any], Any]:
+    """The configuration's class, and what makes a vendor of ``(configuration, network)``. Raises KeyError for a kind
+    that has no such role."""
+    module_name, config, vendor = KINDS[role][kind]
+    module = importlib.import_module(f"adapters.{module_name}")
+    return getattr(module, config), getattr(module, vendor)
 
 
 def agent_script(script: str) -> Script:

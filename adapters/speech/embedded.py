@@ -23,7 +23,7 @@ from engine.audio.convert import convert
 from engine.errors import SpeechFailed
 from engine.events import PCM16_8K, AudioFormat, CallInfo
 from engine.machine import usable_cores
-from engine.ports import Synthesizer, Transcriber
+from engine.ports import Owner, Synthesizer, Transcriber
 
 if TYPE_CHECKING:
     # Imported when the models are loaded: numpy and onnxruntime are in an extra, and slow to import.
@@ -168,6 +168,30 @@ class EmbeddedSpeech:
             yield synthesizer
         finally:
             synthesizer.close()
+
+
+class EmbeddedTranscriberVendor:
+    """Implements ``engine.ports.TranscriberVendor``."""
+
+    name = ear.VENDOR
+
+    def __init__(self, speech: EmbeddedSpeech) -> None:
+        self._speech = speech
+
+    def open(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
+        return self._speech.open_transcriber(call)
+
+
+class EmbeddedSynthesizerVendor:
+    """Implements ``engine.ports.SynthesizerVendor``."""
+
+    name = mouth.VENDOR
+
+    def __init__(self, speech: EmbeddedSpeech) -> None:
+        self._speech = speech
+
+    def open(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
+        return self._speech.open_synthesizer(call)
 
 
 def transcribe(models: Models, audio: bytes, line: AudioFormat, hearing: Hearing = DEFAULT_HEARING) -> str:

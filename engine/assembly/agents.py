@@ -1,17 +1,39 @@
-"""The agents of the settings: scripts on the embedded speech, and factories of somebody else's."""
+"""The agents of the settings: vendors put together, scripts on the embedded speech, factories of somebody else's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trio
+
 from adapters import catalog
+from adapters.catalog import Role
+from adapters.models.recollecting import recollect_by_model
+from adapters.models.script_vendor import ScriptVendor
+from engine.assembly.composed import ComposedAgent, Crew, Recollect
+from engine.assembly.phrasebook import Phrasebook
+from engine.assembly.tools import Tools
+from engine.assembly.vendors import Vendors
+from engine.dialogue.recollection import recollect
 from engine.errors import SettingsError
-from engine.ports import Agent, Phrases
+from engine.events import Message, Recollection, SessionInfo
+from engine.observe.metrics import Metrics
+from engine.observe.timeline import Timeline
+from engine.ports import Agent, Mode, ModelVendor, Phrases, SynthesizerVendor, TranscriberVendor
+from engine.runtime.book import Book
+from engine.runtime.network import Network
 from engine.settings import AgentSettings, Settings
+from engine.settings.vendors import EMBEDDED, SCRIPT
+from engine.vendors.around import Vendoring
 
 if TYPE_CHECKING:
     from adapters.models.script import Script
     from adapters.speech.embedded import EmbeddedSpeech
+
+GREETING = "Hello. How can I help you?"
 
 
 async def load_speech(settings: Settings) -> EmbeddedSpeech:
@@ -21,18 +43,164 @@ async def load_speech(settings: Settings) -> EmbeddedSpeech:
     return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads)
 
 
+def needs_speech(settings: Settings) -> bool:
+    """Whether an agent hears or speaks by the embedded speech."""
+    return any(
+        EMBEDDED in (*agent.transcriber, *agent.synthesizer)
+        for agent in settings.agents.values()
+        if not agent.factory and _mode_of(agent) is Mode.PIPELINE
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all agents of the process are made with."""
+
+    settings: Settings
+    vendors: Vendors
+    around: Vendoring
+    metrics: Metrics
+    tools: Tools
+    speech: EmbeddedSpeech | None
+    """None: nobody needs it."""
+
+    def agent(self, name: str) -> ComposedAgent:
+        """Raises SettingsError naming the setting at fault."""
+        settings = self.settings.agents[name]
+        mode, phrases = _mode_of(settings), phrases_of(name, self.settings)
+        crew = self._crew(name, settings, mode)
+        return ComposedAgent(
+            name,
+            crew,
+            phrases,
+            phrasebook=Phrasebook(name, self._voices(crew), Book(self.metrics, Timeline(f"phrases of {name}"))),
+            around=self.around,
+            toolbox=self.tools.toolbox(name),
+            pipeline=_pipeline_of(settings, mode),
+            mode=mode,
+            instructions=instructions_of(name, settings),
+            recollect=self._recollect(settings, crew),
+        )
+
+    def _crew(self, name: str, settings: AgentSettings, mode: Mode) -> Crew:
+        has_ears = mode is Mode.PIPELINE
+        return Crew(
+            [self._ear(name, vendor) for vendor in settings.transcriber] if has_ears else (),
+            [self._voice(name, vendor) for vendor in settings.synthesizer] if has_ears else (),
+            [self._mind(name, vendor) for vendor in settings.model],
+            [self.vendors.vendor(name, Role.REALTIME, vendor) for vendor in settings.realtime],
+            is_embedded=_pipeline_of(settings, mode) == EMBEDDED,
+        )
+
+    def _ear(self, agent: str, name: str) -> TranscriberVendor:
+        if name == EMBEDDED:
+            from adapters.speech.embedded import EmbeddedTranscriberVendor  # noqa: PLC0415 - an extra
+
+            assert self.speech is not None  # noqa: S101 - see needs_speech
+            return EmbeddedTranscriberVendor(self.speech)
+        vendor: TranscriberVendor = self.vendors.vendor(agent, Role.TRANSCRIBER, name)
+        return vendor
+
+    def _voice(self, agent: str, name: str) -> SynthesizerVendor:
+        if name == EMBEDDED:
+            from adapters.speech.embedded import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
+
+            assert self.speech is not None  # noqa: S101 - see needs_speech
+            return EmbeddedSynthesizerVendor(self.speech)
+        vendor: SynthesizerVendor = self.vendors.vendor(agent, Role.SYNTHESIZER, name)
+        return vendor
+
+    def _mind(self, agent: str, name: str) -> ModelVendor:
+        if name == SCRIPT:
+            return ScriptVendor(script_of(agent, self.settings))
+        vendor: ModelVendor = self.vendors.vendor(agent, Role.MODEL, name)
+        return vendor
+
+    def _voices(self, crew: Crew) -> Sequence[SynthesizerVendor]:
+        """Who makes the phrases ready: the agent's own voices, and the embedded one where it is loaded anyway, which is
+        better than silence."""
+        if self.speech is None or EMBEDDED in (voice.name for voice in crew.synthesizers):
+            return crew.synthesizers
+        from adapters.speech.embedded import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
+
+        return [*crew.synthesizers, EmbeddedSynthesizerVendor(self.speech)]
+
+    def _recollect(self, settings: AgentSettings, crew: Crew) -> Recollect:
+        if settings.model[0] == SCRIPT:
+            return _recollect_by_rule
+
+        async def by_model(messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
+            return await recollect_by_model(crew.models[0], messages, before, session)
+
+        return by_model
+
+
+async def _recollect_by_rule(messages: Sequence[Message], before: Recollection, _session: SessionInfo) -> Recollection:
+    # Some milliseconds of computing for a long conversation: not on the event loop.
+    return await trio.to_thread.run_sync(recollect, messages, before)
+
+
 def check_agents(settings: Settings) -> list[tuple[str, str]]:
-    """Agents that cannot be made, and why: their scripts are read and their factories called, as at a start."""
+    """Agents that cannot be made, and why: their scripts are read, their vendors made and their factories called, as at
+    a start."""
     wrong: list[tuple[str, str]] = []
+    vendors = Vendors(settings, Network())
     for name, agent in settings.agents.items():
         try:
             if agent.factory:
                 agent_from_factory(name, agent)
-            else:
+                continue
+            if SCRIPT in agent.model:
                 script_of(name, settings)
+            phrases_of(name, settings)
+            instructions_of(name, agent)
+            for role in Role:
+                for vendor in getattr(agent, role):
+                    if vendor not in (EMBEDDED, SCRIPT):
+                        vendors.vendor(name, role, vendor)
         except SettingsError as exc:
             wrong.append((name, str(exc)))
     return wrong
+
+
+def phrases_of(name: str, settings: Settings) -> Phrases:
+    """What the agent says of its own accord. Raises SettingsError naming a phrase that there is not."""
+    agent = settings.agents[name]
+    phrases = script_of(name, settings).phrases if agent.model == (SCRIPT,) else Phrases(GREETING)
+    known = [item.name for item in fields(Phrases)]
+    for phrase in agent.phrases:
+        if phrase not in known:
+            there_are = ", ".join(known)
+            raise SettingsError(f"agents.{name}.phrases.{phrase}: there is no such phrase; there are: {there_are}")
+    return replace(phrases, **agent.phrases)
+
+
+def instructions_of(name: str, agent: AgentSettings) -> str:
+    """Raises SettingsError for a file that cannot be read."""
+    if not agent.instructions_file:
+        return agent.instructions
+    if agent.instructions:
+        raise SettingsError(f"agents.{name}.instructions_file: either this or instructions, not both")
+    try:
+        return Path(agent.instructions_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(
+            f"agents.{name}.instructions_file: {agent.instructions_file!r} cannot be read ({type(exc).__name__})"
+        ) from None
+
+
+def _mode_of(agent: AgentSettings) -> Mode:
+    if agent.realtime:
+        return Mode.REALTIME
+    return Mode.RELAY if agent.relay else Mode.PIPELINE
+
+
+def _pipeline_of(agent: AgentSettings, mode: Mode) -> str:
+    """The metric label."""
+    if mode is not Mode.PIPELINE:
+        return str(mode)
+    is_embedded = (agent.transcriber, agent.synthesizer, agent.model) == ((EMBEDDED,), (EMBEDDED,), (SCRIPT,))
+    return EMBEDDED if is_embedded else "cascade"
 
 
 def script_of(name: str, settings: Settings) -> Script:

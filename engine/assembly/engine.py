@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from adapters import catalog
 from adapters.providers.link import open_link
 from engine import __version__
-from engine.assembly.agents import agent_from_factory, load_speech, script_of
-from engine.assembly.clients import HttpClients
+from engine.assembly.agents import Workshop, agent_from_factory, load_speech, needs_speech, script_of
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
+from engine.assembly.tools import Tools
+from engine.assembly.vendors import Vendors
 from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
@@ -28,12 +28,17 @@ from engine.observe.metrics import Metrics
 from engine.observe.timeline import Watcher
 from engine.ports import Agent
 from engine.runtime.lag import LagWatch
+from engine.runtime.network import Network
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
 from engine.sessions.call_session import CallSession
 from engine.sessions.privacy import Privacy
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import Settings
+from engine.settings.vendors import EMBEDDED
+from engine.vendors.around import Vendoring
+from engine.vendors.breaker import Breakers
+from engine.vendors.policy import Policy
 from engine.web.app import build_app, media_handlers
 from engine.web.desk import Desk
 from engine.web.door import Door
@@ -49,7 +54,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-ACTORS = ("registry", "ticker", "speech", "store", "sessions", "texts", "webhooks", "memory", "lag", "housekeeping")
+ACTORS = (
+    "registry",
+    "ticker",
+    "speech",
+    "tools",
+    "store",
+    "sessions",
+    "texts",
+    "webhooks",
+    "memory",
+    "lag",
+    "housekeeping",
+)
 SWITCH_INTERVAL_S = 0.0005
 """How long a worker thread may keep the interpreter from the event loop; Python's own 5 ms would be heard."""
 LISTEN_BACKLOG = 1024
@@ -94,7 +111,8 @@ class Engine:
         self._stopping = trio.Event()
         self._on_started = on_started
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
-        self._new_http_client = HttpClients()
+        self._network = Network()
+        self._new_http_client = self._network.client
         around = Surroundings(
             settings.limits,
             self.metrics,
@@ -225,28 +243,33 @@ class Engine:
 
     async def _make_agents(self, actors: trio.Nursery) -> None:
         """Every agent of the settings; the embedded speech is loaded if one of them needs it."""
-        scripts = {
-            name: script_of(name, self.settings) for name, agent in self.settings.agents.items() if not agent.factory
-        }
-        for name, agent in self.settings.agents.items():
+        settings = self.settings
+        if needs_speech(settings):
+            self.speech = await load_speech(settings)
+            self._keep(actors, "speech", self.speech.run)
+        around = Vendoring(self.metrics, Breakers(self.metrics), Policy.of(settings.limits))
+        vendors, tools = Vendors(settings, self._network), Tools(settings, self.metrics)
+        self._keep(actors, "tools", tools.run, is_vital=False)
+        workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech)
+        lines = line_formats(self._providers, settings)
+        for name, agent in settings.agents.items():
             if agent.factory:
                 self._agents[name] = agent_from_factory(name, agent)
-        if not scripts:
-            return
-        self.speech = await load_speech(self.settings)
-        self._keep(actors, "speech", self.speech.run)
-        for name, script in scripts.items():
-            embedded = catalog.EmbeddedAgent(name, script, self.speech)
-            await embedded.prepare(line_formats(self._providers, self.settings))
-            self._agents[name] = embedded
-            actors.start_soon(self._prepare_answers, embedded)
+                continue
+            composed = workshop.agent(name)
+            await composed.prepare(lines)
+            self._agents[name] = composed
+            if self.speech is not None and composed.pipeline == EMBEDDED:
+                actors.start_soon(self._prepare_answers, self.speech, name)
 
-    async def _prepare_answers(self, agent: catalog.EmbeddedAgent) -> None:
-        """While calls are taken already: the first callers wait 70 ms longer for an answer than later ones."""
+    async def _prepare_answers(self, speech: EmbeddedSpeech, name: str) -> None:
+        """What a script says to all callers alike, while calls are taken already: the first ones wait 70 ms longer for
+        an answer than later ones."""
         try:
-            await agent.prepare_answers(line_formats(self._providers, self.settings))
+            for line in line_formats(self._providers, self.settings):
+                await speech.prepare(script_of(name, self.settings).fixed_phrases(), line)
         except SpeechFailed as exc:
-            log.warning("phrases_not_prepared", agent=agent.name, detail=str(exc))
+            log.warning("answers_not_prepared", agent=name, detail=str(exc))
 
     def _keep(
         self,

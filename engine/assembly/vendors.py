@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from adapters.kinds import KINDS, Role, find_kind
+from adapters.catalog import KINDS, Role, find_kind
 from engine.errors import SettingsError
 from engine.ports import ModelVendor, RealtimeVendor, SynthesizerVendor, TranscriberVendor
 from engine.runtime.network import Network

@@ -40,7 +40,8 @@ app.command(
     "engine.cli.call:call",
     help="""Place a call at a running engine, speak to it, and show what it answers.
 
-    Webhooks are signed when TWILIO_AUTH_TOKEN or VONAGE_SIGNATURE_SECRET is set. Exit code 1 when a call was refused,
+    Webhooks are signed with TWILIO_AUTH_TOKEN, VONAGE_SIGNATURE_SECRET, PLIVO_AUTH_TOKEN, SIGNALWIRE_SIGNING_KEY or
+    TELNYX_PRIVATE_KEY, if it is set. Exit code 1 when a call was refused,
     not answered, or not spoken to by the rules of its provider, 2 when it could not be placed as asked.""",
 )
 app.command(
@@ -48,6 +49,11 @@ app.command(
     help="""Check settings, port, file descriptors, providers, keys, store and speech on this machine.
 
     Exit code 1 when a check failed, 2 when the settings cannot be read.""",
+)
+app.command(
+    "engine.cli.vendors:vendors",
+    help="""List the kinds of speech and language vendors, and the variables their keys are in; or what one kind takes
+    in the settings, ready to be pasted.""",
 )
 app.command(
     "engine.cli.trace:trace",

@@ -270,7 +270,7 @@ HOW = ("clean", "cancelled", "error", "forced")
 """The words of :class:`engine.runtime.ledger.How`, which this layer may not import."""
 
 PROVIDERS = ("twilio", "vonage", "telnyx", "plivo", "signalwire")
-PIPELINES = ("embedded", "custom")
+PIPELINES = ("embedded", "cascade", "realtime", "relay", "custom")
 VENDORS = ("moonshine", "hibari", "script", "custom")
 TOOLS = ("hang_up", "transfer", "send_text", "press_digits", "remember", "recall", "hand_over")
 """Those that are built in."""

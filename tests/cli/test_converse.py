@@ -72,7 +72,7 @@ def test_a_script_that_ships_is_printed_to_copy_from(tmp_path: Path, capsys: Out
     [
         (("nothing",), "script 'nothing': expected one of five_turns"),
         (("five_turns", "--from", "somebody"), "--from: expected a phone number"),
-        (("one_session_id", "--url", "http://127.0.0.1:1"), "turns[2].restart: only an engine that was started"),
+        (("one_session_id", "--url", "http://127.0.0.1:1"), "turns[4].restart: only an engine that was started"),
     ],
 )
 def test_what_cannot_be_held_is_said_before_anything_starts(words: tuple[str, ...], said: str, capsys: Out) -> None:
