@@ -108,6 +108,8 @@ class TextLink:
             self._is_in_utterance = True
             seconds = self.seconds_of(text)
             self.said_s += seconds
+            if not self.remaining_s():
+                self._unplayed_chars = 0
             self._unplayed_chars += len(text)
             self.says_until_s = max(self.says_until_s, trio.current_time()) + seconds
 

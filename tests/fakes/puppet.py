@@ -191,6 +191,7 @@ class PuppetAgent:
         self.phrases = Phrases(greeting)
         self.transcriber = PuppetTranscriber()
         self.model = PuppetModel(answers)
+        self.control: CallControl | None = None
         self.open_parts = 0
         self._answers = answers
         self._open_s = open_s
@@ -216,6 +217,8 @@ class PuppetAgent:
     def open_model(
         self, session: SessionInfo, owner: Owner, control: CallControl
     ) -> AbstractAsyncContextManager[LanguageModel]:
+        self.control = control
+
         def make() -> PuppetModel:
             self.model = PuppetModel(self._answers)
             return self.model

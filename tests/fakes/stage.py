@@ -174,8 +174,8 @@ class Stage:
         return token
 
     @asynccontextmanager
-    async def socket(self) -> AsyncIterator[Socket]:
-        """A media socket whose other end is being served."""
+    async def socket(self, *, is_relay: bool = False) -> AsyncIterator[Socket]:
+        """A media socket whose other end is being served. ``is_relay``: it carries text."""
         near, far = memory_stream_pair()
 
         async def serve() -> None:
@@ -183,7 +183,11 @@ class Stage:
                 head, rest = await read_head(near)
                 async with accept_socket(near, head=head, rest=rest) as accepted:
                     self.accepted.append(accepted)
-                    await self.supervisor.serve(self.provider, accepted)
+                    if is_relay:
+                        assert self.provider.relay is not None
+                        await self.supervisor.serve_relay(self.provider, self.provider.relay, accepted)
+                    else:
+                        await self.supervisor.serve(self.provider, accepted)
             except Exception as exc:  # noqa: BLE001 - the edge of one connection, the door in life
                 self.escaped.append(exc)
 
