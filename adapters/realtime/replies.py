@@ -115,14 +115,14 @@ class Replies:
             self._lanes.put(ReplyOver(reply.reply_id, is_whole=is_whole and not reply.is_void))
 
     def interrupt(self, reply_id: str, heard_s: float) -> list[tuple[Reply, list[Cut]]]:
-        """The caller cut in, having heard so much of this reply. It is void, and so is each later one that began before
-        the caller last did: the one after that is the answer to what cut in. Returns what became void now."""
+        """The caller cut in, having heard so much of this reply, or of none yet. It is void, and so is each later one
+        that began before the caller last did: the one after that is the answer to what cut in. Returns what became void
+        now."""
         current = self._replies.get(reply_id)
-        if current is None:
-            return []
         ids = list(self._replies)
-        later = [self._replies[name] for name in ids[ids.index(reply_id) + 1 :]]
-        hit = [current, *(reply for reply in later if reply.speeches < self._speeches)]
+        later = [self._replies[name] for name in ids[ids.index(reply_id) + 1 if current else 0 :]]
+        hit = [reply for reply in later if reply.speeches < self._speeches]
+        hit = [current, *hit] if current else hit
         hit = [reply for reply in hit if not reply.is_void]
         cuts = [(reply, reply.cuts(heard_s if reply is current else 0.0)) for reply in hit]
         cuts = [(reply, cut) for reply, cut in cuts if cut or not reply.is_over]

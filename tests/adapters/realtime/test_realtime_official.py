@@ -37,42 +37,42 @@ async def _converse(served: Served) -> list[Any]:
     """A spoken question, its answer, a tool call and its result."""
     openai = pytest.importorskip("openai")
     events: list[Any] = []
-    async with openai.AsyncOpenAI(api_key="k", websocket_base_url=f"{served.ws}/v1", max_retries=0) as client:
-        async with client.realtime.connect(model="m", max_retries=0) as connection:
-            audio = {
-                "input": {
-                    "format": {"type": "audio/pcmu"},
-                    "transcription": {"model": "t"},
-                    "turn_detection": {"type": "server_vad", "silence_duration_ms": 300},
-                },
-                "output": {"format": {"type": "audio/pcmu"}, "voice": "marin"},
-            }
-            tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
-            await connection.session.update(session={"type": "realtime", "audio": audio, "tools": [tool]})
-            question = speak("what day is it", MULAW_8K) + MULAW_8K.silence(0.6)
-            for at in range(0, len(question), 480):
-                piece = base64.b64encode(question[at : at + 480]).decode()
-                await connection.input_audio_buffer.append(audio=piece)
-            answers = 0
-            async for event in connection:
-                events.append(event)
-                if event.type == "response.done":
-                    answers += 1
-                    if answers == 1:
-                        content = [{"type": "input_text", "text": "call the tool weather"}]
-                        await connection.conversation.item.create(
-                            item={"type": "message", "role": "user", "content": content}
-                        )
-                        await connection.response.create()
-                    elif answers == 2:
-                        call = event.response.output[-1]
-                        await connection.conversation.item.create(
-                            item={"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
-                        )
-                        await connection.response.create()
-                    else:
-                        await connection.close()
-                        break
+    client = openai.AsyncOpenAI(api_key="k", websocket_base_url=f"{served.ws}/v1", max_retries=0)
+    async with client, client.realtime.connect(model="m", max_retries=0) as connection:
+        audio = {
+            "input": {
+                "format": {"type": "audio/pcmu"},
+                "transcription": {"model": "t"},
+                "turn_detection": {"type": "server_vad", "silence_duration_ms": 300},
+            },
+            "output": {"format": {"type": "audio/pcmu"}, "voice": "marin"},
+        }
+        tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+        await connection.session.update(session={"type": "realtime", "audio": audio, "tools": [tool]})
+        question = speak("what day is it", MULAW_8K) + MULAW_8K.silence(0.6)
+        for at in range(0, len(question), 480):
+            piece = base64.b64encode(question[at : at + 480]).decode()
+            await connection.input_audio_buffer.append(audio=piece)
+        answers = 0
+        async for event in connection:
+            events.append(event)
+            if event.type == "response.done":
+                answers += 1
+                if answers == 1:
+                    content = [{"type": "input_text", "text": "call the tool weather"}]
+                    await connection.conversation.item.create(
+                        item={"type": "message", "role": "user", "content": content}
+                    )
+                    await connection.response.create()
+                elif answers == 2:
+                    call = event.response.output[-1]
+                    await connection.conversation.item.create(
+                        item={"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+                    )
+                    await connection.response.create()
+                else:
+                    await connection.close()
+                    break
     return events
 
 
