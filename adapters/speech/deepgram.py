@@ -45,6 +45,11 @@ class DeepgramConfig:
     query: Mapping[str, str] = field(default_factory=dict)
     """More of the vendor's query parameters, as they are sent."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the vendor would refuse in the first call."""
+        if self.utterance_end_s < 1:
+            raise ValueError("utterance_end_s must be at least 1")
+
 
 class DeepgramTranscriberVendor:
     """Implements ``engine.ports.TranscriberVendor``."""

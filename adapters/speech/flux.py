@@ -34,7 +34,7 @@ class FluxConfig:
     model: str = "flux-general-en"
     """``flux-general-en`` or ``flux-general-multi``."""
     end_threshold: float = 0.7
-    """Confidence that ends a turn, 0.5 to 0.9."""
+    """Confidence that ends a turn, 0.5 to 1."""
     eager_threshold: float | None = 0.4
     """Confidence at which an answer may be begun, 0.3 to 0.9 and not above ``end_threshold``; None: not before the
     end."""
@@ -46,6 +46,13 @@ class FluxConfig:
     """Of the multilingual model."""
     query: Mapping[str, str] = field(default_factory=dict)
     """More of the vendor's query parameters, as they are sent."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the vendor would refuse in the first call."""
+        if not 0.5 <= self.end_threshold <= 1:
+            raise ValueError("end_threshold must be 0.5 to 1")
+        if self.eager_threshold is not None and not 0.3 <= self.eager_threshold <= self.end_threshold:
+            raise ValueError("eager_threshold must be at least 0.3 and not above end_threshold")
 
 
 class FluxTranscriberVendor:

@@ -22,6 +22,7 @@ from engine.events import PCM16_8K, AudioFormat, CallInfo, Encoding
 from engine.ports import Owner
 from engine.runtime.network import Network, failing, refused
 
+OPENAI_URL = "https://api.openai.com/v1"
 MAX_ANSWER_BYTES = 1024 * 1024
 _HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 log = structlog.get_logger()
@@ -29,11 +30,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class OpenAITranscriberConfig:
-    key: str = field(repr=False)
+    key: str = field(default="", repr=False)
     """Empty for a server that asks for none."""
     name: str = "openai"
     """Metric label."""
-    url: str = "https://api.openai.com/v1"
+    url: str = OPENAI_URL
     model: str = "gpt-transcribe"
     language: str = ""
     """ISO 639-1; empty: the vendor finds out."""
@@ -45,6 +46,11 @@ class OpenAITranscriberConfig:
     """For the words of one segment to come back."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """More form fields of the vendor's, as they are sent."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the vendor would refuse in the first call."""
+        if not self.key and self.url == OPENAI_URL:
+            raise ValueError("OpenAI needs a key; other servers need their url")
 
 
 class OpenAITranscriberVendor:

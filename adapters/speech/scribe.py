@@ -70,6 +70,13 @@ class ScribeConfig:
     query: Mapping[str, str] = field(default_factory=dict)
     """More of the vendor's query parameters, as they are sent."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the vendor would refuse in the first call."""
+        if not 0.3 <= self.silence_s <= 3:
+            raise ValueError("silence_s must be 0.3 to 3")
+        if not 0.1 <= self.voice_threshold <= 0.9:
+            raise ValueError("voice_threshold must be 0.1 to 0.9")
+
 
 class ScribeTranscriberVendor:
     """Implements ``engine.ports.TranscriberVendor``."""

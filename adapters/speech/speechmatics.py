@@ -73,6 +73,13 @@ class SpeechmaticsConfig:
     transcription: Mapping[str, Any] = field(default_factory=dict)
     """More of the vendor's ``transcription_config``, as it is sent."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the vendor would refuse in the first call."""
+        if not 0.7 <= self.max_delay_s <= 4:
+            raise ValueError("max_delay_s must be 0.7 to 4")
+        if not 0 < self.silence_s < min(self.max_delay_s, 2.001):
+            raise ValueError("silence_s must be above 0, at most 2 and below max_delay_s")
+
 
 class SpeechmaticsTranscriberVendor:
     """Implements ``engine.ports.TranscriberVendor``."""
