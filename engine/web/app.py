@@ -82,7 +82,12 @@ def media_handlers(
     switchboard: Switchboard, providers: Sequence[Provider]
 ) -> dict[str, Callable[[Socket], Awaitable[None]]]:
     """Path to what serves its sockets, for the door."""
-    return {provider.media_path: partial(switchboard.serve, provider) for provider in providers}
+    handlers: dict[str, Callable[[Socket], Awaitable[None]]] = {}
+    for provider in providers:
+        handlers[provider.media_path] = partial(switchboard.serve, provider)
+        if provider.relay is not None:
+            handlers[provider.relay.media_path] = partial(switchboard.serve_relay, provider, provider.relay)
+    return handlers
 
 
 def _closed_route(path: str, why: str) -> Route:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.ports import IncomingCall, Provider
+from engine.ports import IncomingCall, Provider, Relay
 from engine.runtime.sockets import Socket
 
 
@@ -50,6 +50,14 @@ class Switchboard(Protocol):
 
     async def serve(self, provider: Provider, socket: Socket) -> None:
         """The whole life of one media socket."""
+        ...
+
+    async def serve_relay(self, provider: Provider, relay: Relay, socket: Socket) -> None:
+        """The same of a socket over which the provider sends what it has heard, and says what we send."""
+        ...
+
+    def wants_relay(self, call: IncomingCall) -> bool:
+        """Who answers leaves it to the provider to hear and to speak, if it can."""
         ...
 
     def call_is_over(self, provider: str, call_id: str) -> None:

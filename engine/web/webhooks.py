@@ -103,7 +103,6 @@ class _Webhook:
 
     async def _take_call(self, request: Request, asked: WebhookRequest, replay_key: str) -> Response:
         call = self.provider.read_call(asked)
-        media_url = self.urls.media(request, self.provider.media_path)
         try:
             with trio.fail_after(ANSWER_S):
                 admitted = await self.switchboard.admit(self.provider.name, call, replay_key)
@@ -111,7 +110,9 @@ class _Webhook:
             log.error("admission_failed", provider=self.provider.name, call_id=call.call_id, error=type(exc).__name__)
             return _as_response(self.provider.refuse(SORRY))
         if isinstance(admitted, str):
-            return _as_response(self.provider.connect(call, media_url, admitted))
+            relay = self.provider.relay if self.switchboard.wants_relay(call) else None
+            line = relay or self.provider
+            return _as_response(line.connect(call, self.urls.media(request, line.media_path), admitted))
         return _as_response(self.provider.refuse(admitted.sentence))
 
 

@@ -24,6 +24,8 @@ from engine.ports import (
     IncomingCall,
     IncomingText,
     Provider,
+    Relay,
+    TextCodec,
     WebhookKind,
     WebhookRequest,
 )
@@ -59,6 +61,7 @@ class FakeSwitchboard:
     stalls: bool = False
     fails: Exception | None = None
     lacks: str = ""
+    is_relayed: bool = False
     tokens: dict[str, str] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)
     over: list[tuple[str, str]] = field(default_factory=list)
@@ -98,8 +101,24 @@ class FakeSwitchboard:
         finally:
             self.live.remove(first)
 
+    async def serve_relay(self, provider: Provider, relay: Relay, socket: Socket) -> None:
+        await self.serve(provider, socket)
+
+    def wants_relay(self, call: IncomingCall) -> bool:
+        return self.is_relayed
+
     def call_is_over(self, provider: str, call_id: str) -> None:
         self.over.append((provider, call_id))
+
+
+class FakeRelay:
+    media_path = "/media/twilio-relay"
+
+    def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
+        return Answer(orjson.dumps({"relay": media_url, "token": token}), "application/json")
+
+    def new_codec(self) -> TextCodec:
+        raise NotImplementedError
 
 
 class FakeProvider:
@@ -107,15 +126,17 @@ class FakeProvider:
 
     name = "twilio"
     media_path = "/media/twilio"
-    relay = None
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
         "/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
 
-    def __init__(self, *, answers_texts: bool = True, can_send_text: bool = True) -> None:
+    def __init__(
+        self, *, answers_texts: bool = True, can_send_text: bool = True, relay: FakeRelay | None = None
+    ) -> None:
         self.answers_texts = answers_texts
+        self.relay: Relay | None = relay
         self.abilities = frozenset({Ability.SEND_TEXT} if can_send_text else ())
         self.sent: list[tuple[str, str, str]] = []
         """Texts that went over REST: from, to, text."""

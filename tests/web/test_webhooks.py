@@ -13,7 +13,8 @@ from trio.testing import MockClock
 from engine.errors import BadRequest
 from engine.web.urls import PublicUrl
 from engine.web.webhooks import ANSWER_S, SORRY
-from tests.web.support import FakeSwitchboard, Refused, front
+from tests.fakes.hostile import RawPeer
+from tests.web.support import FakeProvider, FakeRelay, FakeSwitchboard, Refused, front
 
 
 async def test_a_signed_call_is_connected_to_our_media_socket(autojump_clock: MockClock) -> None:
@@ -23,6 +24,23 @@ async def test_a_signed_call_is_connected_to_our_media_socket(autojump_clock: Mo
         assert reply.json == {"connect": "ws://localhost/media/twilio", "token": "token-0"}
         assert at.count("http_requests_total", route="/voice", method="POST", code="2xx") == 1
         assert at.count("http_request_duration_seconds_count", route="/voice") == 1
+
+
+async def test_a_call_for_an_agent_that_leaves_speech_to_the_provider_is_connected_to_its_relay(
+    autojump_clock: MockClock,
+) -> None:
+    async with front(FakeSwitchboard(is_relayed=True), provider=FakeProvider(relay=FakeRelay())) as at:
+        reply = await at.webhook("/voice", b'{"id":"CA1"}')
+        assert reply.json == {"relay": "ws://localhost/media/twilio-relay", "token": "token-0"}
+        peer = RawPeer(at.connect())
+        assert b" 101 " in await peer.upgrade("/media/twilio-relay")
+        await peer.stream.aclose()
+    async with front(FakeSwitchboard(is_relayed=True), provider=FakeProvider()) as at:
+        reply = await at.webhook("/voice", b'{"id":"CA1"}')
+        assert reply.json == {"connect": "ws://localhost/media/twilio", "token": "token-0"}
+    async with front(FakeSwitchboard(), provider=FakeProvider(relay=FakeRelay())) as at:
+        reply = await at.webhook("/voice", b'{"id":"CA1"}')
+        assert reply.json == {"connect": "ws://localhost/media/twilio", "token": "token-0"}
 
 
 async def test_fault_73_a_replay_gets_the_same_token(autojump_clock: MockClock) -> None:
