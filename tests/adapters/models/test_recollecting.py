@@ -82,7 +82,7 @@ async def test_nothing_new_is_nothing_asked(autojump_clock: MockClock, nursery: 
 
 async def test_an_endless_answer_is_cut(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     cloud, vendor = rig(nursery, NOTES)
-    cloud.manner = Manner(gap_s=0.0, says=[NOTES + " x" * 200, "y" * 40_000, *["z " * 20_000] * 9])
+    cloud.manner = Manner(gap_s=0.0, says=[NOTES + " x" * 200, "y" * 40_000, *["z" * 20_000] * 9])
     made = await recollect_by_model(vendor, SAID, BEFORE, SESSION)
     assert made.summary == "Ann Lee asks after SKU-4471."
 
