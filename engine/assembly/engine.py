@@ -16,8 +16,8 @@ from engine import __version__
 from engine.assembly.agents import Workshop, agent_from_factory, load_speech, needs_speech, script_of
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
-from engine.assembly.tools import Tools
-from engine.assembly.vendors import Vendors
+from engine.assembly.tools import Tools, tool_labels
+from engine.assembly.vendors import Vendors, vendor_labels
 from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
@@ -92,7 +92,13 @@ class Engine:
         if insecure_dev and settings.server.host not in LOOPBACK:
             raise SettingsError(f"server.host: --insecure-dev needs a loopback address, got {settings.server.host!r}")
         self.settings = settings
-        self.metrics = Metrics(actors=ACTORS, version=__version__, stores=(settings.store.kind,))
+        self.metrics = Metrics(
+            actors=ACTORS,
+            version=__version__,
+            stores=(settings.store.kind,),
+            vendors=vendor_labels(settings),
+            tools=tool_labels(settings),
+        )
         self.url = ""
         """Where it listens, once it does."""
         self.has_given_up = False

@@ -8,13 +8,28 @@ from typing import Any
 
 from adapters.catalog import KINDS, Role, find_kind
 from engine.errors import SettingsError
+from engine.observe.labels import VENDORS
 from engine.ports import ModelVendor, RealtimeVendor, SynthesizerVendor, TranscriberVendor
 from engine.runtime.network import Network
 from engine.settings import Settings
 from engine.settings.checks import structured
-from engine.settings.vendors import VendorTable, vendor_table
+from engine.settings.vendors import VendorTable, used_vendors, vendor_table
 
 Vendor = TranscriberVendor | SynthesizerVendor | ModelVendor | RealtimeVendor
+
+
+def vendor_labels(settings: Settings) -> tuple[str, ...]:
+    """Every vendor that a metric may name."""
+    labels = dict.fromkeys(VENDORS)
+    for table in used_vendors(settings):
+        for role, kinds in KINDS.items():
+            if table.kind in kinds:
+                config, _ = find_kind(role, table.kind)
+                default = next(item.default for item in fields(config) if item.name == "name")
+                labels[str(table.options.get("name", default))] = None
+    if any(table.kind == "compatible" for table in used_vendors(settings)):
+        labels["compatible"] = None
+    return tuple(labels)
 
 
 class Vendors:
