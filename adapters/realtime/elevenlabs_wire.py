@@ -360,7 +360,8 @@ class ElevenLabsAgentsWire:
     def _begin_talk(self) -> None:
         """From now on what the agent says is meant to be heard, but for the rest of an opening that was not."""
         self._is_opening = False
-        self._is_muted = self._is_muted or bool(self._opening)
+        if self._opening:
+            self._is_muted, self._spoke_at_s = True, self._line.now()
         self._opening, self._first, self._opening_until_s = [], "", math.inf
 
     def _type(self, text: str) -> None:
