@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.observe.timeline import What
-from engine.ports import IncomingCall
+from engine.ports import IncomingCall, Mode
 from tests.fakes.puppet import PuppetAgent
 from tests.fakes.stage import Caller, stage
 
@@ -26,3 +26,11 @@ async def test_the_dialled_number_decides_which_agent_answers(autojump_clock: Mo
                 await on.over(caller)
                 nursery.cancel_scope.cancel()
             assert on.texts(What.SAID)[-1] == greeting
+
+
+async def test_a_relay_is_wanted_by_the_agent_that_would_answer(autojump_clock: MockClock) -> None:
+    desk, relayed = PuppetAgent(), PuppetAgent(name="relayed")
+    relayed.mode = Mode.RELAY
+    async with stage(desk, relayed, lines={"+15550100002": "relayed"}) as on:
+        wanted = [on.supervisor.wants_relay(IncomingCall("CA1", "", f"+1555010000{n}")) for n in (1, 2)]
+        assert wanted == [False, True]
