@@ -47,7 +47,7 @@ class AnthropicConfig:
 
 
 class AnthropicModelVendor(HttpModelVendor):
-    """See ``engine.ports.ModelVendor``."""
+    """See ``engine.ports.ModelVendor``. Raises SettingsError."""
 
     def __init__(self, config: AnthropicConfig, network: Network) -> None:
         super().__init__(AnthropicWire(config), network)
@@ -64,7 +64,7 @@ class AnthropicWire:
 
     def headers(self) -> Mapping[str, str]:
         config = self._config
-        key = {"authorization": f"Bearer {config.key}"} if config.bearer else {"x-api-key": config.key}
+        key = {"authorization": f"Bearer {config.key.strip()}"} if config.bearer else {"x-api-key": config.key.strip()}
         return {**key, "anthropic-version": config.version}
 
     def request(self, context: Context) -> bytes:

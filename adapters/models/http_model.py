@@ -18,7 +18,7 @@ import trio
 from adapters.models.complaints import complaint, parsed
 from adapters.models.outlet import Outlet, answering
 from adapters.models.sse import ServerEvent, SseParser
-from engine.errors import BadMessage, ModelFailed, Why
+from engine.errors import BadMessage, ModelFailed, SettingsError, Why
 from engine.events import Context, ModelPart, SessionInfo
 from engine.ports import Owner
 from engine.runtime.network import Network, failing, retry_after_s
@@ -76,9 +76,13 @@ class Wire(Protocol):
 
 
 class HttpModelVendor:
-    """A ``ModelVendor`` over any wire."""
+    """A ``ModelVendor`` over any wire. Raises SettingsError for an address or a key that cannot be one."""
 
     def __init__(self, wire: Wire, network: Network) -> None:
+        if not wire.url.startswith(("http://", "https://")):
+            raise SettingsError(f"vendors.{wire.name}.url: an address with http:// or https:// is wanted")
+        if not all(value.isascii() and value.isprintable() for value in wire.headers().values()):
+            raise SettingsError(f"vendors.{wire.name}.key: holds characters that no key has")
         self.name = wire.name
         self._wire = wire
         self._network = network

@@ -50,7 +50,7 @@ class OpenAiChatConfig:
 
 
 class OpenAiChatModelVendor(HttpModelVendor):
-    """See ``engine.ports.ModelVendor``."""
+    """See ``engine.ports.ModelVendor``. Raises SettingsError."""
 
     def __init__(self, config: OpenAiChatConfig, network: Network) -> None:
         super().__init__(OpenAiChatWire(config), network)
@@ -66,7 +66,7 @@ class OpenAiChatWire:
         self._config = config
 
     def headers(self) -> Mapping[str, str]:
-        return {"authorization": f"Bearer {self._config.key}"} if self._config.key else {}
+        return {"authorization": f"Bearer {self._config.key.strip()}"} if self._config.key else {}
 
     def request(self, context: Context) -> bytes:
         config = self._config

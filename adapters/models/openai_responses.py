@@ -45,7 +45,7 @@ class OpenAiResponsesConfig:
 
 
 class OpenAiResponsesModelVendor(HttpModelVendor):
-    """See ``engine.ports.ModelVendor``."""
+    """See ``engine.ports.ModelVendor``. Raises SettingsError."""
 
     def __init__(self, config: OpenAiResponsesConfig, network: Network) -> None:
         super().__init__(OpenAiResponsesWire(config), network)
@@ -61,7 +61,7 @@ class OpenAiResponsesWire:
         self._config = config
 
     def headers(self) -> Mapping[str, str]:
-        return {"authorization": f"Bearer {self._config.key}"}
+        return {"authorization": f"Bearer {self._config.key.strip()}"}
 
     def request(self, context: Context) -> bytes:
         config, what = self._config, shown(context)

@@ -379,7 +379,7 @@ def test_cancelled_at_any_step_nothing_is_left(bench: Bench) -> None:
 
         async def main() -> None:
             cloud, book = bench.make_cloud(), Book()
-            cloud.manner = Manner(first_s=0.01, gap_s=0.001, says=["Hi."], calls=[("weather", "{}")])
+            cloud.manner = Manner(first_s=0.01, gap_s=0.001, says=["Hi."])
             async with trio.open_nursery() as clouds:
                 held: dict[str, Any] = {"cloud": cloud, "book": book, "network": dialled(cloud, clouds)}
                 trio.lowlevel.add_instrument(step)

@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from adapters.models.openai_chat import OpenAiChatConfig, OpenAiChatModelVendor
-from engine.errors import ModelFailed, Why
+from adapters.models.openai_chat import OpenAiChatConfig, OpenAiChatModelVendor, OpenAiChatWire
+from engine.errors import ModelFailed, SettingsError, Why
 from engine.runtime.network import Network
 from tests.contract.model_benches import SESSION, Book, asked, text_of
 from tests.fakes.clouds.loopback import dialled, serving
@@ -27,6 +27,28 @@ async def test_nobody_there_is_named_so() -> None:
             async with model.open_reply(asked("hello")) as parts:
                 await parts.receive()
     assert failure.value.why is Why.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_fault"),
+    [
+        ({"url": "127.0.0.1:11434/v1"}, "url"),
+        ({"url": "ws://127.0.0.1/v1"}, "url"),
+        ({"key": "a\nb"}, "key"),
+        ({"key": "schlüssel"}, "key"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_without_a_word_of_the_key(
+    settings: dict[str, str], at_fault: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        OpenAiChatModelVendor(OpenAiChatConfig(model="m", **settings), Network())  # type: ignore[arg-type]  # by name
+    assert str(refusal.value).startswith(f"vendors.openai.{at_fault}: ")
+    assert settings.get("key", "none") not in str(refusal.value)
+
+
+def test_the_line_end_behind_a_key_is_not_part_of_it() -> None:
+    assert OpenAiChatWire(OpenAiChatConfig(model="m", key="k\n")).headers() == {"authorization": "Bearer k"}
 
 
 async def test_one_connection_serves_a_whole_call(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
