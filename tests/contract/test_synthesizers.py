@@ -316,7 +316,7 @@ JUNK = ("", "{", "[]", "null", '{"audio": 5, "type": "chunk", "data": 5}', '{"ty
 @every_socket
 async def test_junk_between_the_sounds_is_stepped_over(kind: Kind, autojump_clock: Clock) -> None:
     async with bench_of(kind) as bench, bench.synthesizer() as synthesizer:
-        bench.cloud.voicebox = Voicebox(junk=JUNK[:2], piece_s=0.5)
+        bench.cloud.voicebox = Voicebox(junk=JUNK[:2], piece_s=0.1)
         assert words(await heard(synthesizer, STORY), bench.line) == STORY
 
 
