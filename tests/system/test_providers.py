@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 
+import httpx
 import pytest
 from trio.testing import MockClock
 
+from adapters.providers.plivo_signature import sign
 from engine.errors import OffhookError
 from engine.phone.errors import WebhookRefused
 from engine.phone.phone import SIDES
 from engine.phone.texts import open_inbox, send_text
 from tests.fakes.plain_speech import speak, words
 from tests.system.every_provider import callee_of, with_all_providers
-from tests.system.rig import running_engine
+from tests.system.rig import SECRET, running_engine
 
 # httpx leaves generators behind when a stream is cut, as the synthesizer's is by an interruption.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
@@ -94,3 +96,17 @@ async def test_a_provider_without_its_key_is_closed_and_says_what_is_missing(
         with pytest.raises(OffhookError, match=variable[provider]):
             async with rig.phone.call(SIDES[provider](callee_of(rig, provider))):
                 pass
+
+
+async def test_a_call_that_plivo_was_told_to_transfer_is_connected_over_its_status_webhook(
+    autojump_clock: MockClock,
+) -> None:
+    async with running_engine(configure=with_all_providers) as rig, httpx.AsyncClient(trust_env=False) as client:
+        url = f"{rig.engine.url}/plivo/status?transfer=%2B15551230009&sender=%2B15551230002"
+        form = {"CallUUID": "c1", "From": "15551230001", "To": "15551230002", "CallStatus": "in-progress"}
+        lists = {name: [value] for name, value in form.items()}
+        signature = {"X-Plivo-Signature-V3": sign("POST", url, lists, "n1", SECRET), "X-Plivo-Signature-V3-Nonce": "n1"}
+        answer = await client.post(url, data=form, headers=signature)
+        assert "<Number>+15551230009</Number>" in answer.text
+        forged = await client.post(url.replace("15551230009", "15551230008"), data=form, headers=signature)
+        assert forged.status_code == 403

@@ -34,6 +34,8 @@ def test_a_frame_that_is_lost_is_given_up_after_a_few_others() -> None:
 
 def test_a_frame_that_comes_twice_or_too_late_is_not_heard_again() -> None:
     assert heard([1, 2, 2, 1, 3]) == [b"\1", b"\2", None, None, b"\3"]
+    again = heard([*range(1, 8), *range(1, 8), 8])
+    assert again[7:] == [*[None] * 7, b"\x08"], "however many of them"
 
 
 def test_a_peer_that_counts_anew_is_heard_at_once() -> None:
