@@ -219,6 +219,20 @@ async def test_a_barge_in_is_not_held_up_by_what_was_not_read(kind: Kind, autoju
         await bench.all_closed()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+async def test_a_call_that_is_cut_off_while_audio_is_held_leaves_nothing(kind: Kind, autojump_clock: Clock) -> None:
+    """Not even a generator half run, which the garbage collector would find and tell of."""
+    async with bench_of(kind, network=in_lockstep) as bench:
+        bench.cloud.voicebox = Voicebox(speed=math.inf, first_audio_s=0.0)
+        with trio.CancelScope() as call:
+            async with bench.synthesizer() as synthesizer, synthesizer.open_speech(MINUTE) as speech:
+                await speech.receive()
+                await trio.sleep(30)
+                call.cancel()
+                await trio.sleep(1)
+        await bench.all_closed()
+
+
 @every_socket
 async def test_a_close_behind_held_audio_is_noticed_when_that_is_heard(kind: Kind, autojump_clock: Clock) -> None:
     async with bench_of(kind) as bench, bench.synthesizer() as synthesizer:
