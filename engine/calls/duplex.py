@@ -262,9 +262,14 @@ class DuplexTalk:
                 self._take(event)
 
     async def _opened(self) -> RealtimeModel:
+        failure = ModelFailed(self._agent.model_vendor, "did not open in time", why=Why.TIMEOUT)
         with trio.move_on_after(self.limits.open_s):
-            return await self._open_model(self._recalled)
-        raise ModelFailed(self._agent.model_vendor, "did not open in time", why=Why.TIMEOUT)
+            try:
+                return await self._open_model(self._recalled)
+            except ModelFailed as exc:
+                failure = exc
+        await trio.sleep(self.voice.remaining_s)  # the greeting is heard before the apology
+        raise failure
 
     def _recalled(self) -> Context:
         """What the model is to know; the greeting is of that, if it is heard while the model opens."""

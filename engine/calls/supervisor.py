@@ -92,7 +92,7 @@ class Supervisor:
         await self._serve(provider, Words(relay.new_codec()), socket)
 
     def wants_relay(self, call: IncomingCall) -> bool:
-        """Who answers leaves it to the provider to hear and to speak, if it can."""
+        """Who answers leaves it to the provider to hear and to speak."""
         return self._agents[self._settings.agent_for(call.dialled)].mode is Mode.RELAY
 
     async def _serve(self, provider: Provider, codec: Codec | Words, socket: Socket) -> None:

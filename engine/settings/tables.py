@@ -112,7 +112,8 @@ class AgentSettings:
     realtime: tuple[str, ...] = ()
     """A speech-to-speech vendor that does all three in a call. Texts are still answered by ``model``."""
     relay: bool = False
-    """The provider hears and speaks, where it can (Twilio's ConversationRelay); only text comes to us."""
+    """The provider hears and speaks, and only text comes to us: Twilio's ConversationRelay. Calls of providers that
+    cannot do so are refused."""
     instructions: str = ""
     """Who the agent is and what it is to do, for a model that is not a script."""
     instructions_file: str = ""

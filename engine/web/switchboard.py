@@ -57,7 +57,7 @@ class Switchboard(Protocol):
         ...
 
     def wants_relay(self, call: IncomingCall) -> bool:
-        """Who answers leaves it to the provider to hear and to speak, if it can."""
+        """Who answers leaves it to the provider to hear and to speak."""
         ...
 
     def call_is_over(self, provider: str, call_id: str) -> None:

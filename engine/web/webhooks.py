@@ -103,6 +103,10 @@ class _Webhook:
 
     async def _take_call(self, request: Request, asked: WebhookRequest, replay_key: str) -> Response:
         call = self.provider.read_call(asked)
+        line = self.provider.relay if self.switchboard.wants_relay(call) else self.provider
+        if line is None:
+            log.error("relay_missing", provider=self.provider.name, call_id=call.call_id)
+            return _as_response(self.provider.refuse(SORRY))
         try:
             with trio.fail_after(ANSWER_S):
                 admitted = await self.switchboard.admit(self.provider.name, call, replay_key)
@@ -110,8 +114,6 @@ class _Webhook:
             log.error("admission_failed", provider=self.provider.name, call_id=call.call_id, error=type(exc).__name__)
             return _as_response(self.provider.refuse(SORRY))
         if isinstance(admitted, str):
-            relay = self.provider.relay if self.switchboard.wants_relay(call) else None
-            line = relay or self.provider
             return _as_response(line.connect(call, self.urls.media(request, line.media_path), admitted))
         return _as_response(self.provider.refuse(admitted.sentence))
 

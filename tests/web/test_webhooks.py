@@ -35,9 +35,9 @@ async def test_a_call_for_an_agent_that_leaves_speech_to_the_provider_is_connect
         peer = RawPeer(at.connect())
         assert b" 101 " in await peer.upgrade("/media/twilio-relay")
         await peer.stream.aclose()
-    async with front(FakeSwitchboard(is_relayed=True), provider=FakeProvider()) as at:
+    async with front(FakeSwitchboard(is_relayed=True), provider=FakeProvider()) as at:  # which has none
         reply = await at.webhook("/voice", b'{"id":"CA1"}')
-        assert reply.json == {"connect": "ws://localhost/media/twilio", "token": "token-0"}
+        assert reply.json == {"say": SORRY}
     async with front(FakeSwitchboard(), provider=FakeProvider(relay=FakeRelay())) as at:
         reply = await at.webhook("/voice", b'{"id":"CA1"}')
         assert reply.json == {"connect": "ws://localhost/media/twilio", "token": "token-0"}
