@@ -12,20 +12,20 @@ server = MCPServer("shop")
 
 
 @server.tool()
-def price(item: str, count: int = 1) -> str:
+async def price(item: str, count: int = 1) -> str:
     """What something costs."""
     return f"{count} {item}: {count * 3} euros"
 
 
 @server.tool(name="who.asks")
-def who_asks(ctx: Context) -> str:
+async def who_asks(ctx: Context) -> str:
     """What the server is told of the caller."""
     meta = ctx.request_context.meta or {}
     return f"{meta.get('offhook/session_id')} {meta.get('offhook/caller')}"
 
 
 @server.tool()
-def broken() -> str:
+async def broken() -> str:
     """Raises."""
     raise ValueError("no canary may be here")
 
@@ -38,7 +38,13 @@ async def slow() -> str:
 
 
 @server.tool()
-def die() -> str:
+async def pid() -> str:
+    """Of the program."""
+    return str(os.getpid())
+
+
+@server.tool()
+async def die() -> str:
     """Ends the program."""
     os._exit(3)
 
