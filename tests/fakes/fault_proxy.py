@@ -14,6 +14,7 @@ from trio.testing import memory_stream_pair
 
 from engine.runtime.wire import abort_stream, close_stream
 
+MakePair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -90,11 +91,12 @@ class Faults:
             close_stream(far)
 
 
-def faulty(faults: Faults, nursery: trio.Nursery) -> Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]:
-    """Makes pairs of memory streams with these faults between them: the engine's end and the vendor's."""
+def faulty(faults: Faults, nursery: trio.Nursery, make_pair: MakePair = memory_stream_pair) -> MakePair:
+    """Makes pairs of memory streams with these faults between them: the engine's end and the vendor's. ``make_pair``
+    makes the engine's half: ``lockstep_stream_pair`` is one in which a sender waits for its reader."""
 
     def pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
-        ours, near = memory_stream_pair()
+        ours, near = make_pair()
         far, theirs = memory_stream_pair()
 
         async def connect() -> trio.abc.Stream:

@@ -75,7 +75,7 @@ class House:
     """What a test needs around: figures, breakers, a ledger."""
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self.metrics = Metrics(vendors=("one", "two", "three"))
+        self.metrics = Metrics(("twilio",), ("custom",), ("memory",), ("one", "two"), actors=(), routes=())
         self.around = Vendoring(self.metrics, Breakers(self.metrics), policy or Policy())
         self.book = Book()
         self.ledger = Ledger("CA1", self.book)

@@ -48,9 +48,9 @@ class Listener:
 
     async def send(self) -> None:
         while True:
-            self.model.send(self.frame)
+            self.model.send(self.frame * 5)
             self.sent += 1
-            await trio.sleep(0.02)
+            await trio.sleep(0.1)
 
 
 class Conversation:
@@ -152,7 +152,7 @@ async def test_a_caller_who_is_speaking_meanwhile_is_heard_by_the_next_connectio
         await trio.sleep(1)
         one.last.breaks()
         await trio.sleep(0.1)
-        assert 1.9 <= len(one.last.heard) * 0.02 <= 2.2
+        assert 1.8 <= len(one.last.heard) * 0.1 <= 2.3
     assert [type(event) for event in listener.events] == [SpeechStarted, SpeechStopped, Heard]
 
 
@@ -205,7 +205,7 @@ async def test_one_that_is_cut_again_and_again_is_left_or_ends_the_call(autojump
 async def test_one_that_owes_something_and_is_silent_is_replaced(owed: str, autojump_clock: MockClock) -> None:
     house, one = House(), SoulVendor()
     async with talking(house, one) as listener:
-        await trio.sleep(100)
+        await trio.sleep(20)
         assert len(one.parts) == 1
         began_s = trio.current_time()
         match owed:
@@ -256,7 +256,7 @@ async def test_it_is_renewed_in_time_without_a_gap_and_with_all_that_was_said(au
         new = one.last
         assert new is not old
         assert one.open_now == 1
-        assert len(old.heard) + len(new.heard) == listener.sent + 25  # it is given the last half second again
+        assert len(old.heard) + len(new.heard) == listener.sent + 5  # it is given the last half second again
         caller_says(new, "for two")
         reply(new, "r2")
         await trio.sleep(0.1)
@@ -277,9 +277,8 @@ async def test_what_is_said_while_it_opens_is_waited_for(autojump_clock: MockClo
         reply(old, "r1", seconds=1.0)
         await trio.sleep(0.6)
         assert len(one.parts) == 2
-        assert old.heard
         before = len(old.heard)
-        await trio.sleep(0.1)
+        await trio.sleep(0.15)
         assert len(old.heard) > before  # the old one is still the one that hears
         await trio.sleep(1.0)
         assert len(one.parts) == 3
