@@ -32,7 +32,9 @@ from engine.ports import (
     RealtimeAgent,
     RealtimeModel,
     ResourceKind,
+    Synthesizer,
     TextCodec,
+    Transcriber,
     counts_itself,
 )
 from engine.runtime.holdings import Holdings
@@ -107,30 +109,32 @@ class Parts:
         """By agent: the models of all who have answered so far; handed back, a session finds its own again."""
 
     async def open(self, holdings: Holdings, link: AnyLink, session: CallSession) -> Conversing:
-        """A conversation that can begin. A speech-to-speech model is opened by the conversation itself, while the
+        """A conversation that can begin. What hears and speaks is opened by the conversation itself, while the
         caller is greeted. Raises VendorError."""
         if isinstance(link, TextLink):
             return await self._relayed(holdings, link, session)
         if self._line.agent.mode is Mode.REALTIME:
             return self._duplex(holdings, link, session)
-        return await self._pipeline(holdings, link, session)
+        return self._pipeline(holdings, link, session)
 
-    async def _pipeline(self, holdings: Holdings, link: ProviderLink, session: CallSession) -> Talk:
+    def _pipeline(self, holdings: Holdings, link: ProviderLink, session: CallSession) -> Talk:
         agent, info, ledger = self._line.agent, self._line.info, self._ledger
-        transcriber, synthesizer, model = await holdings.open_all(
-            [
-                self._own(agent, VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
-                self._own(agent, VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-                self._mind(agent, session),
-            ]
-        )
-        self._minds[agent.name] = model
+
+        async def open_parts() -> tuple[Transcriber, Synthesizer, LanguageModel]:
+            transcriber, synthesizer, model = await holdings.open_all(
+                [
+                    self._own(agent, VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
+                    self._own(agent, VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
+                    self._mind(agent, session),
+                ]
+            )
+            self._minds[agent.name] = model
+            return transcriber, synthesizer, model
+
         return Talk(
             info,
             link,
-            transcriber,
-            synthesizer,
-            model,
+            open_parts,
             agent,
             self._limits,
             self._meters,

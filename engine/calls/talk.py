@@ -9,6 +9,7 @@ between them.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.pump import pump
 from engine.calls.voice import Utterance, Voice
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker, asks_for_presence
-from engine.errors import CallEnd, Cause, ModelFailed, Why
+from engine.errors import CallEnd, Cause, ModelFailed, SpeechFailed, VendorError, Why
 from engine.events import (
     CallInfo,
     Dtmf,
@@ -45,6 +46,13 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class _Parts:
+    transcriber: Transcriber
+    synthesizer: Synthesizer
+    mind: Mind
+
+
+@dataclass(frozen=True, slots=True)
 class Resumption:
     """The rest of an answer that a sound without words had stopped."""
 
@@ -63,16 +71,25 @@ class Draft:
 Say = Turn | Draft | Announcement | Resumption
 
 
+OpenParts = Callable[[], Awaitable[tuple[Transcriber, Synthesizer, LanguageModel]]]
+"""Raises VendorError."""
+
+EARLY_FRAMES = 100
+"""Of the caller, kept while the parts open: the last two seconds."""
+
+
 class Talk:
-    """``run`` it once. Implements :class:`engine.calls.pulse.Conversing`."""
+    """``run`` it once. Implements :class:`engine.calls.pulse.Conversing`.
+
+    ``open_parts`` is asked for what hears, thinks and speaks while the greeting is heard already, if there is a clip of
+    it.
+    """
 
     def __init__(  # noqa: PLR0917 - the parts of one call, made in one place
         self,
         call: CallInfo,
         link: ProviderLink,
-        transcriber: Transcriber,
-        synthesizer: Synthesizer,
-        model: LanguageModel,
+        open_parts: OpenParts,
         agent: Agent,
         limits: Limits,
         meters: CallMeters,
@@ -85,16 +102,17 @@ class Talk:
         self.meters = meters
         self.pulse = Pulse()
         self.voice = Voice(link, agent, meters, patience_s=limits.reply_s)
-        self.turns = TurnTaker(
-            Endpointing(limits.finished_turn_s, limits.unfinished_turn_s), decides_turns=transcriber.decides_turns
-        )
+        self.turns = TurnTaker(Endpointing(limits.finished_turn_s, limits.unfinished_turn_s))
         self.utterance: Utterance | None = None
         """What is being said, or thought about, now."""
         self._link = link
-        self._transcriber = transcriber
-        self._synthesizer = synthesizer
+        self._open_parts = open_parts
+        self._parts: _Parts | None = None
+        self._is_open = trio.Event()
+        self._early: deque[bytes] = deque(maxlen=EARLY_FRAMES)
+        self._was_greeted = trio.Event()
+        self._filled_opening = False
         self._agent = agent
-        self._mind = Mind(agent, model, session, errands, meters, longest_s=limits.max_answer_s)
         self._timeline = timeline
         self._session = session
         self._errands = errands
@@ -143,6 +161,8 @@ class Talk:
         utterance = self.utterance
         if self.voice.is_audible or self.turns.is_caller_speaking:
             return None, 0.0
+        if self._parts is None:
+            return DeadAir.STT, max(self.pulse.started_at_s, self.voice.queued_until_s)
         if utterance is not None and utterance.turn is not None:
             if utterance.is_queued or utterance.is_draft:  # only the mark is missing; or it is the caller's turn still
                 return None, 0.0
@@ -154,9 +174,14 @@ class Talk:
 
     async def fill(self) -> None:
         utterance = self.utterance
-        if utterance is None or utterance.has_sounded or utterance.filler_said:
+        if self._parts is None:
+            if self._filled_opening:
+                return
+            self._filled_opening = True
+        elif utterance is None or utterance.has_sounded or utterance.filler_said:
             return
-        utterance.filler_said = True
+        else:
+            utterance.filler_said = True
         if await self.voice.say_clip(self.phrases.filler):
             self._timeline.note(What.FILLER)
 
@@ -179,7 +204,7 @@ class Talk:
                     self._link,
                     self.pulse,
                     early,
-                    send=self._transcriber.send,
+                    send=self._hear,
                     signal=self._signal,
                     on_gap=self.meters.on_gap,
                 )
@@ -200,14 +225,44 @@ class Talk:
         self.turns.on_digit(event, now)
         self._endpoint.deadline = self.turns.due_at_s()
 
+    # --- its beginning --------------------------------------------------------------------------------------
+
+    def _hear(self, audio: bytes) -> None:
+        if self._parts is not None:
+            self._parts.transcriber.send(audio)
+        else:
+            if len(self._early) == EARLY_FRAMES:
+                self.meters.early_frame_dropped()
+            self._early.append(audio)
+
+    async def _open(self) -> Transcriber:
+        """What hears, thinks and speaks. Raises VendorError, once the caller has heard the greeting."""
+        try:
+            with trio.move_on_after(self.limits.open_s) as opening:
+                transcriber, synthesizer, model = await self._open_parts()
+            if opening.cancelled_caught:
+                raise SpeechFailed(self._agent.transcriber_vendor, "a vendor did not open in time", why=Why.TIMEOUT)
+        except VendorError:
+            if self.utterance is not None and self.utterance.has_sounded:
+                await self._was_greeted.wait()
+            raise
+        mind = Mind(self._agent, model, self._session, self._errands, self.meters, longest_s=self.limits.max_answer_s)
+        self._parts = _Parts(transcriber, synthesizer, mind)
+        for audio in self._early:
+            transcriber.send(audio)
+        self._early.clear()
+        self._is_open.set()
+        return transcriber
+
     # --- recogniser -> turns --------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
+        transcriber = await self._open()
         while True:
             with trio.CancelScope(deadline=self.turns.due_at_s()) as self._endpoint:
-                event = await self._transcriber.receive()
+                event = await transcriber.receive()
                 self.pulse.last_activity_s = trio.current_time()
-                self.turns.decides_turns = self._transcriber.decides_turns  # another one may have taken over
+                self.turns.decides_turns = transcriber.decides_turns  # another one may have taken over
                 self.turns.on_speech(event)
                 match event:
                     case SpeechStarted(at_s):
@@ -363,6 +418,7 @@ class Talk:
 
     async def _speak(self) -> None:
         await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        self._was_greeted.set()
         while True:
             while self._next is None:
                 self._something_to_say = trio.Event()
@@ -426,15 +482,21 @@ class Talk:
                 self.meters.turn(TurnOutcome.ERROR)
                 self.pulse.end(CallEnd(Cause.SPEECH_FAILED, "no answer in time"))
                 return
-            raise ModelFailed(self._mind.agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
+            raise ModelFailed(self._agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
         if utterance.turn is not None:
             self._failures = 0
         if utterance.after is not None and not await leave(utterance.after, self.pulse, self._errands):
             self._say_next(Announcement(self.phrases.not_connected))
 
+    async def _opened(self) -> _Parts:
+        """Once everything has opened."""
+        await self._is_open.wait()
+        assert self._parts is not None  # noqa: S101 - set before the event is
+        return self._parts
+
     async def _think(self, utterance: Utterance) -> None:
         try:
-            await self._mind.answer(utterance, partial(self._say, utterance))
+            await (await self._opened()).mind.answer(utterance, partial(self._say, utterance))
         except ModelFailed:
             if utterance.has_sounded:
                 await self.voice.until_heard()  # what is whole of it
@@ -442,8 +504,10 @@ class Talk:
 
     async def _say(self, utterance: Utterance, sentence: str, _began_at_s: float = 0.0) -> None:
         was_silent = utterance.first_audio_at_s is None
-        asked_at_s = trio.current_time()
-        await self.voice.say(utterance, sentence, self._synthesizer)
+        if self._parts is None and await self.voice.say_ready(utterance, sentence):
+            return
+        synthesizer, asked_at_s = (await self._opened()).synthesizer, trio.current_time()
+        await self.voice.say(utterance, sentence, synthesizer)
         if utterance.turn is not None and was_silent and utterance.first_audio_at_s is not None:
             vendor = self._agent.synthesizer_vendor
             self.meters.stage(Stage.TTS_FIRST_AUDIO, vendor, utterance.first_audio_at_s - asked_at_s)

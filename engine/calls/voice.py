@@ -121,23 +121,31 @@ class Voice:
 
         Raises SpeechFailed.
         """
+        if await self.say_ready(utterance, sentence):
+            return
         spoken = Spoken(sentence)
         utterance.spoken.append(spoken)
-        clip = self._agent.clip(sentence, self._link.format)
-        if clip is not None:
-            spoken.audio_s += self._link.format.duration_s(clip)
-            await self.play(utterance, clip, is_clip=True)
-        else:
-            self._meters.characters(sentence)
-            with self._meters.asked(VendorKind.TTS, self._agent.synthesizer_vendor, utterance.scope):
-                async with synthesizer.open_speech(sentence) as audio:
-                    async for piece in audio:
-                        spoken.audio_s += self._link.format.duration_s(piece)
-                        await self.play(utterance, piece)
-                # Else a vendor that answers every sentence with nothing leaves its callers in silence.
-                if not spoken.audio_s and any(map(str.isalnum, sentence)):
-                    raise SpeechFailed(self._agent.synthesizer_vendor, "no audio for a sentence")
+        self._meters.characters(sentence)
+        with self._meters.asked(VendorKind.TTS, self._agent.synthesizer_vendor, utterance.scope):
+            async with synthesizer.open_speech(sentence) as audio:
+                async for piece in audio:
+                    spoken.audio_s += self._link.format.duration_s(piece)
+                    await self.play(utterance, piece)
+            # Else a vendor that answers every sentence with nothing leaves its callers in silence.
+            if not spoken.audio_s and any(map(str.isalnum, sentence)):
+                raise SpeechFailed(self._agent.synthesizer_vendor, "no audio for a sentence")
         spoken.is_whole = True
+
+    async def say_ready(self, utterance: Utterance, sentence: str) -> bool:
+        """The same of a phrase that is at hand as audio. False if it is not."""
+        clip = self._agent.clip(sentence, self._link.format)
+        if clip is None:
+            return False
+        spoken = Spoken(sentence, self._link.format.duration_s(clip))
+        utterance.spoken.append(spoken)
+        await self.play(utterance, clip, is_clip=True)
+        spoken.is_whole = True
+        return True
 
     async def play(self, utterance: Utterance, audio: bytes, *, is_clip: bool = False) -> None:
         """Queue sound of an utterance that is accounted for in its ``spoken``; waits for its gate, and for the line."""

@@ -230,7 +230,9 @@ async def test_vendors_that_do_not_open_are_apologised_for(agent: PuppetAgent, a
         with trio.fail_after(13):
             await on.over(caller)
         filler_s = on.count(What.FILLER) * len(agent.phrases.filler) * 0.06
-        assert caller.heard_s == pytest.approx(filler_s + len(agent.phrases.apology) * 0.06, abs=0.05)
+        apology_s = len(agent.phrases.apology) * 0.06
+        assert caller.heard_s == pytest.approx(GREETING_S + filler_s + apology_s, abs=0.05)
+        assert on.texts(What.SAID) == [agent.phrases.greeting]
         assert trio.current_time() - start < 6.2 + caller.heard_s + 0.5
         assert on.value("silent_calls_total", provider="twilio") == 0
         assert on.last(What.CALL_RELEASED)["left"] == 0
@@ -393,13 +395,18 @@ async def test_a_part_that_ends_by_itself_is_a_failure_that_the_caller_is_told_a
         assert on.last(What.CALL_RELEASED)["left"] == 0
 
 
-async def test_slow_vendors_are_covered_by_a_filler(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(open_s=4)
+async def test_slow_vendors_are_covered_by_the_greeting_and_a_filler(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(open_s=5)
     async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(3.5)
-        assert caller.heard_s == pytest.approx(len(agent.phrases.filler) * 0.06, abs=0.05)
+        await trio.sleep(0.1)
+        assert caller.heard_s == pytest.approx(GREETING_S, abs=0.05)
         await trio.sleep(4)
-        assert on.texts(What.SAID) == [agent.phrases.greeting]
+        assert caller.heard_s == pytest.approx(GREETING_S + len(agent.phrases.filler) * 0.06, abs=0.05)
+        await trio.sleep(2)
+        agent.transcriber.hears("hello there")
+        await trio.sleep(3)
+        assert on.texts(What.SAID) == [agent.phrases.greeting, "You said hello there."]
+        assert on.count(What.FILLER) == 1
 
 
 async def test_a_provider_that_does_not_answer_the_hang_up_holds_nothing(autojump_clock: MockClock) -> None:
