@@ -24,7 +24,7 @@ from engine.observe.labels import (
     VendorStatus,
 )
 from engine.observe.metrics import Metrics
-from engine.ports import Agent, counts_itself
+from engine.ports import Agent, Mode, counts_itself
 
 T = TypeVar("T")
 
@@ -34,6 +34,9 @@ class CallMeters:
 
     def __init__(self, metrics: Metrics, call: CallInfo, agent: Agent) -> None:
         provider, pipeline = call.provider, agent.pipeline
+        ear, voice = agent.transcriber_vendor, agent.synthesizer_vendor
+        if agent.mode is not Mode.PIPELINE:  # it has neither
+            ear = voice = agent.model_vendor
         self.on_late = metrics.audio_send_lag_seconds.labels(provider=provider).observe
         self.on_gap = metrics.audio_receive_gap_seconds.labels(provider=provider).observe
         self.buffered = metrics.playout_buffered.note
@@ -48,12 +51,10 @@ class CallMeters:
         self._underruns = metrics.audio_underruns_total.labels(provider=provider)
         self._underrun_s = metrics.audio_underrun_seconds_total.labels(provider=provider)
         self._audio_in = metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.IN)
-        self._recognised = metrics.speech_audio_seconds_total.labels(
-            vendor=agent.transcriber_vendor, kind=SpeechKind.STT
-        )
+        self._recognised = metrics.speech_audio_seconds_total.labels(vendor=ear, kind=SpeechKind.STT)
         self._audio_out = metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.OUT)
-        self._spoken = metrics.speech_audio_seconds_total.labels(vendor=agent.synthesizer_vendor, kind=SpeechKind.TTS)
-        self._characters = metrics.tts_characters_total.labels(vendor=agent.synthesizer_vendor)
+        self._spoken = metrics.speech_audio_seconds_total.labels(vendor=voice, kind=SpeechKind.TTS)
+        self._characters = metrics.tts_characters_total.labels(vendor=voice)
         self._began_at_s = trio.current_time()
         self._is_set_up = False
         self._seen = (0.0, 0.0, 0.0)

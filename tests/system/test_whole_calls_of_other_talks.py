@@ -1,0 +1,124 @@
+"""Whole calls with speech-to-speech vendors over their real wires, and with a provider that hears and speaks itself:
+a caller heard, understood and answered, and nothing of it left."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from hashlib import sha1
+from hmac import digest
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree as ET
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.observe.timeline import What
+from engine.phone.phone import SIDES
+from engine.runtime.sockets import open_socket
+from engine.settings import AgentSettings, Settings
+from engine.settings.vendors import KEY_VARIABLES
+from tests.fakes.clouds.elevenlabs_agents import ElevenLabsAgentsCloud
+from tests.fakes.clouds.loopback import Cloud, serving
+from tests.fakes.clouds.openai_chat import OpenAiChat
+from tests.fakes.clouds.openai_realtime import OpenAIRealtimeCloud
+from tests.fakes.plain_speech import words
+from tests.fakes.relay_caller import RelayCaller
+from tests.system.every_provider import callee_of, with_all_providers
+from tests.system.rig import SECRET, Rig, running_engine
+
+CLOUDS: dict[str, tuple[type[Cloud], dict[str, Any]]] = {
+    "openai_realtime": (OpenAIRealtimeCloud, {"model": "m"}),
+    "elevenlabs_agents": (ElevenLabsAgentsCloud, {"agent": "agent_1"}),
+    "openai": (OpenAiChat, {"model": "m"}),
+}
+PATHS = {"openai_realtime": "/v1/realtime", "elevenlabs_agents": "/v1/convai/conversation", "openai": "/v1"}
+
+
+@asynccontextmanager
+async def engine_with(kind: str, agent: AgentSettings, **limits: Any) -> AsyncIterator[tuple[Rig, Cloud]]:
+    """An engine whose one agent is served by a fake of this kind."""
+    new, options = CLOUDS[kind]
+    async with AsyncExitStack() as stack:
+        cloud = new()
+        served = await stack.enter_async_context(serving(cloud))
+        url = (served.http if kind == "openai" else served.ws) + PATHS[kind]
+
+        def configure(settings: Settings) -> Settings:
+            settings = with_all_providers(settings)
+            secrets = replace(settings.secrets, vendor_keys={KEY_VARIABLES[kind]: str(vars(cloud)["key"])})
+            vendors = {kind: {"url": url, **options}}
+            vonage = replace(settings.vonage, rate_hz=24000)  # plain speech does not survive resampling
+            return replace(settings, vonage=vonage, agents={"desk": agent}, vendors=vendors, secrets=secrets)
+
+        rig = await stack.enter_async_context(running_engine(configure=configure, **limits))
+        yield rig, cloud
+
+
+async def at_rest(rig: Rig, cloud: Cloud) -> None:
+    await rig.quiet()
+    with trio.fail_after(2):
+        while cloud.sockets_open or cloud.requests_open:  # noqa: ASYNC110 - seen from outside
+            await trio.sleep(0.01)
+    assert set(rig.balance().values()) == {0}, rig.balance()
+
+
+@pytest.mark.parametrize("provider", ["twilio", "vonage"])
+@pytest.mark.parametrize("kind", ["openai_realtime", "elevenlabs_agents"])
+async def test_a_speech_to_speech_model_answers(kind: str, provider: str, autojump_clock: MockClock) -> None:
+    agent = AgentSettings(realtime=(kind,), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with(kind, agent) as (rig, cloud):
+        if isinstance(cloud, ElevenLabsAgentsCloud) and provider == "vonage":
+            cloud.manner.hears = cloud.manner.speaks = "pcm_24000"
+        async with rig.phone.call(SIDES[provider](callee_of(rig, provider))) as call:
+            assert words(await call.wait_for_reply(within_s=15), call.format) == "Hello."
+            assert "My name is canaryAda" in await rig.say(call, "My name is canaryAda.")
+            assert "canaryAda" in await rig.say(call, "What is my name?")
+        await at_rest(rig, cloud)
+        assert [moment.fields["text"] for moment in rig.moments if moment.what is What.HEARD] == [
+            "My name is canaryAda.",
+            "What is my name?",
+        ]
+        assert vars(cloud)["faults"] == []
+
+
+async def test_a_provider_hears_and_speaks_what_a_model_answers(autojump_clock: MockClock) -> None:
+    agent = AgentSettings(relay=True, model=("openai",), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with("openai", agent) as (rig, cloud):
+        async with dialled_relay(rig) as caller:
+            await trio.sleep(1)
+            assert caller.said == ["Hello."]
+            await caller.says("My name is canaryAda.")
+            await trio.sleep(8)
+            assert "My name is canaryAda" in caller.said[-1]
+            await caller.says("What is my name?")
+            await trio.sleep(8)
+            assert "canaryAda" in caller.said[-1]
+        await at_rest(rig, cloud)
+
+
+@asynccontextmanager
+async def dialled_relay(rig: Rig) -> AsyncIterator[RelayCaller]:
+    """A call as Twilio makes one: webhook, document, socket."""
+    call_id, url = "CA" + "7" * 32, f"{rig.engine.url}/voice"
+    form = {"CallSid": call_id, "AccountSid": "AC" + "0" * 32, "From": "+15005550006", "To": "+15005550001"}
+    signed = url + "".join(name + form[name] for name in sorted(form))
+    signature = b64encode(digest(SECRET.encode(), signed.encode(), sha1)).decode()
+    headers = {"x-twilio-signature": signature, "content-type": "application/x-www-form-urlencoded"}
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(url, content=urlencode(form), headers=headers)
+    relay = ET.fromstring(answer.text).find("Connect/ConversationRelay")
+    parameter = relay.find("Parameter") if relay is not None else None
+    assert relay is not None, answer.text
+    assert parameter is not None, answer.text
+    async with open_socket(relay.attrib["url"]) as socket, trio.open_nursery() as nursery:
+        caller = RelayCaller(socket, call_id)
+        nursery.start_soon(caller.listen)
+        await caller.start(parameter.attrib["value"])
+        yield caller
+        nursery.cancel_scope.cancel()
