@@ -116,6 +116,8 @@ class Call:
         self._said_s = 0.0
         """Beside the talk."""
         self._talk: Conversing | None = None
+        self._is_in_other_hands = False
+        """Somebody else took the caller when we failed: the call goes on without us."""
         self._started_at_s = self._ended_at_s = trio.current_time()
         slot.on_request, slot.on_drain = self._requested, self._drain
 
@@ -164,6 +166,8 @@ class Call:
         if self._end_so_far.cause in APOLOGISES:
             with self._apologising:
                 await self._apologise(link)
+                if self._line.rescue:
+                    self._is_in_other_hands = await self._transfer(self._line.rescue)
 
     async def _converse(self, holdings: Holdings, link: AnyLink) -> None:
         early: deque[AnyEvent] = deque(maxlen=EARLY_EVENTS)
@@ -330,7 +334,7 @@ class Call:
         """Tell the provider that the call is over, where that is our decision; its socket closes in any case. One that
         speaks itself has been told over the socket, behind our last words."""
         provider = self._line.provider
-        is_told = isinstance(self._line.codec, Words)
+        is_told = isinstance(self._line.codec, Words) or self._is_in_other_hands
         if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities and not is_told:
             within_s = self._around.limits.close_s * HANG_UP_SHARE
             call_id = self._info.call_id

@@ -75,6 +75,8 @@ class Line:
     codec: Codec | Words
     agents: Mapping[str, Agent] = field(default_factory=dict)
     """Whom the call may be handed over to, by name."""
+    rescue: str = ""
+    """Who takes the call when it would end with an apology: a number or a SIP address."""
 
 
 class Part(Protocol):

@@ -230,4 +230,6 @@ class Supervisor:
             parameters={**slot.incoming.parameters, **start.parameters},
             attestation=slot.incoming.attestation,
         )
-        return Line(info, provider, agent, socket, codec, self._agents)
+        settings = self._settings.agents[agent.name]
+        rescue = settings.transfers.get(settings.failure_transfer, "")
+        return Line(info, provider, agent, socket, codec, self._agents, rescue)

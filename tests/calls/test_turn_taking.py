@@ -11,6 +11,7 @@ from adapters.providers.twilio import TwilioConfig, TwilioProvider
 from engine.errors import ModelFailed
 from engine.events import Context, HangUp, Noted, ReplyPart, Transfer, TurnLikelyOver, TurnOver, TurnResumed
 from engine.observe.timeline import What
+from engine.settings import AgentSettings
 from tests.fakes.puppet import PuppetAgent, echo
 from tests.fakes.stage import stage
 
@@ -237,3 +238,30 @@ async def test_a_caller_is_connected_to_somebody_else_once_the_agent_was_heard(
             agent.transcriber.hears("never mind")
             await trio.sleep(4)
             assert on.texts(What.SAID)[-1] == "You said never mind."
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_a_call_that_fails_is_apologised_for_and_given_to_somebody_else(
+    works: bool, autojump_clock: MockClock
+) -> None:
+    asked: list[str] = []
+
+    def rest(request: httpx.Request) -> httpx.Response:
+        asked.append(request.content.decode())
+        return httpx.Response(200 if works else 500, json={"sid": "CA"})
+
+    provider = TwilioProvider(TwilioConfig(auth_token="secret", account_sid="AC1"))
+    agent = PuppetAgent(lambda _: [ModelFailed("puppet", "500")])
+    settings = AgentSettings(transfers={"people": "+15550109999"}, failure_transfer="people")
+    clients = lambda: httpx.AsyncClient(transport=httpx.MockTransport(rest))  # noqa: E731 - a factory
+    opening = stage(agent, provider=provider, new_http_client=clients, agent_settings=settings, model_failures=0)
+    async with opening as on, on.call() as caller:
+        await trio.sleep(3)
+        heard_s = caller.heard_s
+        agent.transcriber.hears("hello there")
+        await on.over(caller)
+        assert caller.heard_s - heard_s == pytest.approx(len(agent.phrases.apology) * 0.06, abs=0.1)
+        assert on.last(What.CALL_ENDED)["cause"] == "llm_failed"
+        assert "%2B15550109999" in asked[0]
+        # Who has been connected is not hung up on; who has not, is.
+        assert len(asked) == (1 if works else 2)

@@ -230,12 +230,13 @@ async def stage(
     provider: TwilioProvider | None = None,
     new_http_client: Callable[[], httpx.AsyncClient] = httpx.AsyncClient,
     open_session: Callable[[CallInfo, Metrics], AbstractAsyncContextManager[CallSession]] = open_lone_session,
+    agent_settings: AgentSettings | None = None,
     **limits: Any,
 ) -> AsyncIterator[Stage]:
     """The first agent answers what ``lines`` (dialled number to name) does not send to another."""
     settings = Settings(
         limits=replace(Limits(), max_calls=max_calls, **limits),
-        agents={agent.name: AgentSettings() for agent in agents},
+        agents={agent.name: agent_settings or AgentSettings() for agent in agents},
         lines=lines or {},
     )
     metrics = metrics or Metrics()
