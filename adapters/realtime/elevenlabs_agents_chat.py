@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
-import orjson
 import structlog
 import trio
 
@@ -22,7 +20,7 @@ from adapters.realtime.answering import Answer, Put, answering
 from adapters.realtime.conversing import LIMITS, MAX_JUNK
 from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
 from adapters.realtime.elevenlabs_protocol import overrides_of, why_closed, why_of_error
-from adapters.realtime.fields import dict_of, id_of, number_of, object_of, text_of
+from adapters.realtime.fields import dict_of, id_of, json_of, number_of, object_of, packed, text_of
 from adapters.realtime.shown import GO_ON, story_of, turns_of
 from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import Context, ModelPart, Role, SessionInfo, ToolCall
@@ -143,7 +141,7 @@ class ChatWire:
             "user_id": self._session.session_id,
             **self._config.extra,
         }
-        return [_packed(first)]
+        return [packed(first)]
 
     def receive(self, message: Message) -> list[ModelPart]:
         """Raises BadMessage."""
@@ -153,7 +151,7 @@ class ChatWire:
                 self._ask()
             case "ping":
                 number = int(number_of(dict_of(said, "ping_event"), "event_id"))
-                self.outbox.append(_packed({"type": "pong", "event_id": number}))
+                self.outbox.append(packed({"type": "pong", "event_id": number}))
             case "agent_chat_response_part":
                 text = text_of(dict_of(said, "text_response_part"), "text")
                 self._has_parts = self._has_parts or bool(text)
@@ -165,7 +163,7 @@ class ChatWire:
             case "client_tool_call":
                 self.has_called = True
                 call = dict_of(said, "client_tool_call")
-                arguments = orjson.dumps(dict_of(call, "parameters")).decode()
+                arguments = json_of(call, "parameters")
                 return [ToolCall(id_of(call, "tool_call_id"), id_of(call, "tool_name"), arguments)]
             case "error":
                 self._why = why_of_error(dict_of(said, "error_event"))
@@ -185,8 +183,8 @@ class ChatWire:
         self._has_asked = True
         before, question = _split(self._context)
         if before:
-            self.outbox.append(_packed({"type": "contextual_update", "text": before}))
-        self.outbox.append(_packed({"type": "user_message", "text": question}))
+            self.outbox.append(packed({"type": "contextual_update", "text": before}))
+        self.outbox.append(packed({"type": "user_message", "text": question}))
 
 
 def _split(context: Context) -> tuple[str, str]:
@@ -203,7 +201,3 @@ def _split(context: Context) -> tuple[str, str]:
         told.append(f"You: {context.said.strip()}")
         told.append(GO_ON)
     return "\n".join(text for text in told if text), question or GO_ON
-
-
-def _packed(message: dict[str, Any]) -> Message:
-    return orjson.dumps(message).decode()

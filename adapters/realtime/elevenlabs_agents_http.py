@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from adapters.realtime.answering import Answer, Put, answering
-from adapters.realtime.fields import MAX_TEXT, dicts_of, id_of, text_of, word_of
+from adapters.realtime.fields import MAX_TEXT, dicts_of, id_of, packed, text_of, word_of
 from adapters.realtime.shown import GO_ON, instructions_of, turns_of
 from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import Context, Exchange, Role, SessionInfo, ToolCall
@@ -140,7 +140,7 @@ class AgentTestModel:
         raise ModelFailed(config.name, "no answer in time", why=Why.TIMEOUT)
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        content = None if body is None else orjson.dumps(body)
+        content = None if body is None else packed(body).encode()
         response = await self._client.request(method, f"/v1/convai/{path}", content=content)
         value = _parsed(response.content)
         if response.status_code != 200:

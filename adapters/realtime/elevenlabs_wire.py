@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import orjson
 import structlog
 
 from adapters.realtime.caller import LOST_S, CallerSpeech
 from adapters.realtime.conversing import Line
 from adapters.realtime.elevenlabs_protocol import FORMATS, overrides_of, why_closed, why_of_error
-from adapters.realtime.fields import audio_of, dict_of, id_of, number_of, object_of, text_of, word_of
+from adapters.realtime.fields import audio_of, dict_of, id_of, json_of, number_of, object_of, packed, text_of, word_of
 from adapters.realtime.replies import Replies, Reply
 from adapters.realtime.shown import story_of, turns_of
 from engine.audio.convert import Converter
@@ -96,6 +95,11 @@ class ElevenLabsAgentsWire:
             "client_tool_call": self._on_tool,
             "error": self._on_error,
         }
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The messages that are looked at."""
+        return self._on.keys()
 
     @property
     def is_hearing(self) -> bool:
@@ -230,9 +234,9 @@ class ElevenLabsAgentsWire:
     def _on_tool(self, said: dict[str, Any]) -> None:
         call = dict_of(said, "client_tool_call")
         call_id, name = id_of(call, "tool_call_id"), id_of(call, "tool_name")
+        arguments = json_of(call, "parameters")
         if call_id not in self._owed:
             self._owed.add(call_id)
-            arguments = orjson.dumps(dict_of(call, "parameters")).decode()
             self._line.lanes.put(ToolCall(call_id, name, arguments))
 
     # --- the caller -----------------------------------------------------------------------------------------
@@ -369,4 +373,4 @@ class ElevenLabsAgentsWire:
         self._send({"type": "user_message", "text": text})
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._line.outbox.append(orjson.dumps(message).decode())
+        self._line.outbox.append(packed(message))

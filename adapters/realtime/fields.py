@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import binascii
+import json
 import math
 from base64 import b64decode
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -87,6 +89,22 @@ def audio_of(value: dict[str, Any], key: str) -> bytes:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise BadMessage("base64") from None
+
+
+def json_of(value: dict[str, Any], key: str) -> str:
+    """An object as JSON again. Raises BadMessage for none, and for one that is nested beyond use."""
+    try:
+        return orjson.dumps(dict_of(value, key)).decode()
+    except TypeError:
+        raise BadMessage("shape") from None
+
+
+def packed(message: Mapping[str, Any]) -> str:
+    """A message of ours as JSON, whatever half characters the texts in it may hold."""
+    try:
+        return orjson.dumps(message).decode()
+    except TypeError:
+        return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def word_of(value: object) -> str:

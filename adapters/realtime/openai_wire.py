@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import orjson
 import structlog
 
 from adapters.realtime.caller import CallerSpeech
 from adapters.realtime.conversing import Line
-from adapters.realtime.fields import audio_of, dict_of, dicts_of, id_of, number_of, object_of, text_of, word_of
+from adapters.realtime.fields import audio_of, dict_of, dicts_of, id_of, number_of, object_of, packed, text_of, word_of
 from adapters.realtime.replies import Replies, Reply
 from adapters.realtime.shown import instructions_of, turns_of
 from engine.audio.convert import Converter
@@ -104,6 +103,11 @@ class OpenAIRealtimeWire:
             "response.done": self._on_reply_over,
             "error": self._on_error,
         }
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The messages that are looked at."""
+        return self._on.keys()
 
     @property
     def is_hearing(self) -> bool:
@@ -297,7 +301,7 @@ class OpenAIRealtimeWire:
         return ModelFailed(self._config.name, f"it failed ({word_of(codes[0] or codes[1])})", why=why)
 
     def _send(self, kind: str, **fields: Any) -> None:
-        self._line.outbox.append(orjson.dumps({"type": kind, **fields}).decode())
+        self._line.outbox.append(packed({"type": kind, **fields}))
 
 
 def _session(config: OpenAIRealtimeConfig, context: Context, source: AudioFormat) -> dict[str, Any]:

@@ -284,7 +284,8 @@ class Session:
         try:
             while True:
                 number = self.next_number()
-                self._pings.append(number)
+                if not self.manner.stalls:
+                    self._pings.append(number)
                 await self.send({"type": "ping", "ping_event": {"event_id": number, "ping_ms": 20}})
                 if len(self._pings) * self.manner.ping_s > PONG_S + self.manner.ping_s:
                     self._cloud.faults.append("no pong")
