@@ -4,7 +4,8 @@ caller hears of it, and when."""
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
@@ -200,17 +201,18 @@ class World:
     voices: list[Behind[Any, Any]]
     minds: list[Behind[Any, Any]]
     around: Vendoring
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @asynccontextmanager
     async def call(self, *, wait_s: float = 2.0) -> AsyncIterator[Witness]:
         """A call, when its greeting has been heard; it hangs up at the end of the block."""
-        numbers = len(self.on.accepted) + 1
-        call_id = f"CA{numbers:032x}"
+        number = next(self.numbers)
+        call_id = f"CA{number:032x}"
         async with self.on.socket() as socket, trio.open_nursery() as nursery:
-            caller = Witness(socket, call_id, f"MZ{numbers:032x}")
+            caller = Witness(socket, call_id, f"MZ{number:032x}")
             nursery.start_soon(caller.listen)
             caller.spoke_until_s = trio.current_time()
-            await caller.start(await self.on.token(call_id, caller=f"+1555010{numbers:04d}"))
+            await caller.start(await self.on.token(call_id, caller=f"+1555010{number:04d}"))
             nursery.start_soon(caller.stay_on_the_line)
             await trio.sleep(wait_s)
             yield caller
