@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from engine.runtime.network import Network
 from engine.settings import AgentSettings, Settings
 from engine.settings.vendors import EMBEDDED, SCRIPT
 from engine.vendors.around import Vendoring
+from engine.vendors.phrases import CachedVendor, Keeping, PhraseCache
 
 if TYPE_CHECKING:
     from adapters.models.script import Script
@@ -63,6 +64,7 @@ class Workshop:
     tools: Tools
     speech: EmbeddedSpeech | None
     """None: nobody needs it."""
+    cache: PhraseCache = field(default_factory=PhraseCache)
 
     def agent(self, name: str) -> ComposedAgent:
         """Raises SettingsError naming the setting at fault."""
@@ -107,8 +109,10 @@ class Workshop:
 
             assert self.speech is not None  # noqa: S101 - see needs_speech
             return EmbeddedSynthesizerVendor(self.speech)
+        # Two tables of one vendor may be two voices.
+        voice, phrases = repr(self.settings.vendors.get(name, {})), phrases_of(agent, self.settings).all()
         vendor: SynthesizerVendor = self.vendors.vendor(agent, Role.SYNTHESIZER, name)
-        return vendor
+        return CachedVendor(vendor, Keeping(self.cache, name, voice, frozenset(phrases)))
 
     def _mind(self, agent: str, name: str) -> ModelVendor:
         if name == SCRIPT:

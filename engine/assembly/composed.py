@@ -77,7 +77,7 @@ class ComposedAgent:
         self.pipeline = pipeline
         self.mode = mode
         self.phrases = phrases
-        self.counts_itself = not crew.is_embedded
+        self.counts_vendors = not crew.is_embedded
         self.transcriber_vendor = crew.transcribers[0].name if crew.transcribers else "none"
         self.synthesizer_vendor = crew.synthesizers[0].name if crew.synthesizers else "none"
         self.model_vendor = crew.realtimes[0].name if crew.realtimes else crew.models[0].name

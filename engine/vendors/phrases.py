@@ -1,8 +1,8 @@
 """What is said again and again is synthesised once: a cache of whole speeches, and a synthesizer that plays from it.
 
 A cache is shared by calls, so what comes into it is chosen: phrases that were declared beforehand, the first time they
-are said, and other short sentences without a digit in them when they are said again. What is said to one caller alone
-is not kept.
+are said, and other short sentences without a digit in them when they are said in another call, too. What is said to
+one caller alone is not kept.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PhraseCache:
         self.misses = 0
         self._limit_bytes = limit_bytes
         self._clips: OrderedDict[Phrase, bytes] = OrderedDict()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: OrderedDict[int, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -73,15 +73,14 @@ class PhraseCache:
             _, oldest = self._clips.popitem(last=False)
             self.size_bytes -= len(oldest)
 
-    def was_said(self, phrase: Phrase) -> bool:
-        """Whether it was asked about before, as far as that is remembered."""
-        mark = hash(phrase)
-        is_known = mark in self._seen
-        self._seen[mark] = None
+    def was_said_elsewhere(self, phrase: Phrase, call_id: str) -> bool:
+        """Whether it was asked about in another call before, as far as that is remembered."""
+        mark, call = hash(phrase), hash(call_id)
+        first = self._seen.setdefault(mark, call)
         self._seen.move_to_end(mark)
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
-        return is_known
+        return first != call
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +97,19 @@ class Keeping:
     def phrase(self, text: str, line: AudioFormat) -> Phrase:
         return Phrase(self.vendor, self.voice, line, normal(text))
 
-    def keeps(self, phrase: Phrase) -> bool:
+    def keeps(self, phrase: Phrase, call_id: str) -> bool:
         """Asked once each time it is said."""
         if phrase.text in map(normal, self.declared):
             return True
         if len(phrase.text) > LONGEST_CHARS or any(map(str.isdigit, phrase.text)):
             return False
-        return self.cache.was_said(phrase)
+        return self.cache.was_said_elsewhere(phrase, call_id)
 
 
-def cached(synthesizer: Synthesizer, keeping: Keeping, line: AudioFormat) -> Synthesizer:
-    """A synthesizer that plays what it knows and keeps what it learns: speeches that came whole, without an error, and
+def cached(synthesizer: Synthesizer, keeping: Keeping, call: CallInfo) -> Synthesizer:
+    """The synthesizer of one call that plays what it knows and keeps what it learns: speeches that came whole, without an error, and
     were received to their end."""
-    return _Cached(synthesizer, keeping, line)
+    return _Cached(synthesizer, keeping, call)
 
 
 class CachedVendor:
@@ -128,7 +127,7 @@ class CachedVendor:
     @asynccontextmanager
     async def _open(self, call: CallInfo, owner: Owner) -> AsyncIterator[Synthesizer]:
         async with self._vendor.open(call, owner) as synthesizer:
-            yield cached(synthesizer, self._keeping, call.format)
+            yield cached(synthesizer, self._keeping, call)
 
 
 def normal(text: str) -> str:
@@ -137,10 +136,11 @@ def normal(text: str) -> str:
 
 
 class _Cached:
-    def __init__(self, inner: Synthesizer, keeping: Keeping, line: AudioFormat) -> None:
+    def __init__(self, inner: Synthesizer, keeping: Keeping, call: CallInfo) -> None:
         self._inner = inner
         self._keeping = keeping
-        self._line = line
+        self._call_id = call.call_id
+        self._line = call.format
 
     @property
     def is_closed(self) -> bool:
@@ -154,7 +154,9 @@ class _Cached:
             yield _Clip(clip, int(self._line.bytes_per_s * PIECE_S))
             return
         async with self._inner.open_speech(text) as speech:
-            yield _Recorded(speech, phrase, self._keeping.cache) if self._keeping.keeps(phrase) else speech
+            yield (
+                _Recorded(speech, phrase, self._keeping.cache) if self._keeping.keeps(phrase, self._call_id) else speech
+            )
 
 
 class _Clip(trio.abc.ReceiveChannel[bytes]):

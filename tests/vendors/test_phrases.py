@@ -55,6 +55,10 @@ class _Channel(trio.abc.ReceiveChannel[bytes]):
         await trio.lowlevel.checkpoint()
 
 
+def a_call(call_id: str = "one", line: AudioFormat = MULAW_8K) -> CallInfo:
+    return CallInfo("twilio", call_id, "s", line, "desk")
+
+
 def keeping(*declared: str, cache: PhraseCache | None = None, voice: str = "v") -> Keeping:
     return Keeping(PhraseCache() if cache is None else cache, "mouth", voice, declared)
 
@@ -66,27 +70,28 @@ async def heard(synthesizer: Synthesizer, text: str) -> str:
 
 async def test_a_declared_phrase_is_made_once() -> None:
     mouth = Mouth()
-    synthesizer = cached(mouth, keeping("How may I help you?"), MULAW_8K)
+    synthesizer = cached(mouth, keeping("How may I help you?"), a_call())
     for text in ("How may I help you?", " How may I  help you? ", "How may I\nhelp you?"):
         assert await heard(synthesizer, text) == "How may I help you?"
     assert len(mouth.asked) == 1
 
 
-async def test_another_sentence_is_kept_when_it_is_said_again() -> None:
-    """What is said to one caller alone leaves no trace but its hash."""
+async def test_another_sentence_is_kept_when_it_is_said_in_another_call() -> None:
+    """What is said to one caller alone, however often, leaves no trace but its hash."""
     mouth, keep = Mouth(), keeping()
-    synthesizer = cached(mouth, keep, MULAW_8K)
-    for _ in range(4):
+    one, two = (cached(mouth, keep, a_call(call_id)) for call_id in ("one", "two"))
+    for synthesizer in (one, one, two, two, one):
         assert await heard(synthesizer, "One moment, please.") == "One moment, please."
-    assert len(mouth.asked) == 2
-    await heard(synthesizer, "Your dog is well again.")
+    assert len(mouth.asked) == 3
+    for _ in range(3):
+        await heard(one, "Your dog is well again, Mr Smith.")
     assert len(keep.cache) == 1
 
 
 @pytest.mark.parametrize("text", ["Your code is 1234.", "long " * 40])
 async def test_numbers_and_long_texts_are_not_kept(text: str) -> None:
     mouth, keep = Mouth(), keeping()
-    synthesizer = cached(mouth, keep, MULAW_8K)
+    synthesizer = cached(mouth, keep, a_call())
     for _ in range(3):
         await heard(synthesizer, text)
     assert len(mouth.asked) == 3
@@ -96,13 +101,13 @@ async def test_numbers_and_long_texts_are_not_kept(text: str) -> None:
 async def test_a_phrase_that_lasts_too_long_is_not_kept_though_it_was_declared() -> None:
     text = "la " * 100
     keep = keeping(text)
-    await heard(cached(Mouth(), keep, MULAW_8K), text)
+    await heard(cached(Mouth(), keep, a_call()), text)
     assert keep.cache.size_bytes == 0
 
 
 async def test_only_whole_speeches_are_kept() -> None:
     mouth, keep = Mouth(), keeping("Welcome to the house of many telephones.")
-    synthesizer = cached(mouth, keep, MULAW_8K)
+    synthesizer = cached(mouth, keep, a_call())
     text = "Welcome to the house of many telephones."
     async with synthesizer.open_speech(text) as speech:
         await speech.receive()
@@ -117,7 +122,7 @@ async def test_only_whole_speeches_are_kept() -> None:
 
 async def test_a_speech_without_a_sound_is_not_kept() -> None:
     keep = keeping("")
-    await heard(cached(Mouth(), keep, MULAW_8K), "")
+    await heard(cached(Mouth(), keep, a_call()), "")
     assert len(keep.cache) == 0
 
 
@@ -125,17 +130,19 @@ async def test_voices_vendors_and_formats_are_kept_apart() -> None:
     cache = PhraseCache()
     mouth = Mouth()
     for voice in ("a", "b", "a"):
-        await heard(cached(mouth, keeping("Hello.", cache=cache, voice=voice), MULAW_8K), "Hello.")
+        await heard(cached(mouth, keeping("Hello.", cache=cache, voice=voice), a_call()), "Hello.")
     assert len(mouth.asked) == 2
     wide = Mouth(PCM16_16K)
-    async with cached(wide, keeping("Hello.", cache=cache, voice="a"), PCM16_16K).open_speech("Hello.") as speech:
+    async with cached(wide, keeping("Hello.", cache=cache, voice="a"), a_call(line=PCM16_16K)).open_speech(
+        "Hello."
+    ) as speech:
         assert words(b"".join([piece async for piece in speech]), PCM16_16K) == "Hello."
     assert wide.asked == ["Hello."]
 
 
 async def test_what_is_played_again_comes_in_pieces_of_whole_frames() -> None:
     keep = keeping("Hello. " * 10)
-    synthesizer = cached(Mouth(), keep, MULAW_8K)
+    synthesizer = cached(Mouth(), keep, a_call())
     await heard(synthesizer, "Hello. " * 10)
     async with synthesizer.open_speech("Hello. " * 10) as speech:
         pieces = [piece async for piece in speech]
@@ -145,7 +152,7 @@ async def test_what_is_played_again_comes_in_pieces_of_whole_frames() -> None:
 
 async def test_a_closed_synthesizer_plays_nothing_from_the_cache_either() -> None:
     mouth = Mouth()
-    synthesizer = cached(mouth, keeping("Hello."), MULAW_8K)
+    synthesizer = cached(mouth, keeping("Hello."), a_call())
     await heard(synthesizer, "Hello.")
     mouth.is_closed = True
     await heard(synthesizer, "Hello.")
