@@ -154,7 +154,8 @@ class CallMeters:
         self.request(kind, vendor, VendorStatus.OK)
 
     def request(self, kind: VendorKind, vendor: str, status: VendorStatus) -> None:
-        self._metrics.vendor_requests_total.labels(vendor=vendor, kind=kind, status=status).inc()
+        if not self._counts_itself or kind is VendorKind.TELEPHONY:
+            self._metrics.vendor_requests_total.labels(vendor=vendor, kind=kind, status=status).inc()
 
     def connected(self, kind: VendorKind, vendor: str, took_s: float) -> None:
         self._metrics.vendor_connect_duration_seconds.labels(vendor=vendor, kind=kind).observe(took_s)
