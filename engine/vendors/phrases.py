@@ -107,8 +107,8 @@ class Keeping:
 
 
 def cached(synthesizer: Synthesizer, keeping: Keeping, call: CallInfo) -> Synthesizer:
-    """The synthesizer of one call that plays what it knows and keeps what it learns: speeches that came whole, without an error, and
-    were received to their end."""
+    """The synthesizer of one call that plays what it knows and keeps what it learns: speeches that came whole, without
+    an error, and were received to their end."""
     return _Cached(synthesizer, keeping, call)
 
 
