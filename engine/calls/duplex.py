@@ -413,10 +413,10 @@ class DuplexTalk:
             model.tool_results([ToolResult(call.call_id, "Too many tools are at work.", is_error=True)])
             return
         self._tools_at_work += 1
-        nursery.start_soon(self._tool, call, model, self._replies.newest)
+        nursery.start_soon(self._tool, call, model, self._replies.newest or self._replies.awaited)
 
     async def _tool(self, call: ToolCall, model: RealtimeModel, calling: Reply | None) -> None:
-        """``calling`` is the reply that it was called in, if that is still to be heard."""
+        """``calling`` is the reply that it was called in, or instead of, if that is still to be heard."""
         self._be_patient()
         result = ToolResult(call.call_id, "The tool did not answer in time.", is_error=True)
         actions: Sequence[Action] = ()

@@ -27,7 +27,7 @@ from tests.fakes.clouds.elevenlabs_agents import ElevenLabsAgentsCloud
 from tests.fakes.clouds.loopback import Cloud, serving
 from tests.fakes.clouds.openai_chat import OpenAiChat
 from tests.fakes.clouds.openai_realtime import OpenAIRealtimeCloud
-from tests.fakes.plain_speech import words
+from tests.fakes.plain_speech import speak, words
 from tests.fakes.relay_caller import RelayCaller
 from tests.system.every_provider import callee_of, with_all_providers
 from tests.system.rig import SECRET, Rig, running_engine
@@ -38,6 +38,9 @@ CLOUDS: dict[str, tuple[type[Cloud], dict[str, Any]]] = {
     "openai": (OpenAiChat, {"model": "m"}),
 }
 PATHS = {"openai_realtime": "/v1/realtime", "elevenlabs_agents": "/v1/convai/conversation", "openai": "/v1"}
+
+
+CALL_IT = "call the tool hang_up"
 
 
 @asynccontextmanager
@@ -85,6 +88,8 @@ async def test_a_speech_to_speech_model_answers(kind: str, provider: str, autoju
             "What is my name?",
         ]
         assert vars(cloud)["faults"] == []
+        assert rig.count(What.RESOURCE_OPENED) == 3  # the provider's socket, the seat at the session, the model
+        assert rig.value("vendor_requests_total", vendor=kind, kind="realtime", status="ok") == 1
 
 
 async def test_a_provider_hears_and_speaks_what_a_model_answers(autojump_clock: MockClock) -> None:
@@ -122,3 +127,41 @@ async def dialled_relay(rig: Rig) -> AsyncIterator[RelayCaller]:
         await caller.start(parameter.attrib["value"])
         yield caller
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["openai_realtime", "elevenlabs_agents"])
+async def test_a_barge_in_silences_the_model_which_knows_what_was_heard(kind: str, autojump_clock: MockClock) -> None:
+    agent = AgentSettings(realtime=(kind,), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with(kind, agent) as (rig, cloud):
+        async with rig.phone.call(SIDES["twilio"](callee_of(rig, "twilio"))) as call:
+            await call.wait_for_reply(within_s=15)
+            await call.say(speak("Tell me a story.", call.format))
+            await call.wait_until_heard(within_s=10)
+            await trio.sleep(3)
+            said = call.start_saying(speak("Stop it please.", call.format))
+            await said.done.wait()
+            answer = words(await call.wait_for_reply(within_s=15), call.format)
+            assert "You said Stop it please" in answer
+            stop_s = call.timing(said).barge_in_stop_s
+            assert stop_s is not None
+            assert stop_s < 0.4
+        await at_rest(rig, cloud)
+        cut = [moment.fields for moment in rig.moments if moment.what is What.SAID and moment.fields["interrupted"]]
+        assert len(cut) == 1
+        assert str(cut[0]["text"]).startswith("Turn 1. You said Tell me a story.")
+        assert vars(cloud)["faults"] == []
+
+
+@pytest.mark.parametrize("kind", ["openai_realtime", "elevenlabs_agents"])
+async def test_a_speech_to_speech_model_hangs_up_after_its_goodbye(kind: str, autojump_clock: MockClock) -> None:
+    agent = AgentSettings(realtime=(kind,), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with(kind, agent) as (rig, cloud):
+        async with rig.phone.call(SIDES["twilio"](callee_of(rig, "twilio"))) as call:
+            await call.wait_for_reply(within_s=15)
+            # What ElevenLabs' agent may call is set there, and the fake's calls what it is told to.
+            text, said = ("goodbye", "You said goodbye") if kind == "openai_realtime" else (CALL_IT, "The tool said")
+            assert said in await rig.say(call, text)
+            await call.wait_until_over(within_s=5)
+        await at_rest(rig, cloud)
+        assert [moment.fields["reason"] for moment in rig.moments if moment.what is What.CALL_ENDED] == ["agent_hangup"]
+        assert rig.value("tool_calls_total", tool="hang_up", outcome="ok") == 1
