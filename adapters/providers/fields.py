@@ -13,9 +13,11 @@ MAX_PARAMETER_CHARS = 512
 
 DIGITS = frozenset("0123456789*#ABCD")
 
-_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
-"""Wide enough for Twilio's sids, Telnyx' ``v3:...``, UUIDs and what test rigs make up; too narrow for a path or a
-format string."""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Wide enough for Twilio's sids, UUIDs and what test rigs make up; too narrow for a path or a format string."""
+
+_LONG_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
+"""For Telnyx' ``v3:...``."""
 
 _NUMBER = re.compile(r"[A-Za-z0-9+@:._;=~%*#()/ -]{0,128}")
 """A phone number in any spelling, a SIP address, ``client:`` names, ``anonymous`` or nothing at all."""
@@ -26,6 +28,10 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\
 
 def is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def is_long_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _LONG_ID.fullmatch(value) is not None
 
 
 def read_number(value: object) -> str | None:

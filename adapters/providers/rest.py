@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeGuard
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -43,9 +43,9 @@ def check(vendor: str, what: str, response: httpx.Response) -> None:
         )
 
 
-def check_id(vendor: str, what: str, call_id: str) -> None:
+def check_id(vendor: str, what: str, call_id: str, is_usable: Callable[[object], TypeGuard[str]] = is_id) -> None:
     """Raises VendorError for what would be another path in a URL."""
-    if not is_id(call_id):
+    if not is_usable(call_id):
         raise VendorError(vendor, f"{what} of an unusable call id", why=Why.BAD_REQUEST)
 
 

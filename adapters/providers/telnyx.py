@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import httpx
 
 from adapters.providers.documents import xml_answer
-from adapters.providers.fields import printable
+from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx_codec import TelnyxCodec
 from adapters.providers.telnyx_rest import TelnyxRest
@@ -105,7 +105,7 @@ class TelnyxProvider:
         caller, dialled = number_in(fields, "From"), number_in(fields, "To")
         is_outbound = text_in(fields, "Direction").startswith("outbound") or is_marked_outbound(request.url)
         return IncomingCall(
-            call_id=id_in(fields, "CallSid"),
+            call_id=id_in(fields, "CallSid", is_long_id),
             caller=dialled if is_outbound else caller,
             dialled=caller if is_outbound else dialled,
             parameters=told(fields, _TOLD),
@@ -126,7 +126,7 @@ class TelnyxProvider:
             return None
         is_known = status in _STATUSES
         return CallStatus(
-            id_in(fields, "CallSid"),
+            id_in(fields, "CallSid", is_long_id),
             status if is_known else "unknown",
             is_known and _STATUSES[status],
             _ANSWERED_BY.get(answered_by, ""),

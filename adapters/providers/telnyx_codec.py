@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from adapters.providers.fields import is_id, read_object, read_parameters
+from adapters.providers.fields import is_long_id, read_object, read_parameters
 from adapters.providers.media_fields import read_count, read_dtmf, read_mark, read_message, read_mulaw
 from adapters.providers.reorder import Reorder
 from engine.errors import BadMessage, ProtocolError
@@ -120,9 +120,9 @@ class TelnyxCodec:
             raise ProtocolError("start message without its content")
         stream_id: object = data.get("stream_id")
         call_id: object = start.get("call_control_id")
-        if not is_id(stream_id):
+        if not is_long_id(stream_id):
             raise ProtocolError("start message without a usable stream_id")
-        if not is_id(call_id):
+        if not is_long_id(call_id):
             raise ProtocolError("start message without a usable call_control_id")
         if not _is_mulaw(start.get("media_format", start.get("mediaFormat"))):
             raise ProtocolError("start message of another audio format than mu-law 8000 Hz mono")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from adapters.providers.fields import is_id, read_object
+from adapters.providers.fields import is_long_id, read_object
 from adapters.providers.rest import (
     ask,
     check,
@@ -96,7 +96,7 @@ class TelnyxRest:
         check(_VENDOR, "dial", response)
         answer = read_object(response.content) or {}
         found: object = answer.get("call_sid", answer.get("sid", answer.get("CallSid")))
-        return found if is_id(found) else ""
+        return found if is_long_id(found) else ""
 
     async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
         """A long text as several messages, one after the other. Raises VendorError, perhaps when some of them have gone
@@ -114,7 +114,7 @@ class TelnyxRest:
     ) -> httpx.Response:
         if not self.abilities:
             raise not_able(_VENDOR, what)
-        check_id(_VENDOR, what, call_id)
+        check_id(_VENDOR, what, call_id, is_long_id)
         return await self._post(client, what, f"/v2/calls/{call_id}/actions/{action}", content)
 
     async def _post(

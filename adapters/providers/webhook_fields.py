@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeGuard
 from urllib.parse import parse_qsl, urlsplit
 
 from adapters.providers.fields import clipped, is_id, read_number, read_object
@@ -36,10 +36,10 @@ def read_json(request: WebhookRequest) -> dict[str, Any]:
     return fields
 
 
-def id_in(fields: Mapping[str, Any], name: str) -> str:
+def id_in(fields: Mapping[str, Any], name: str, is_usable: Callable[[object], TypeGuard[str]] = is_id) -> str:
     """Raises BadRequest naming the field."""
     value: object = fields.get(name)
-    if not is_id(value):
+    if not is_usable(value):
         raise BadRequest(name)
     return value
 
