@@ -31,6 +31,8 @@ class Course:
         self._reply_s = reply_s
         self._gap_s = gap_s
         self._reply_id = ""
+        self._is_cut = False
+        """The caller cut that reply off: no more of it is owed."""
         self._is_caller_speaking = False
         self._awaited = 0
         """Sounds whose words have not come."""
@@ -59,7 +61,7 @@ class Course:
                 if text and not self._is_answered:
                     self._owed_since_s = now_s
             case ReplyStarted(reply_id):
-                self._reply_id, self._is_answered = reply_id, True
+                self._reply_id, self._is_answered, self._is_cut = reply_id, True, False
                 self._owed_since_s = math.inf
                 self._asked.clear()
             case ReplyAudio(_, audio):
@@ -78,6 +80,7 @@ class Course:
     def interrupted(self, now_s: float) -> None:
         self._stir(now_s)
         self._heard_until_s = min(self._heard_until_s, now_s)
+        self._is_cut = True
         self._owed_since_s = math.inf
         self._asked.clear()
 
@@ -99,22 +102,27 @@ class Course:
     def quiet_in_s(self, now_s: float, quiet_s: float) -> float:
         """Until neither side has made a sound for ``quiet_s``, if none is made; infinite while something is under
         way."""
-        is_busy = self._reply_id or self._is_caller_speaking or self._calls or self._owed_since_s < math.inf
+        is_busy = self.owes_reply or self._is_caller_speaking or self._calls
         if is_busy:
             return math.inf
         return max(0.0, max(self._heard_until_s, self._stirred_at_s) + quiet_s - now_s)
 
     @property
+    def owes_reply(self) -> bool:
+        """Or the rest of one."""
+        return (self._reply_id != "" and not self._is_cut) or self._owed_since_s < math.inf
+
+    @property
     def due_at_s(self) -> float:
         """Nothing having come by then of what is owed, the connection is of no use."""
-        if self._reply_id:
+        if self._reply_id and not self._is_cut:
             return max(self._heard_until_s, self._stirred_at_s) + self._gap_s
         return max(self._owed_since_s, self._stirred_at_s) + self._reply_s
 
     def ended(self, now_s: float, *, is_lost: bool) -> Iterator[RealtimeEvent]:
         """What the call is told at the end of a connection. ``is_lost``: not because another one takes its place at a
         quiet moment."""
-        owes = bool(self._reply_id or self._owed_since_s < math.inf or self._calls) and not self._asked
+        owes = (self.owes_reply or bool(self._calls)) and not self._asked
         if self._reply_id:
             yield ReplyOver(self._reply_id, is_whole=False)
         if self._is_caller_speaking:

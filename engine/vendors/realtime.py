@@ -12,8 +12,18 @@ import structlog
 import trio
 
 from engine.errors import ModelFailed, VendorError, Why
-from engine.events import CallInfo, Context, RealtimeEvent, ReplyStarted, SessionInfo, SpeechStopped, ToolResult, Usage
-from engine.observe.labels import Reconnect, Token, VendorKind
+from engine.events import (
+    CallInfo,
+    Context,
+    RealtimeEvent,
+    ReplyOver,
+    ReplyStarted,
+    SessionInfo,
+    SpeechStopped,
+    ToolResult,
+    Usage,
+)
+from engine.observe.labels import Reconnect, Token, VendorKind, VendorStatus
 from engine.ports import Owner, RealtimeModel, RealtimeVendor, ResourceKind
 from engine.runtime.background import beside
 from engine.vendors.around import Vendoring, reconnect_why
@@ -202,12 +212,19 @@ class Realtime:
             return
         self._deafness.event()
         self._course.event(event, now_s)
+        if isinstance(event, ReplyOver):
+            self._asked_for_reply(VendorStatus.OK if event.is_whole else VendorStatus.CANCELLED)
         if isinstance(event, SpeechStopped):
             self._newest.answered(event.at_s)
         elif isinstance(event, ReplyStarted):
             self._newest.answered(now_s)
         self._tell([event])
         self._stir()
+
+    def _asked_for_reply(self, status: VendorStatus) -> None:
+        """A reply is a request, too."""
+        requests = self._around.metrics.vendor_requests_total
+        requests.labels(vendor=self._roster.current.name, kind=VendorKind.REALTIME, status=status).inc()
 
     def _overdue(self) -> str | None:
         now_s = trio.current_time()
@@ -248,6 +265,9 @@ class Realtime:
         log.warning(
             "realtime_lost", call_id=self._call.call_id, vendor=lost.vendor.name, why=str(why), detail=str(failure)
         )
+        if self._course.owes_reply:
+            is_late = failure.why is Why.TIMEOUT
+            self._asked_for_reply(VendorStatus.TIMEOUT if is_late else VendorStatus.ERROR)
         lost.cut()
         self._opened_at_s = math.inf
         self._tell(self._course.ended(trio.current_time(), is_lost=True))

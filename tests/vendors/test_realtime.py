@@ -224,6 +224,20 @@ async def test_one_that_owes_something_and_is_silent_is_replaced(owed: str, auto
     assert house.value("vendor_reconnects_total", vendor="one", kind="realtime", reason="silent") == 1
 
 
+async def test_a_reply_that_the_caller_cut_off_is_not_waited_for(autojump_clock: MockClock) -> None:
+    house, one = House(), SoulVendor()
+    async with talking(house, one) as listener:
+        one.last.tells(ReplyStarted("r1"), ReplyAudio("r1", LINE.silence(5)))
+        await trio.sleep(1)
+        listener.model.interrupt(1.0)
+        await trio.sleep(20)
+        assert len(one.parts) == 1
+        one.last.tells(ReplyOver("r1", is_whole=False))
+        reply(one.last, "r2")
+        await trio.sleep(0.1)
+    assert house.requests("one", "realtime") == {"ok": 2, "cancelled": 1}
+
+
 async def test_words_that_come_behind_their_reply_ask_for_no_other(autojump_clock: MockClock) -> None:
     one = SoulVendor()
     async with talking(House(), one):
