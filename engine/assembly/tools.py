@@ -41,7 +41,8 @@ class Tools:
         self._limiter = trio.CapacityLimiter(WORKERS)
         self._ssl_context = ssl.create_default_context()
         self._tools: dict[str, Tool] = {}
-        self._servers: dict[str, McpServer] = {}
+        self.servers: dict[str, McpServer] = {}
+        """By the name of their table."""
         used = dict.fromkeys(name for agent in settings.agents.values() for name in agent.tools if name not in BUILT_IN)
         for name in used:
             try:
@@ -59,20 +60,20 @@ class Tools:
                 *(self._tools[name] for name in wanted.tools if name in self._tools),
             ],
             self._metrics,
-            sources=[self._servers[name] for name in wanted.tools if name in self._servers],
+            sources=[self.servers[name] for name in wanted.tools if name in self.servers],
         )
 
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            for server in self._servers.values():
+            for server in self.servers.values():
                 nursery.start_soon(server.run)
             await trio.sleep_forever()
 
     def _make(self, name: str, table: ToolSettings) -> None:
         keys = self._settings.secrets.vendor_keys
         if table.mcp:
-            self._servers[name] = McpServer(_server(name, table, keys))
+            self.servers[name] = McpServer(_server(name, table, keys))
         elif table.python:
             self._tools[name] = python_tool(
                 name,

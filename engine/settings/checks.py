@@ -105,6 +105,10 @@ def check_ranges(settings: Any, path: str) -> None:
         here = f"{path}.{item.name}" if path else item.name
         if hasattr(value, "__dataclass_fields__"):
             check_ranges(value, here)
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                if hasattr(inner, "__dataclass_fields__"):
+                    check_ranges(inner, f"{here}.{name}")
         else:
             _check_range(item, value, here)
 
