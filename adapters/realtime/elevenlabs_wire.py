@@ -315,7 +315,7 @@ class ElevenLabsAgentsWire:
         self._interrupted = max(self._interrupted, number)
         self._hear()
         if self._reply is not None:
-            self._line.lanes.void({self._reply.reply_id})
+            self._replies.void(self._reply)
             self._end_reply(is_whole=False)
 
     def _on_correction(self, said: dict[str, Any]) -> None:

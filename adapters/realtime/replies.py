@@ -114,6 +114,13 @@ class Replies:
         if not reply.is_unseen:
             self._lanes.put(ReplyOver(reply.reply_id, is_whole=is_whole and not reply.is_void))
 
+    def void(self, *replies: Reply) -> None:
+        """Nothing more of these is to be heard."""
+        unseen = self._lanes.void({reply.reply_id for reply in replies})
+        for reply in replies:
+            reply.is_void = True
+            reply.is_unseen = reply.reply_id in unseen
+
     def interrupt(self, reply_id: str, heard_s: float) -> list[tuple[Reply, list[Cut]]]:
         """The caller cut in, having heard so much of this reply, or of none yet. It is void, and so is each later one
         that began before the caller last did: the one after that is the answer to what cut in. Returns what became void
@@ -126,8 +133,5 @@ class Replies:
         hit = [reply for reply in hit if not reply.is_void]
         cuts = [(reply, reply.cuts(heard_s if reply is current else 0.0)) for reply in hit]
         cuts = [(reply, cut) for reply, cut in cuts if cut or not reply.is_over]
-        unseen = self._lanes.void({reply.reply_id for reply, _ in cuts})
-        for reply, _ in cuts:
-            reply.is_void = True
-            reply.is_unseen = reply.reply_id in unseen
+        self.void(*(reply for reply, _ in cuts))
         return cuts

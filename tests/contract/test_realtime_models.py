@@ -295,6 +295,19 @@ async def test_more_than_two_minutes_of_reply_that_nobody_takes_end_the_session(
         assert 110 < LINE.duration_s(rig.audio) <= 121
 
 
+@every
+async def test_a_reply_may_come_in_one_large_message(
+    kind: Kind, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    line = kind.lines[-1]
+    cloud = kind.make_cloud(line)
+    cloud.manner.speed, cloud.manner.chars_per_s, cloud.manner.piece_s = math.inf, 2.0, 60.0
+    async with talking(kind, cloud, nursery, line) as rig:
+        rig.model.say(STORY[:99])  # 2.4 MB of it
+        assert await rig.listen(5.0, is_over)
+    assert rig.words == STORY[:99]
+
+
 # --- tools ------------------------------------------------------------------------------------------------------
 
 

@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 import trio
 from trio.testing import MockClock
 
+from adapters.realtime.conversing import Line
 from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig, ElevenLabsAgentsVendor
+from adapters.realtime.elevenlabs_wire import ElevenLabsAgentsWire
+from adapters.realtime.lanes import Lanes
+from engine.audio.audio_clock import AudioClock
 from engine.errors import ModelFailed, Why
 from engine.events import (
     MULAW_8K,
@@ -216,3 +221,18 @@ async def test_history_may_go_into_a_variable_of_the_agents_prompt(
     assert rig.words.endswith("I know canary3.")
     assert not any(said["type"] == "contextual_update" for said in cloud.sessions[0].told)
     assert cloud.sessions[0].initiation["dynamic_variables"]["session_id"] == "s1"
+
+
+def test_a_reply_that_was_interrupted_before_anybody_took_it_never_was() -> None:
+    line = Line(LINE, Lanes("v", LINE), AudioClock(), lambda: 0.0)
+    wire = ElevenLabsAgentsWire(CONFIG, SESSION, NEW, line)
+    happens(wire, "conversation_initiation_metadata", agent_output_audio_format="ulaw_8000")
+    wire.told("hello")
+    happens(wire, "agent_response", agent_response="Yes?")
+    happens(wire, "audio", event_id=3, audio_base_64="kJCQ" * 200)
+    happens(wire, "interruption", event_id=3)
+    assert list(iter(line.lanes.take, None)) == [SpeechStarted(0.0)]
+
+
+def happens(wire: ElevenLabsAgentsWire, kind: str, **fields: Any) -> None:
+    wire.receive(orjson.dumps({"type": kind, f"{kind}_event": fields}).decode())

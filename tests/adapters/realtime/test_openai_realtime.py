@@ -142,13 +142,13 @@ async def test_the_model_forgets_what_was_not_heard_and_never_more_than_it_made(
     cloud.manner.lead_silence_s, cloud.manner.speed = lead_s, 1.0
     async with calling(cloud, nursery) as rig:
         rig.model.say("This goes on for a while, and for another while.")
-        assert await rig.listen(2.0, is_audio)
+        await rig.listen(1.15)
         received_s = LINE.duration_s(rig.audio)
         rig.model.interrupt(heard_s)
         await rig.listen(3.0)
     cut = told(cloud, "conversation.item.truncate")
     expected_s = min(heard_s, received_s) + (lead_s if heard_s else 0.0)
-    assert [message["audio_end_ms"] for message in cut] == [pytest.approx(expected_s * 1000, abs=21 + lead_s * 300)]
+    assert [message["audio_end_ms"] for message in cut] == [pytest.approx(expected_s * 1000, abs=21)]
     assert len(told(cloud, "response.cancel")) == 1
     assert cloud.faults == []
 
@@ -233,15 +233,16 @@ async def test_words_that_nobody_writes_down_are_no_words(
     assert rig.words == "Turn 1. You said who is there."
 
 
+@pytest.mark.parametrize(("lost", "heard"), [("completed", "half of this"), ("transcription", "")])
 async def test_a_transcript_that_never_comes_is_not_waited_for(
-    autojump_clock: MockClock, nursery: trio.Nursery
+    lost: str, heard: str, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     cloud = OpenAIRealtimeCloud()
-    cloud.manner.twist = lambda events: [event for event in events if "completed" not in event["type"]]
+    cloud.manner.twist = lambda events: [event for event in events if lost not in event["type"]]
     async with calling(cloud, nursery) as rig:
         await rig.say(asked("half of this"), for_s=8.0)
     check(rig.events, LINE)
-    assert rig.heard == ["half of this"]
+    assert rig.heard == [heard]
 
 
 async def test_an_error_while_it_opens_is_a_failure(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

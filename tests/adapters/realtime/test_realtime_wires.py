@@ -66,12 +66,14 @@ def fields(rng: Random) -> dict[str, Any]:
 
 def message(rng: Random, kinds: list[str]) -> str:
     """Of a known kind, with anything in it."""
+    kind = rng.choice(kinds)
     said: dict[str, Any] = fields(rng)
-    for name in OBJECTS:
+    needed = [name for name in OBJECTS if name.startswith(kind.split(".", 1)[0])]
+    for name in {*needed, "item", "text_response_part", rng.choice(OBJECTS)}:
         said[name] = rng.choice([fields(rng), fields(rng), rng.choice(NUMBERS)])
-    if rng.random() < 0.5 and isinstance(said["response"], dict):
+    if rng.random() < 0.5 and isinstance(said.get("response"), dict):
         said["response"] = {**said["response"], "output": [fields(rng), rng.choice([fields(rng), 5])]}
-    return json.dumps({**said, "type": rng.choice(kinds)})
+    return json.dumps({**said, "type": kind})
 
 
 def line_of() -> Line:
