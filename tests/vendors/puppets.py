@@ -369,8 +369,10 @@ class SoulVendor(PuppetVendor):
     def __init__(self, name: str = "one", **more: Any) -> None:
         super().__init__(name, **more)
         self.contexts: list[Context] = []
+        self.on_open: Callable[[], None] = lambda: None
 
     def make(self) -> Soul:
+        self.on_open()
         return Soul()
 
     def open(self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner) -> Any:

@@ -326,6 +326,21 @@ async def test_what_still_comes_of_the_old_connection_is_void(autojump_clock: Mo
         assert len(one.parts) == 2
 
 
+async def test_what_the_old_one_says_at_the_very_moment_of_the_change_is_void_or_puts_it_off(
+    autojump_clock: MockClock,
+) -> None:
+    """Which of the two is a matter of whose turn it is."""
+    for _ in range(12):
+        one = SoulVendor()
+        one.renew_after_s = 5.0
+        async with talking(House(), one) as listener:
+            old = one.last
+            one.on_open = lambda old=old: old.tells(ReplyStarted("r1"))  # type: ignore[misc]  # a default binds it
+            await trio.sleep(5.2)
+            assert len(one.parts) == 2
+            assert bool(listener.events) == (one.last.heard == [])
+
+
 async def test_leaving_in_the_middle_of_a_renewal_leaves_nothing(autojump_clock: MockClock) -> None:
     house, one = House(), SoulVendor(opens=[0.0, 1.0])
     one.renew_after_s = 60.0

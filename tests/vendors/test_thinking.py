@@ -263,6 +263,17 @@ async def test_a_hundred_calls_do_not_wait_one_after_the_other_for_a_model_that_
     assert house.value("vendor_breaker_state", vendor="one", kind="llm", state="closed") == 1
 
 
+async def test_a_call_that_ends_while_it_asks_for_all_leaves_that_to_the_next(autojump_clock: MockClock) -> None:
+    house, one = House(), MindVendor("one", [fails(Why.AUTH)], [math.inf], ["Yes."])
+    async with thinking(house, one) as mind:
+        with pytest.raises(ModelFailed):
+            await answer(mind)
+        await trio.sleep(15)
+        with trio.move_on_after(1):
+            await answer(mind)
+        assert text_of(await answer(mind)) == "Yes."
+
+
 async def test_an_only_model_that_is_not_asked_fails_at_once(autojump_clock: MockClock) -> None:
     house, one = House(), MindVendor("one", [fails(Why.AUTH)])
     async with thinking(house, one) as mind:
