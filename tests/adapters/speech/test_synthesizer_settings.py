@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapters.kinds import KINDS, Role, find_kind
+from adapters.catalog import KINDS, Role, find_kind
 from engine.settings.checks import structured
 
 MUST = {"elevenlabs": {"voice": "v"}, "cartesia": {"voice": "v"}}

@@ -50,7 +50,7 @@ class Lane:
 @asynccontextmanager
 async def ear(words: Words) -> AsyncIterator[EmbeddedTranscriber]:
     transcriber = EmbeddedTranscriber(MULAW_8K, words, DEFAULT_HEARING)
-    transcriber.attach(Lane())  # type: ignore[arg-type]  # the part of a lane that a transcriber uses
+    transcriber.attach(Lane())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transcriber.recognise)
         yield transcriber
@@ -186,7 +186,7 @@ class JudgingLane(Lane):
 async def test_a_line_that_sends_nothing_in_silence_ends_the_speech(autojump_clock: MockClock) -> None:
     """Some lines suppress silence. The stop keeps the time of the last voice."""
     async with ear(Words()) as transcriber, trio.open_nursery() as nursery:
-        transcriber.attach(JudgingLane(transcriber))  # type: ignore[arg-type]  # the part that a transcriber uses
+        transcriber.attach(JudgingLane(transcriber))
         nursery.start_soon(transcriber.fill_gaps)
         for _ in range(2):
             for _ in range(30):
@@ -206,7 +206,7 @@ async def test_a_line_that_sends_nothing_in_silence_ends_the_speech(autojump_clo
 
 async def test_a_short_gap_in_the_audio_ends_nothing(autojump_clock: MockClock) -> None:
     async with ear(Words()) as transcriber, trio.open_nursery() as nursery:
-        transcriber.attach(JudgingLane(transcriber))  # type: ignore[arg-type]  # the part that a transcriber uses
+        transcriber.attach(JudgingLane(transcriber))
         nursery.start_soon(transcriber.fill_gaps)
         for _ in range(4):
             for _ in range(15):
