@@ -139,6 +139,19 @@ async def test_b23_a_recogniser_that_is_cut_off_in_mid_word_costs_none(at_s: flo
         assert w.value("vendor_reconnects_total", vendor="deepgram", kind="stt", reason="cut") == 1
 
 
+async def test_b23_a_turn_ends_by_silence_where_its_new_recogniser_does_not_say_so(autojump_clock: MockClock) -> None:
+    async with world() as w:
+        async with w.call() as caller:
+            w.ears[0].faults.refuses = True
+            w.ears[0].faults.cut()
+            await trio.sleep(3)
+            await caller.say("good morning")
+            await trio.sleep(4)
+            assert caller.answer().endswith("You said good morning.")
+            assert caller.silence_s() < 1.5  # a recogniser that decides is waited for for three seconds
+        assert w.ears[1].cloud.sockets_ever == 1
+
+
 async def test_b24_a_recogniser_that_has_gone_deaf_is_replaced_and_the_caller_is_asked_again(
     autojump_clock: MockClock,
 ) -> None:
