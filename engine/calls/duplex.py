@@ -67,6 +67,11 @@ TOOL_S = 15.0
 MAX_TOOLS = 16
 """At work at once; a model that calls more is told so."""
 
+MAX_REPLIES = 8
+"""Whole and waiting to be heard; a model that makes more is not listened to."""
+MAX_TEXT_CHARS = 20_000
+"""Of one reply."""
+
 OpenModel = Callable[[Callable[[], Context]], Awaitable[RealtimeModel]]
 """It is given what gives what was said so far. Raises ModelFailed."""
 
@@ -284,8 +289,8 @@ class DuplexTalk:
                 self._sound(reply_id, audio)
             case ReplyText(reply_id, text):
                 reply = self._replies.of(reply_id)
-                if reply is not None and not reply.announced:
-                    reply.spoken.text += text
+                if reply is not None and not reply.announced and len(reply.spoken.text) < MAX_TEXT_CHARS:
+                    reply.spoken.text += text[:MAX_TEXT_CHARS]
             case ReplyStarted(reply_id):
                 self._reply_began(reply_id)
             case ReplyOver(reply_id):
@@ -307,6 +312,8 @@ class DuplexTalk:
         self._is_caller_speaking = False
         if self._replies.is_one_coming:  # its vendor has given that up for this one
             self._cut(lambda reply: bool(reply.reply_id))
+        if len(self._replies.waiting) >= MAX_REPLIES:
+            return
         reply = self._replies.awaited or self._expect(reply_to(None))
         reply.reply_id = reply.say.reply_id = reply_id
         reply.began_at_s = now

@@ -440,3 +440,14 @@ async def test_text_of_a_reply_in_pieces_is_one_text(autojump_clock: MockClock) 
         agent.realtime.tells(ReplyText("a", "morning."), ReplyOver("a"))
         await trio.sleep(2)
         assert on.texts(What.SAID)[-1] == "Good morning."
+
+
+async def test_a_model_that_never_stops_making_replies_does_not_fill_the_memory(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent, max_answer_s=30) as on, on.call() as caller:
+        await trio.sleep(3)
+        for _ in range(50):
+            agent.realtime.replies("One is the first.")
+        await trio.sleep(20)
+        assert 8 <= len(on.texts(What.SAID)[1:]) <= 9  # with the one that is heard already, or without
+        assert not caller.gone.is_set()
