@@ -151,20 +151,20 @@ class SocketRealtime:
 
     def say(self, text: str) -> None:
         if text.strip():
-            self._wire.say(text.strip())
+            self._do(lambda: self._wire.say(text.strip()))
             self._flush()
 
     def told(self, text: str) -> None:
         if text.strip():
-            self._wire.told(text.strip())
+            self._do(lambda: self._wire.told(text.strip()))
             self._flush()
 
     def interrupt(self, heard_s: float) -> None:
-        self._wire.interrupt(self._current, heard_s)
+        self._do(lambda: self._wire.interrupt(self._current, heard_s))
         self._flush()
 
     def tool_results(self, results: Sequence[ToolResult]) -> None:
-        self._wire.tool_results(results)
+        self._do(lambda: self._wire.tool_results(results))
         self._flush()
 
     async def greet(self) -> None:
@@ -180,7 +180,7 @@ class SocketRealtime:
         """Read until nothing more can come."""
         while self._failure is None:
             await self._read()
-            self._something.set()
+        self._something.set()
 
     async def _read(self) -> None:
         """One message, or what is due without one."""
@@ -223,6 +223,7 @@ class SocketRealtime:
         if outbox:
             self._feed.put(*outbox)
             outbox.clear()
+        self._something.set()
 
     def _put_audio(self, audio: bytes) -> None:
         feed, clock = self._feed, self._line.clock

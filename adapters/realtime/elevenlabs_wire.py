@@ -6,6 +6,7 @@ import math
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -25,6 +26,9 @@ from engine.runtime.feed import Message
 if TYPE_CHECKING:
     from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
 
+END_CALL = "end_call"
+"""The agent's own tool, and what ours is called."""
+HANG_UP = "hang_up"
 SAY = '[Say exactly these words to the caller, and nothing else: "{}"]'
 GAP_S = 1.0
 """A reply of which no sound has come for so long is over, where the agent does not say so itself."""
@@ -93,6 +97,7 @@ class ElevenLabsAgentsWire:
             "tentative_user_transcript": self._on_words_so_far,
             "vad_score": self._on_voice,
             "client_tool_call": self._on_tool,
+            "agent_tool_response": self._on_tool_of_its_own,
             "error": self._on_error,
         }
 
@@ -239,6 +244,13 @@ class ElevenLabsAgentsWire:
             self._owed.add(call_id)
             self._line.lanes.put(ToolCall(call_id, name, arguments))
 
+    def _on_tool_of_its_own(self, said: dict[str, Any]) -> None:
+        """That the agent ends the call is for us to do, after the goodbye; then the vendor hangs up."""
+        done = dict_of(said, "agent_tool_response")
+        if done.get("tool_name") == END_CALL and not done.get("is_error"):
+            self._end_reply(is_whole=True)
+            self._line.lanes.put(ToolCall(id_of(done, "tool_call_id"), HANG_UP, "{}"))
+
     # --- the caller -----------------------------------------------------------------------------------------
 
     def _on_voice(self, said: dict[str, Any]) -> None:
@@ -357,7 +369,8 @@ class ElevenLabsAgentsWire:
         if is_it:
             self._is_muted = False
             for said in opening:
-                self._on[said["type"]](said)
+                with suppress(BadMessage):
+                    self._on[said["type"]](said)
         else:
             self._type(SAY.format(text))
 

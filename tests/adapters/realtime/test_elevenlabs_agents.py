@@ -30,6 +30,7 @@ from engine.events import (
     ReplyOver,
     Role,
     SpeechStarted,
+    ToolCall,
 )
 from engine.runtime.ledger import Ledger
 from tests.contract.ears import NoBook
@@ -221,6 +222,32 @@ async def test_history_may_go_into_a_variable_of_the_agents_prompt(
     assert rig.words.endswith("I know canary3.")
     assert not any(said["type"] == "contextual_update" for said in cloud.sessions[0].told)
     assert cloud.sessions[0].initiation["dynamic_variables"]["session_id"] == "s1"
+
+
+async def test_an_agent_that_ends_the_call_by_itself_asks_us_to_hang_up(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    cloud = ElevenLabsAgentsCloud()
+    cloud.manner.ends_calls = True
+    async with calling(cloud, nursery) as rig:
+        rig.model.told("goodbye")
+        with pytest.raises(ModelFailed) as failure:
+            await rig.listen(5.0)
+    check(rig.events, LINE)
+    assert rig.words == "Turn 1. You said goodbye."
+    assert [call.name for call in rig.of(ToolCall)] == ["hang_up"]
+    assert isinstance(rig.events[-1][1], ToolCall)
+    assert failure.value.why is Why.CUT
+
+
+def test_an_opening_that_makes_no_sense_is_passed_over_when_it_is_said() -> None:
+    line = Line(LINE, Lanes("v", LINE), AudioClock(), lambda: 0.0)
+    wire = ElevenLabsAgentsWire(dataclasses.replace(CONFIG, first_message="Hello."), SESSION, NEW, line)
+    happens(wire, "conversation_initiation_metadata", agent_output_audio_format="ulaw_8000")
+    happens(wire, "audio", event_id=1, audio_base_64="not base64")
+    happens(wire, "audio", event_id=2, audio_base_64="kJCQ" * 200)
+    wire.say("Hello.")
+    assert len(list(iter(line.lanes.take, None))) == 2
 
 
 def test_a_reply_that_was_interrupted_before_anybody_took_it_never_was() -> None:

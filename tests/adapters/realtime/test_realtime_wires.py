@@ -31,7 +31,8 @@ NUMBERS: list[Any] = [0, 1, -1, 5.5, 1e300, 2**63, -(2**63), None, True, "x", []
 IDS: list[Any] = ["a", "b", "c", "", "x" * 300, *NUMBERS]
 TEXTS: list[Any] = ["", "kJCQkJCQ", "not base64", "kJCQ" * 500, "x" * 20_000, *NUMBERS]
 FIELDS: dict[str, list[Any]] = {
-    **dict.fromkeys(("item_id", "response_id", "id", "call_id", "tool_call_id", "tool_name", "name"), IDS),
+    **dict.fromkeys(("item_id", "response_id", "id", "call_id", "tool_call_id", "name"), IDS),
+    "tool_name": ["end_call", "weather", 5],
     **dict.fromkeys(("audio_start_ms", "audio_end_ms", "event_id", "vad_score", "content_index", "code"), NUMBERS),
     **dict.fromkeys(("delta", "audio_base_64", "transcript", "text", "agent_response", "user_transcript"), TEXTS),
     "parameters": [{}, {"a": 1}, DEEP],
@@ -53,6 +54,7 @@ OBJECTS = (
     "tentative_user_transcription_event",
     "vad_score_event",
     "client_tool_call",
+    "agent_tool_response",
     "ping_event",
     "error_event",
     "conversation_initiation_metadata_event",
@@ -69,7 +71,7 @@ def message(rng: Random, kinds: list[str]) -> str:
     kind = rng.choice(kinds)
     said: dict[str, Any] = fields(rng)
     needed = [name for name in OBJECTS if name.startswith(kind.split(".", 1)[0])]
-    for name in {*needed, "item", "text_response_part", rng.choice(OBJECTS)}:
+    for name in sorted({*needed, "item", "text_response_part", rng.choice(OBJECTS)}):
         said[name] = rng.choice([fields(rng), fields(rng), rng.choice(NUMBERS)])
     if rng.random() < 0.5 and isinstance(said.get("response"), dict):
         said["response"] = {**said["response"], "output": [fields(rng), rng.choice([fields(rng), 5])]}

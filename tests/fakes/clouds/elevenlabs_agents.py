@@ -80,6 +80,8 @@ class Manner:
     parts: bool = False
     """Words are sent as they are thought of, too."""
     twist: Callable[[list[Said]], Iterable[Said | str | bytes]] | None = None
+    ends_calls: bool = False
+    """After a goodbye the agent ends the conversation by itself."""
     pending_polls: int = 1
     """How often a test's run is not done yet when it is asked for."""
 
@@ -194,6 +196,12 @@ class Session:
         async with self._sending:
             for said in self.manner.twist(list(events)) if self.manner.twist else events:
                 await self._socket.send_message(said if isinstance(said, str | bytes) else orjson.dumps(said).decode())
+
+    async def end(self) -> None:
+        """By the agent's own tool."""
+        tool = {"tool_name": "end_call", "tool_call_id": "t1", "tool_type": "system", "is_error": False}
+        await self.send({"type": "agent_tool_response", "agent_tool_response": tool})
+        await self._socket.aclose(1000)
 
     def next_number(self) -> int:
         self._numbers += 1
@@ -356,6 +364,8 @@ class Answer:
                     await self._speak()
                 if manner.completes:
                     await session.send({"type": "agent_response_complete"})
+                if manner.ends_calls and "goodbye" in self._text:
+                    await session.end()
         except ConnectionClosed:
             pass
 
