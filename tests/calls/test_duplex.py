@@ -449,5 +449,5 @@ async def test_a_model_that_never_stops_making_replies_does_not_fill_the_memory(
         for _ in range(50):
             agent.realtime.replies("One is the first.")
         await trio.sleep(20)
-        assert 8 <= len(on.texts(What.SAID)[1:]) <= 9  # with the one that is heard already, or without
+        assert 8 <= len(on.texts(What.SAID)[1:]) <= 12  # those that wait, and what was heard meanwhile
         assert not caller.gone.is_set()
