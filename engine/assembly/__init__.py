@@ -1,9 +1,10 @@
 """The composition root: settings to adapters to a running engine. The only importer of adapters."""
 
-from engine.assembly.agents import check_agents, load_speech
+from engine.assembly.agents import check_agents, load_speech, needs_speech
 from engine.assembly.engine import Engine
 from engine.assembly.memory import migrate_store, open_vault
 from engine.assembly.providers import PROVIDER_KEYS, configured_providers
+from engine.assembly.vendors import vendor_url
 
 __all__ = [
     "PROVIDER_KEYS",
@@ -12,5 +13,7 @@ __all__ = [
     "configured_providers",
     "load_speech",
     "migrate_store",
+    "needs_speech",
     "open_vault",
+    "vendor_url",
 ]

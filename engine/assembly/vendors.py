@@ -32,6 +32,14 @@ def vendor_labels(settings: Settings) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def vendor_url(table: VendorTable) -> str:
+    """Where it is asked; empty for one that is nowhere."""
+    role = next(role for role, kinds in KINDS.items() if table.kind in kinds)
+    config, _ = find_kind(role, table.kind)
+    default = next((item.default for item in fields(config) if item.name == "url"), "")
+    return str(table.options.get("url", default))
+
+
 class Vendors:
     """Makes each vendor of the settings once, however many agents use it."""
 

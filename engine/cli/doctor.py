@@ -10,22 +10,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trio
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.assembly import PROVIDER_KEYS, check_agents, configured_providers, load_speech, open_vault
+from engine.assembly import (
+    PROVIDER_KEYS,
+    check_agents,
+    configured_providers,
+    load_speech,
+    needs_speech,
+    open_vault,
+    vendor_url,
+)
 from engine.cli.store import journal_bytes
 from engine.cli.tools import counted, where
 from engine.errors import SettingsError, SpeechFailed, StoreDown
 from engine.events import MULAW_8K
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import AgentSettings, Settings, load_settings
+from engine.settings.vendors import EMBEDDED, SCRIPT, VendorTable, used_vendors
 from engine.storage.keyring import KeyRing
 from engine.web.keys import parse_keys
 
+REACH_S = 3.0
+"""For a vendor's machine to answer."""
 FILES_A_CALL = 4
 """Descriptors of one call with vendors over the network: provider, recogniser, synthesizer, model."""
 FILES_OF_THE_PROCESS = 64
@@ -74,7 +86,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from trio.run(_store, settings)
     yield from _trust(settings)
     yield from trio.run(_agents, settings)
-    if any(not agent.factory for agent in settings.agents.values()):
+    yield from trio.run(_vendors, settings)
+    if needs_speech(settings):
         yield _speech(settings)
 
 
@@ -202,7 +215,41 @@ async def _agents(settings: Settings) -> list[Finding]:
 
 
 def _source(agent: AgentSettings) -> str:
-    return f"made by {agent.factory}" if agent.factory else f"script {agent.script}"
+    if agent.factory:
+        return f"made by {agent.factory}"
+    mind = " then ".join(f"script {agent.script}" if name == SCRIPT else name for name in agent.model)
+    if agent.realtime:
+        return f"speech to speech: {' then '.join(agent.realtime)}; texts: {mind}"
+    if agent.relay:
+        return f"the provider hears and speaks; thinks: {mind}"
+    ear, voice = (" then ".join(names) for names in (agent.transcriber, agent.synthesizer))
+    return mind if (ear, voice) == (EMBEDDED, EMBEDDED) else f"hears: {ear}; thinks: {mind}; speaks: {voice}"
+
+
+async def _vendors(settings: Settings) -> list[Finding]:
+    """Whether the machines of the vendors answer, side by side. Their keys are looked at with the agents."""
+    findings: list[Finding] = []
+    try:
+        tables = [table for table in used_vendors(settings) if table.kind != "program"]
+    except SettingsError:
+        return []  # told with the agents
+    async with trio.open_nursery() as nursery:
+        for table in tables:
+            nursery.start_soon(_reach, table, findings)
+    return sorted(findings, key=lambda finding: finding.check)
+
+
+async def _reach(table: VendorTable, findings: list[Finding]) -> None:
+    check, url = f"vendor {table.name}", urlsplit(vendor_url(table))
+    host, port = url.hostname or "", url.port or (80 if url.scheme in ("http", "ws") else 443)
+    try:
+        with trio.fail_after(REACH_S):
+            await (await trio.open_tcp_stream(host, port)).aclose()
+    except (OSError, trio.TooSlowError) as exc:
+        detail = f"{host} port {port} cannot be reached from here ({type(exc).__name__})"
+        findings.append(Finding(check, Verdict.WARNING, detail))
+    else:
+        findings.append(Finding(check, Verdict.OK, f"{host} port {port} answers"))
 
 
 def _speech(settings: Settings) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,3 +141,30 @@ def test_an_agent_that_remembers_callers_nobody_vouches_for_is_pointed_out() -> 
     assert "trust" not in findings_on(over_twilio)
     nobody = replace(over_twilio, sessions=SessionSettings(trusted_attestations=()))
     assert "nobody is trusted" in findings_on(nobody)["trust"].detail
+
+
+def test_vendors_are_told_and_whether_their_machines_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        config = tmp_path / "offhook.toml"
+        config.write_text(
+            f"""
+            [store]
+            kind = "memory"
+            [agents.desk]
+            transcriber = "embedded"
+            model = ["anthropic", "local"]
+            [vendors.anthropic]
+            model = "m"
+            url = "http://127.0.0.1:{nobody.getsockname()[1]}"
+            [vendors.local]
+            kind = "compatible"
+            model = "m"
+            url = "http://127.0.0.1:{there.getsockname()[1]}/v1"
+            """
+        )
+        findings = {finding.check: finding for finding in examine(load_settings(config))}
+    assert findings["agent desk"].detail == "anthropic then local"
+    assert (findings["vendor anthropic"].verdict, findings["vendor local"].verdict) == (Verdict.WARNING, Verdict.OK)
+    assert "cannot be reached" in findings["vendor anthropic"].detail
