@@ -451,3 +451,27 @@ async def test_a_model_that_never_stops_making_replies_does_not_fill_the_memory(
         await trio.sleep(20)
         assert 8 <= len(on.texts(What.SAID)[1:]) <= 12  # those that wait, and what was heard meanwhile
         assert not caller.gone.is_set()
+
+
+async def test_words_said_before_the_answer_began_join_the_turn(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.realtime.hears("I would")
+        await trio.sleep(0.5)
+        agent.realtime.hears("like a table")
+        agent.realtime.replies("For how many?")
+        await trio.sleep(3)
+        assert heard_and_said(on) == [GREETING, "I would", "like a table", "For how many?"]
+        assert not on.last(What.SAID)["interrupted"]
+        assert on.value("turns_total", pipeline="custom", outcome="completed") == 1
+
+
+async def test_a_drain_before_the_model_is_open_takes_the_place_of_the_greeting(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent(open_s=3, has_clips=False)
+    async with stage(agent, goodbye_s=10) as on, on.call() as caller:
+        await trio.sleep(0.5)
+        on.supervisor.registry.live_slots()[0].drain_it()
+        await on.over(caller)
+        assert agent.realtime.asked_to_say == [agent.phrases.drain]
+        assert on.last(What.CALL_ENDED)["reason"] == "drain"
