@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,11 +49,25 @@ async def serve(
 ) -> None:
     """Listen on ``port`` for webhooks and on another for media; both are told when ready."""
 
+    async def run_call(socket: WebSocketConnection) -> None:
+        await _Call(socket, delays).run()
+
+    await serve_calls(port, run_call, host=host, task_status=task_status)
+
+
+async def serve_calls(
+    port: int,
+    run_call: Callable[[WebSocketConnection], Awaitable[None]],
+    *,
+    host: str = "127.0.0.1",
+    task_status: trio.TaskStatus[tuple[int, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The same with any call."""
+
     async def handle(request: WebSocketRequest) -> None:
         try:
-            socket = await request.accept()
-            await _Call(socket, delays).run()
-        except* (ConnectionClosed, trio.BrokenResourceError):
+            await run_call(await request.accept())
+        except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
     async with trio.open_nursery() as nursery:

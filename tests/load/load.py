@@ -3,6 +3,8 @@
     python -m tests.load.load --calls 50 --spawn         the engine of this checkout, with fake vendors
     python -m tests.load.load --calls 50 --spawn --store sqlite     every call goes on with its number's session
     python -m tests.load.load --calls 50 --bare          a bare trio-websocket server, to compare with
+    python -m tests.load.load --calls 50 --spawn --vendors wires            vendors on their real wires; --bare likewise
+    python -m tests.load.load --calls 50 --spawn --vendors wires --pairs 3  the engine and the bare program in turn
     python -m tests.load.load --calls 50 --url http://host:port [--pid PID]
 
 ``--spawn`` and ``--bare`` start all processes on free ports and pin the server to one core. ``--url`` takes any engine
@@ -17,16 +19,14 @@ piece of Python takes on the same core in the same window.
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import httpx
 import trio
@@ -34,39 +34,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.observe.families import LAG_S
 from engine.phone.phone import open_phone
-from tests.fakes.vendors import Behaviour
-from tests.load.bare import Delays
 from tests.load.callers import Plan, Results, run_callers
 from tests.load.direct import open_direct
-from tests.load.processes import Usage, drain, free_port, ready_port, running, usage_of, wait_ready
+from tests.load.processes import Usage, usage_of
+from tests.load.spawning import STORES, Target, Vendors, What, spawned
 
-TOKEN = "load-test-token"
-SETTLE_S = 1.0
-RELEASE_S = 10.0
+RELEASE_S = 15.0
 """How long after the last hang-up the server may take to let go of everything."""
-STORES = ("memory", "sqlite", "sealed")
-"""Where the sessions of callers are kept; ``sealed`` is SQLite with a key."""
-STORE_KEY = f"load:{base64.b64encode(bytes(32)).decode()}"
-CONFIG = Path(__file__).with_name("offhook.toml")
-FINISHED_TURN_S = 0.4
-"""``limits.finished_turn_s`` in that file."""
-_VENDORS, _BARE = Behaviour(), Delays()
-FLOOR_S = max(FINISHED_TURN_S, _VENDORS.endpoint_s + _VENDORS.final_s) + _VENDORS.first_token_s + _VENDORS.first_audio_s
-BARE_FLOOR_S = _BARE.endpoint_s + _BARE.answer_s
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is measured."""
-
-    url: str
-    token: str
-    pid: int | None
-    vendors_url: str = ""
-    floor_s: float | None = None
-    """What of each response the vendors take, and the silence that ends a turn."""
-    core_s: list[float] | None = None
-    """Filled during the run with the time of the fixed piece of Python."""
 
 
 @dataclass
@@ -185,80 +159,6 @@ async def _vendor_sockets(target: Target, client: httpx.AsyncClient) -> int | No
     return int(counts["open"]["connection"]) - 1  # the one that asks
 
 
-# --- processes ----------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def spawned(
-    plan: Plan, *, bare: bool, store: str = "", python_options: Sequence[str] = ()
-) -> AsyncIterator[Target]:
-    """The server, the vendors and the calibration, each in a process of its own; the server alone on its core.
-    ``store``: one of ``STORES``; empty: nothing outlives a call."""
-    cores = sorted(os.sched_getaffinity(0))
-    server_core, others = cores[0], set(cores[1:]) or set(cores)
-    os.sched_setaffinity(0, others)
-    core_s: list[float] = []
-    async with AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        stack.callback(nursery.cancel_scope.cancel)
-        calibration = await stack.enter_async_context(running("-m", "tests.load.calibrate", "--cpu", str(server_core)))
-        nursery.start_soon(_collect, calibration, core_s)
-        if bare:
-            process = await stack.enter_async_context(running("-m", "tests.load.bare", cpu=server_core))
-            port = await ready_port(process)
-            target = Target(f"http://127.0.0.1:{port}", "", process.pid, floor_s=BARE_FLOOR_S, core_s=core_s)
-        else:
-            vendors = await stack.enter_async_context(running("-m", "tests.fakes.vendors"))
-            vendors_url = f"http://127.0.0.1:{await ready_port(vendors)}"
-            port = free_port()
-            folder = stack.enter_context(TemporaryDirectory())
-            config = Path(folder) / "offhook.toml"
-            config.write_text(_configured(plan, vendors_url, store, folder))
-            process = await stack.enter_async_context(
-                running(
-                    *python_options,
-                    "-c",
-                    "from engine.cli import main; main()",
-                    "serve",
-                    "--config",
-                    str(config),
-                    "--port",
-                    str(port),
-                    env={"TWILIO_AUTH_TOKEN": TOKEN, "ENCRYPTION_KEYS": STORE_KEY if store == "sealed" else ""},
-                    cpu=server_core,
-                )
-            )
-            nursery.start_soon(drain, process)
-            target = Target(f"http://127.0.0.1:{port}", TOKEN, process.pid, vendors_url, FLOOR_S, core_s)
-            await wait_ready(process, target.url)
-        await trio.sleep(SETTLE_S)
-        core_s.clear()
-        yield target
-
-
-def _configured(plan: Plan, vendors_url: str, store: str, folder: str) -> str:
-    words = {
-        "MAX_CALLS": str(plan.calls + 10),
-        "VENDORS_URL": vendors_url,
-        "SCOPE": "caller" if store else "call",
-        "STORE_KIND": "sqlite" if store in ("sqlite", "sealed") else "memory",
-        "FOLDER": folder,
-    }
-    text = CONFIG.read_text()
-    for word, value in words.items():
-        text = text.replace(word, value)
-    return text
-
-
-async def _collect(calibration: trio.Process, core_s: list[float]) -> None:
-    assert calibration.stdout is not None
-    text = b""
-    with suppress(trio.ClosedResourceError):
-        async for data in calibration.stdout:
-            *lines, text = (text + data).split(b"\n")
-            core_s += [float(line) for line in lines]
-
-
 # --- the report ---------------------------------------------------------------------------------------------
 
 
@@ -323,17 +223,59 @@ def _ms(seconds: float | None) -> float | None:
 
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
+    """One run. Raises SpawnFailed."""
     plan = Plan(options.url or "", options.calls, options.duration_s, stagger_s=options.stagger_s, seed=options.seed)
     async with AsyncExitStack() as stack:
         if options.url:
             target = Target(options.url.rstrip("/"), os.environ.get("TWILIO_AUTH_TOKEN", ""), options.pid)
         else:
-            target = await stack.enter_async_context(spawned(plan, bare=options.bare, store=options.store))
-        plan = Plan(
-            target.url, plan.calls, plan.duration_s, auth_token=target.token, stagger_s=plan.stagger_s, seed=plan.seed
-        )
+            what = What(plan.calls, options.bare, Vendors(options.vendors), options.store)
+            target = await stack.enter_async_context(spawned(what))
+        plan = replace(plan, url=target.url, auth_token=target.token)
         results, server = await measure(plan, target)
         return summary(plan, results, server, target.floor_s)
+
+
+async def run_pairs(options: argparse.Namespace) -> dict[str, object]:
+    """The engine and the bare server in turn, so that both have the same neighbours."""
+    engine: list[dict[str, object]] = []
+    bare: list[dict[str, object]] = []
+    for _ in range(options.pairs):
+        for found, is_bare in ((bare, True), (engine, False)):
+            figures = await run(argparse.Namespace(**{**vars(options), "bare": is_bare}))
+            found.append(figures)
+            print(
+                json.dumps({"bare": is_bare, **figures}) if options.json else short(figures, bare=is_bare), flush=True
+            )
+    ratios = [_cpu(ours) / _cpu(theirs) for ours, theirs in zip(engine, bare, strict=True)]
+    return {
+        "cpu": round(statistics.median(map(_cpu, engine)), 3),
+        "bare_cpu": round(statistics.median(map(_cpu, bare)), 3),
+        "cpu_over_bare": round(statistics.median(ratios), 3),
+        "cpu_over_bare_each": " ".join(f"{ratio:.2f}" for ratio in ratios),
+    }
+
+
+def short(figures: Mapping[str, Any], *, bare: bool) -> str:
+    """A run on one line."""
+    server = figures["server"]
+    above = [round(figures[f"response_{p}_ms"] - figures["response_floor_ms"], 1) for p in ("p50", "p95")]
+    seen = {
+        "cpu": server["cpu_ratio"],
+        "above floor ms": " / ".join(map(str, above)),
+        "barge-in p95 ms": figures["barge_in_stop_p95_ms"],
+        "gaps": figures["gaps"],
+        "unanswered": figures["unanswered"],
+        "core s": server["core_s"],
+        "waited": f"{server['waited_s']:.1f} of {server['cpu_s']:.1f} s",
+        "late callers": figures["late_share_of_callers"],
+    }
+    name = "bare" if bare else "engine"
+    return f"{name:<6} {figures['calls']} calls  " + "  ".join(f"{what} {value}" for what, value in seen.items())
+
+
+def _cpu(figures: Mapping[str, Any]) -> float:
+    return float(figures["server"]["cpu_ratio"])
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -346,6 +288,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--store", default="", choices=("", *STORES), help="of the spawned engine, for its callers' sessions"
     )
+    parser.add_argument(
+        "--vendors",
+        default=Vendors.CHEAP,
+        choices=list(Vendors),
+        help="of the spawned server: wires of ours, or theirs",
+    )
+    parser.add_argument("--pairs", type=int, default=0, help="so many runs of the engine and the bare server in turn")
     parser.add_argument("--calls", type=int, default=10, help="at once")
     parser.add_argument("--duration-s", type=float, default=30.0, help="of each call")
     parser.add_argument("--stagger-s", type=float, default=0.057, help="between the starts of two calls")
@@ -357,7 +306,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    figures = trio.run(run, options)
+    figures = trio.run(run_pairs if options.pairs else run, options)
     print(json.dumps(figures) if options.json else table(figures))
 
 

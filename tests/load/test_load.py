@@ -6,7 +6,8 @@ import trio
 
 from tests.load import bare
 from tests.load.callers import Plan
-from tests.load.load import Target, measure, percentile, summary, table
+from tests.load.load import measure, percentile, summary, table
+from tests.load.spawning import Target
 
 
 async def test_three_calls_against_the_bare_server() -> None:
