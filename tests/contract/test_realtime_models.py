@@ -172,6 +172,21 @@ async def test_ten_minutes_of_a_silent_line_are_outlived(
     assert cloud.faults == []
 
 
+@every
+async def test_audio_that_comes_all_at_once_goes_in_small_pieces(
+    kind: Kind, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """As after a reconnect, when the last seconds are sent again."""
+    cloud = kind.make_cloud(LINE)
+    async with talking(kind, cloud, nursery) as rig:
+        rig.model.send(LINE.silence(0.4) + speak("sent again", LINE) + LINE.silence(0.9))
+        rig.model.send(b"")
+        await rig.listen(3.0)
+    assert rig.heard == ["sent again"]
+    assert cloud.sessions[0].longest_s <= 0.1
+    assert cloud.faults == []
+
+
 # --- barge-in ---------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from engine.events import (
     AudioFormat,
     CallInfo,
     Context,
+    Heard,
     Message,
     ReplyAudio,
     ReplyCorrected,
@@ -238,6 +239,18 @@ async def test_an_agent_that_ends_the_call_by_itself_asks_us_to_hang_up(
     assert [call.name for call in rig.of(ToolCall)] == ["hang_up"]
     assert isinstance(rig.events[-1][1], ToolCall)
     assert failure.value.why is Why.CUT
+
+
+def test_words_that_were_typed_and_are_told_back_were_not_spoken() -> None:
+    line = Line(LINE, Lanes("v", LINE), AudioClock(), lambda: 0.0)
+    wire = ElevenLabsAgentsWire(CONFIG, SESSION, NEW, line)
+    happens(wire, "conversation_initiation_metadata", agent_output_audio_format="ulaw_8000")
+    wire.told("pressed 5")
+    for _ in range(2):
+        said = {"type": "user_transcript", "user_transcription_event": {"user_transcript": "pressed 5"}}
+        wire.receive(orjson.dumps(said).decode())
+    heard = [event.text for event in iter(line.lanes.take, None) if isinstance(event, Heard)]
+    assert heard == ["pressed 5"]  # by the second, which somebody said
 
 
 def test_an_opening_that_makes_no_sense_is_passed_over_when_it_is_said() -> None:
