@@ -52,7 +52,7 @@ async def test_two_vendors_die_in_the_middle_of_fifty_calls_and_none_of_them_end
 
 
 @pytest.mark.heavy
-async def test_a_blip_that_cuts_fifty_calls_off_their_only_recogniser_ends_none(autojump_clock: MockClock) -> None:
+async def test_a_blip_that_cuts_many_calls_off_their_only_recogniser_ends_none(autojump_clock: MockClock) -> None:
     async with world(max_calls=CALLS, seconds=False) as w:
 
         async def call() -> None:
@@ -63,7 +63,7 @@ async def test_a_blip_that_cuts_fifty_calls_off_their_only_recogniser_ends_none(
                 assert caller.answer().endswith("You said good morning.")
 
         async with trio.open_nursery() as nursery:
-            for _ in range(CALLS):
+            for _ in range(20):
                 nursery.start_soon(call)
             await trio.sleep(2.5)
             w.ears[0].faults.refuses = True
@@ -71,7 +71,7 @@ async def test_a_blip_that_cuts_fifty_calls_off_their_only_recogniser_ends_none(
             await trio.sleep(0.2)
             w.ears[0].faults.refuses = False
         ends = [moment.fields["cause"] for moment in w.on.moments if moment.what is What.CALL_ENDED]
-        assert ends == ["caller_hangup"] * CALLS
+        assert ends == ["caller_hangup"] * 20
 
 
 async def test_over_tcp_a_reset_is_a_reset() -> None:

@@ -306,7 +306,7 @@ def _deepgram(network: Network) -> DeepgramTranscriberVendor:
 
 
 def _speechmatics(network: Network) -> SpeechmaticsTranscriberVendor:
-    return SpeechmaticsTranscriberVendor(SpeechmaticsConfig("k", url="ws://b/v2", decides_turns=False), network)
+    return SpeechmaticsTranscriberVendor(SpeechmaticsConfig("k", url="ws://b/v2"), network)
 
 
 def _cartesia(network: Network) -> CartesiaSynthesizerVendor:
