@@ -124,6 +124,8 @@ class DuplexTalk:
         """What is heard meanwhile, and not in the session yet."""
         self._filled_opening = False
         self._tools_at_work = 0
+        self._last_heard: Reply | None = None
+        """The model's last reply, if the caller has said nothing since."""
         self._after: After | None = None
         """What is to be done once what the model says with it has been heard."""
         self._failures = 0
@@ -402,7 +404,7 @@ class DuplexTalk:
             self._link.clear()  # a filler
         if self._model is not None and is_models:
             self._model.interrupt(heard_s)
-        self._after = None
+        self._after = self._last_heard = None
 
     def _cut(self, is_wanted: Callable[[Reply], bool]) -> None:
         for reply in filter(is_wanted, list(self._replies)):
@@ -420,10 +422,11 @@ class DuplexTalk:
             model.tool_results([ToolResult(call.call_id, "Too many tools are at work.", is_error=True)])
             return
         self._tools_at_work += 1
-        nursery.start_soon(self._tool, call, model, self._replies.newest or self._replies.awaited)
+        calling = self._replies.newest or self._replies.awaited or self._last_heard
+        nursery.start_soon(self._tool, call, model, calling)
 
     async def _tool(self, call: ToolCall, model: RealtimeModel, calling: Reply | None) -> None:
-        """``calling`` is the reply that it was called in, or instead of, if that is still to be heard."""
+        """``calling`` is the reply that it was called in, after or instead of."""
         self._be_patient()
         result = ToolResult(call.call_id, "The tool did not answer in time.", is_error=True)
         actions: Sequence[Action] = ()
@@ -563,6 +566,8 @@ class DuplexTalk:
 
     def _reply_is_past(self, reply: Reply, *, is_whole: bool) -> None:
         reply.is_past = True
+        if is_whole and reply.reply_id:
+            self._last_heard = reply
         if reply.is_clip:
             self._clip_while_opening = None
         utterance, now = reply.utterance, trio.current_time()

@@ -475,3 +475,16 @@ async def test_a_drain_before_the_model_is_open_takes_the_place_of_the_greeting(
         await on.over(caller)
         assert agent.realtime.asked_to_say == [agent.phrases.drain]
         assert on.last(What.CALL_ENDED)["reason"] == "drain"
+
+
+async def test_a_model_that_hangs_up_once_it_has_been_heard_is_taken_at_its_word(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent(outcomes={"hang_up": ["done", HangUp()]})
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.realtime.hears("bye")
+        agent.realtime.replies("Goodbye.")
+        await trio.sleep(2)
+        agent.realtime.tells(ToolCall("c1", "hang_up", "{}"))
+        with trio.fail_after(1):
+            await on.over(caller)
+        assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
