@@ -98,6 +98,14 @@ async def test_a_model_that_hangs_up_without_a_word_is_asked_for_one() -> None:
     assert len(model.shown) == 2
 
 
+async def test_nothing_more_is_called_with_a_farewell() -> None:
+    tool = Puppet()
+    tools = Toolbox([tool, *built_in(["hang_up"], transfers={}, others=[])], metrics())
+    model = ScriptedModel([call("hang_up")], ["Goodbye!", call("look_up")], ["never asked"])
+    assert await answer(model, tools) == ["Goodbye!", "\n", HangUp()]
+    assert tool.calls == []
+
+
 async def test_a_word_before_an_earlier_call_is_no_goodbye() -> None:
     tools = Toolbox([Puppet(), *built_in(["hang_up"], transfers={}, others=[])], metrics())
     model = ScriptedModel(["One moment.", call("look_up")], [call("hang_up")], ["Goodbye!"])
