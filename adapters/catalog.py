@@ -26,23 +26,23 @@ class Role(StrEnum):
 
 KINDS: Mapping[Role, Mapping[str, tuple[str, str, str]]] = {
     Role.TRANSCRIBER: {
-        "speechmatics": ("speech.speechmatics", "SpeechmaticsConfig", "SpeechmaticsTranscriberVendor"),
-        "deepgram": ("speech.deepgram", "DeepgramConfig", "DeepgramTranscriberVendor"),
-        "deepgram_flux": ("speech.flux", "FluxConfig", "FluxTranscriberVendor"),
-        "scribe": ("speech.scribe", "ScribeConfig", "ScribeTranscriberVendor"),
-        "assemblyai": ("speech.assemblyai", "AssemblyAIConfig", "AssemblyAITranscriberVendor"),
-        "openai_transcription": ("speech.openai_transcriber", "OpenAITranscriberConfig", "OpenAITranscriberVendor"),
+        "speechmatics": ("speech.hearing.speechmatics", "SpeechmaticsConfig", "SpeechmaticsTranscriberVendor"),
+        "deepgram": ("speech.hearing.deepgram", "DeepgramConfig", "DeepgramTranscriberVendor"),
+        "deepgram_flux": ("speech.hearing.flux", "FluxConfig", "FluxTranscriberVendor"),
+        "scribe": ("speech.hearing.scribe", "ScribeConfig", "ScribeTranscriberVendor"),
+        "assemblyai": ("speech.hearing.assemblyai", "AssemblyAIConfig", "AssemblyAITranscriberVendor"),
+        "openai_transcription": ("speech.hearing.openai", "OpenAITranscriberConfig", "OpenAITranscriberVendor"),
     },
     Role.SYNTHESIZER: {
-        "elevenlabs": ("speech.elevenlabs", "ElevenLabsConfig", "ElevenLabsSynthesizerVendor"),
-        "cartesia": ("speech.cartesia", "CartesiaConfig", "CartesiaSynthesizerVendor"),
-        "deepgram_aura": ("speech.aura", "AuraConfig", "AuraSynthesizerVendor"),
+        "elevenlabs": ("speech.speaking.elevenlabs", "ElevenLabsConfig", "ElevenLabsSynthesizerVendor"),
+        "cartesia": ("speech.speaking.cartesia", "CartesiaConfig", "CartesiaSynthesizerVendor"),
+        "deepgram_aura": ("speech.speaking.aura", "AuraConfig", "AuraSynthesizerVendor"),
         "speechmatics_speech": (
-            "speech.speechmatics_speech",
+            "speech.speaking.speechmatics",
             "SpeechmaticsSpeechConfig",
             "SpeechmaticsSynthesizerVendor",
         ),
-        "openai_speech": ("speech.openai_speech", "OpenAISpeechConfig", "OpenAISynthesizerVendor"),
+        "openai_speech": ("speech.speaking.openai", "OpenAISpeechConfig", "OpenAISynthesizerVendor"),
     },
     Role.MODEL: {
         "openai": ("models.openai_chat", "OpenAiChatConfig", "OpenAiChatModelVendor"),

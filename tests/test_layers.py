@@ -93,7 +93,7 @@ def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
         assert target == package or target in MAY_IMPORT[package], f"{module} imports {imported}"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("adapters/*/*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("adapters/*/**/*.py")), ids=name_of)
 def test_adapters_do_not_import_each_others_packages(path: Path) -> None:
     own = ".".join(name_of(path).split(".")[:2])
     others = [name for name in imports_of(path) if name.startswith("adapters.") and not name.startswith(own)]

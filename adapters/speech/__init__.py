@@ -1,1 +1,1 @@
-"""Recognisers and synthesizers."""
+"""Speech: recognisers (hearing), synthesizers (speaking), and both without an account (embedded)."""

@@ -32,14 +32,14 @@ from engine.vendors.phrases import CachedVendor, Keeping, PhraseCache
 
 if TYPE_CHECKING:
     from adapters.models.script import Script
-    from adapters.speech.embedded import EmbeddedSpeech
+    from adapters.speech.embedded.speech import EmbeddedSpeech
 
 GREETING = "Hello. How can I help you?"
 
 
 async def load_speech(settings: Settings) -> EmbeddedSpeech:
     """The embedded speech. Raises SettingsError when its packages are not installed."""
-    from adapters.speech.embedded import EmbeddedSpeech  # noqa: PLC0415 - numpy and onnxruntime are an extra
+    from adapters.speech.embedded.speech import EmbeddedSpeech  # noqa: PLC0415 - numpy and onnxruntime are an extra
 
     return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads)
 
@@ -96,7 +96,7 @@ class Workshop:
 
     def _ear(self, agent: str, name: str) -> TranscriberVendor:
         if name == EMBEDDED:
-            from adapters.speech.embedded import EmbeddedTranscriberVendor  # noqa: PLC0415 - an extra
+            from adapters.speech.embedded.speech import EmbeddedTranscriberVendor  # noqa: PLC0415 - an extra
 
             assert self.speech is not None  # noqa: S101 - see needs_speech
             return EmbeddedTranscriberVendor(self.speech)
@@ -105,7 +105,7 @@ class Workshop:
 
     def _voice(self, agent: str, name: str) -> SynthesizerVendor:
         if name == EMBEDDED:
-            from adapters.speech.embedded import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
+            from adapters.speech.embedded.speech import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
 
             assert self.speech is not None  # noqa: S101 - see needs_speech
             return EmbeddedSynthesizerVendor(self.speech)
@@ -125,7 +125,7 @@ class Workshop:
         better than silence."""
         if self.speech is None or EMBEDDED in (voice.name for voice in crew.synthesizers):
             return crew.synthesizers
-        from adapters.speech.embedded import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
+        from adapters.speech.embedded.speech import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
 
         return [*crew.synthesizers, EmbeddedSynthesizerVendor(self.speech)]
 

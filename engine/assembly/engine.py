@@ -19,6 +19,7 @@ from engine.assembly.providers import line_formats, providers_of
 from engine.assembly.tools import Tools, tool_labels
 from engine.assembly.vendors import Vendors, vendor_labels
 from engine.calls.call import Surroundings
+from engine.calls.dialing import Dialing
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
 from engine.errors import SettingsError, SpeechFailed
@@ -36,10 +37,12 @@ from engine.sessions.privacy import Privacy
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import Settings
 from engine.settings.vendors import EMBEDDED
+from engine.storage.identity import e164
 from engine.vendors.around import Vendoring
 from engine.vendors.breaker import Breakers
 from engine.vendors.policy import Policy
 from engine.web.app import build_app, media_handlers
+from engine.web.calls import CallDesk
 from engine.web.desk import Desk
 from engine.web.door import Door
 from engine.web.gate import Access
@@ -49,8 +52,8 @@ from engine.web.texts import TextDesk
 from engine.web.urls import LOOPBACK, PublicUrl
 
 if TYPE_CHECKING:
-    from adapters.speech.embedded import EmbeddedSpeech
-    from adapters.speech.voice_activity import VoiceActivity
+    from adapters.speech.embedded.speech import EmbeddedSpeech
+    from adapters.speech.embedded.voice_activity import VoiceActivity
 
 log = structlog.get_logger()
 
@@ -62,6 +65,7 @@ ACTORS = (
     "store",
     "sessions",
     "texts",
+    "dialing",
     "webhooks",
     "memory",
     "lag",
@@ -130,6 +134,16 @@ class Engine:
             tell=self._tell_outside,
         )
         self.supervisor = Supervisor(self.registry, self._agents, settings, around)
+        self.dialing = Dialing(
+            self.registry,
+            {provider.name: provider for provider in self._providers},
+            settings,
+            self.metrics,
+            self._new_http_client,
+            base_url=lambda: settings.server.public_url.rstrip("/") or self.url,
+            tell=self._tell_outside,
+        )
+        self.supervisor.outbound = self.dialing
         self.speech: EmbeddedSpeech | None = None
         """The embedded speech, once it has loaded."""
         self.memory: Remembering | None = None
@@ -165,6 +179,7 @@ class Engine:
             self._keep(actors, "store", memory.writer.run, is_vital=False, on_give_up=memory.writer.abandon)
             self._keep(actors, "sessions", memory.sessions.run, is_vital=False)
             self._keep(actors, "texts", texts.run, is_vital=False)
+            self._keep(actors, "dialing", self.dialing.run, is_vital=False)
             self._keep(actors, "webhooks", memory.webhooks.run, is_vital=False)
             self._keep(actors, "memory", memory.look_after, is_vital=False)
             self._keep(actors, "lag", self._lag.run, is_vital=False)
@@ -211,6 +226,7 @@ class Engine:
         is_ready, why = self.supervisor.ready
         log.info("engine_started", url=self.url, agents=list(self._agents), is_ready=is_ready, why=why)
         await self._stopping.wait()
+        await self.dialing.settle()
         await self.supervisor.drain(self.settings.limits.drain_s)
 
     def _open_session(self, call: CallInfo, metrics: Metrics) -> AbstractAsyncContextManager[CallSession]:
@@ -223,8 +239,13 @@ class Engine:
 
     def _door(self, memory: Remembering, texts: TextDesk) -> Door:
         server = self.settings.server
-        privacy = Privacy(memory.vault, [*memory.forgetters, texts], now=memory.sessions.now)
+        privacy = Privacy(memory.vault, [*memory.forgetters, texts, self.dialing], now=memory.sessions.now)
         turn_s = self.settings.sessions.turn_s + self.settings.store.operation_s
+        region = self.settings.sessions.default_region
+
+        async def note(by: str, action: str, number: str, detail: str) -> None:
+            await privacy.note(by, action, e164(number, region), detail)
+
         urls = PublicUrl(server.public_url, server.trusted_proxies, server.host)
         app = build_app(
             self.supervisor,
@@ -236,6 +257,7 @@ class Engine:
             desk=Desk(memory.sessions, memory.history, privacy, self.settings.sessions.default_region),
             access=self._access,
             texts=texts,
+            calls=CallDesk(self.registry, self.dialing, self.settings, note),
             turn_s=turn_s,
         )
         limits = DoorLimits(

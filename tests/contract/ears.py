@@ -9,12 +9,12 @@ from typing import Any
 
 import trio
 
-from adapters.speech.assemblyai import AssemblyAIConfig, AssemblyAITranscriberVendor
-from adapters.speech.deepgram import DeepgramConfig, DeepgramTranscriberVendor
-from adapters.speech.flux import FluxConfig, FluxTranscriberVendor
-from adapters.speech.openai_transcriber import OpenAITranscriberConfig, OpenAITranscriberVendor
-from adapters.speech.scribe import ScribeConfig, ScribeTranscriberVendor
-from adapters.speech.speechmatics import SpeechmaticsConfig, SpeechmaticsTranscriberVendor
+from adapters.speech.hearing.assemblyai import AssemblyAIConfig, AssemblyAITranscriberVendor
+from adapters.speech.hearing.deepgram import DeepgramConfig, DeepgramTranscriberVendor
+from adapters.speech.hearing.flux import FluxConfig, FluxTranscriberVendor
+from adapters.speech.hearing.openai import OpenAITranscriberConfig, OpenAITranscriberVendor
+from adapters.speech.hearing.scribe import ScribeConfig, ScribeTranscriberVendor
+from adapters.speech.hearing.speechmatics import SpeechmaticsConfig, SpeechmaticsTranscriberVendor
 from engine.events import (
     MULAW_8K,
     AudioFormat,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from adapters.speech.aura import AuraConfig, AuraSynthesizerVendor
-from adapters.speech.cartesia import CartesiaConfig, CartesiaSynthesizerVendor
-from adapters.speech.elevenlabs import ElevenLabsConfig, ElevenLabsSynthesizerVendor, ElevenLabsWire
-from adapters.speech.openai_speech import OpenAISpeechConfig, OpenAISynthesizerVendor
-from adapters.speech.speechmatics_speech import SpeechmaticsSpeechConfig, SpeechmaticsSynthesizerVendor
+from adapters.speech.speaking.aura import AuraConfig, AuraSynthesizerVendor
+from adapters.speech.speaking.cartesia import CartesiaConfig, CartesiaSynthesizerVendor
+from adapters.speech.speaking.elevenlabs import ElevenLabsConfig, ElevenLabsSynthesizerVendor, ElevenLabsWire
+from adapters.speech.speaking.openai import OpenAISpeechConfig, OpenAISynthesizerVendor
+from adapters.speech.speaking.speechmatics import SpeechmaticsSpeechConfig, SpeechmaticsSynthesizerVendor
 from engine.events import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat, CallInfo
 from engine.ports import Synthesizer, SynthesizerVendor
 from engine.runtime.ledger import Ledger

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.speech.deepgram import DeepgramConfig, DeepgramTranscriberVendor
+from adapters.speech.hearing.deepgram import DeepgramConfig, DeepgramTranscriberVendor
 from engine.observe.timeline import What
 from engine.runtime.network import Network
 from engine.vendors.hearing import open_transcriber

@@ -15,10 +15,10 @@ from trio.testing import memory_stream_pair
 
 from adapters.models.anthropic import AnthropicConfig, AnthropicModelVendor
 from adapters.models.openai_chat import OpenAiChatConfig, OpenAiChatModelVendor
-from adapters.speech.cartesia import CartesiaConfig, CartesiaSynthesizerVendor
-from adapters.speech.deepgram import DeepgramConfig, DeepgramTranscriberVendor
-from adapters.speech.elevenlabs import ElevenLabsConfig, ElevenLabsSynthesizerVendor, ElevenLabsWire
-from adapters.speech.speechmatics import SpeechmaticsConfig, SpeechmaticsTranscriberVendor
+from adapters.speech.hearing.deepgram import DeepgramConfig, DeepgramTranscriberVendor
+from adapters.speech.hearing.speechmatics import SpeechmaticsConfig, SpeechmaticsTranscriberVendor
+from adapters.speech.speaking.cartesia import CartesiaConfig, CartesiaSynthesizerVendor
+from adapters.speech.speaking.elevenlabs import ElevenLabsConfig, ElevenLabsSynthesizerVendor, ElevenLabsWire
 from engine.dialogue.recollection import recollect
 from engine.events import (
     MULAW_8K,

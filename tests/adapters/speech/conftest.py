@@ -11,7 +11,7 @@ import trio
 from engine.events import MULAW_8K, AudioFormat
 
 if TYPE_CHECKING:
-    from adapters.speech.embedded import EmbeddedSpeech, Models
+    from adapters.speech.embedded.speech import EmbeddedSpeech, Models
 
 Say = Callable[..., bytes]
 
@@ -19,7 +19,7 @@ Say = Callable[..., bytes]
 @pytest.fixture(scope="session")
 def models() -> Models:
     pytest.importorskip("onnxruntime", reason="needs the extra offhook[local]")
-    from adapters.speech.embedded import load_models
+    from adapters.speech.embedded.speech import load_models
 
     return load_models()
 
@@ -40,7 +40,7 @@ def say(models: Models) -> Say:
 @pytest.fixture
 async def speech(models: Models, nursery: trio.Nursery) -> EmbeddedSpeech:
     """Listening, on two worker threads."""
-    from adapters.speech.embedded import EmbeddedSpeech
+    from adapters.speech.embedded.speech import EmbeddedSpeech
 
     embedded = EmbeddedSpeech(models, worker_threads=2)
     nursery.start_soon(embedded.run)

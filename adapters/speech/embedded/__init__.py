@@ -1,0 +1,1 @@
+"""Speech with no account: the models of the process, and what a call opens of them."""

@@ -1,0 +1,1 @@
+"""Recognisers: over vendors' wires, and by segments that are cut here."""

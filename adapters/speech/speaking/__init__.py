@@ -1,0 +1,1 @@
+"""Synthesizers over vendors' wires."""
