@@ -117,6 +117,8 @@ class SocketRealtime:
         """The reply that was given last."""
         self._failure: ModelFailed | None = None
         self._something = trio.Event()
+        self._waiting = trio.CancelScope()
+        """Of the reader, for a message: no longer than until something is due."""
 
     @property
     def is_closed(self) -> bool:
@@ -187,7 +189,8 @@ class SocketRealtime:
         message: Message | None = None
         wire = self._wire
         gap_at_s = self._last_audio_s + GAP_S if wire.is_hearing else float("inf")
-        with trio.move_on_at(min(wire.due_at_s, gap_at_s)) as waiting:
+        waiting = self._waiting = trio.CancelScope(deadline=min(wire.due_at_s, gap_at_s))
+        with waiting:
             try:
                 message = await self._feed.receive()
             except trio.EndOfChannel:
@@ -224,6 +227,7 @@ class SocketRealtime:
             self._feed.put(*outbox)
             outbox.clear()
         self._something.set()
+        self._waiting.deadline = min(self._waiting.deadline, self._wire.due_at_s)
 
     def _put_audio(self, audio: bytes) -> None:
         feed, clock = self._feed, self._line.clock

@@ -112,8 +112,9 @@ async def test_an_agent_without_an_opening_says_what_it_is_told_to(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     cloud = ElevenLabsAgentsCloud()
-    cloud.manner.first_message = ""
+    cloud.manner.first_message, cloud.manner.ping_s = "", 1000.0
     async with calling(cloud, nursery, overrides=()) as rig:
+        await rig.listen(1.0)
         rig.model.say("Good morning.")
         await rig.listen(5.0)
     assert rig.words == "Good morning."
