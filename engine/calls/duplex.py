@@ -228,6 +228,8 @@ class DuplexTalk:
 
     def _send(self, audio: bytes) -> None:
         if self._model is None:
+            if len(self._early) == EARLY_FRAMES:
+                self.meters.early_frame_dropped()
             self._early.append(audio)
         elif not self._is_leaving:  # else the vendor would take a "bye" for an interruption of the goodbye
             self._model.send(audio)
