@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, cast
 
-from adapters.models.script import Script, load_script
+from adapters.scripted.script import Script, load_script
 from engine.errors import SettingsError
 from engine.ports import Agent
 

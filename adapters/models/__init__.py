@@ -1,1 +1,1 @@
-"""Language models and scripted agents."""
+"""Language models over HTTP, and a program as one."""

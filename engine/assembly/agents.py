@@ -12,7 +12,7 @@ import trio
 from adapters import catalog
 from adapters.catalog import Role
 from adapters.models.recollecting import recollect_by_model
-from adapters.models.script_vendor import ScriptVendor
+from adapters.scripted.vendor import ScriptVendor
 from engine.assembly.composed import ComposedAgent, Crew, Recollect
 from engine.assembly.phrasebook import Phrasebook
 from engine.assembly.tools import Tools
@@ -31,7 +31,7 @@ from engine.vendors.around import Vendoring
 from engine.vendors.phrases import CachedVendor, Keeping, PhraseCache
 
 if TYPE_CHECKING:
-    from adapters.models.script import Script
+    from adapters.scripted.script import Script
     from adapters.speech.embedded.speech import EmbeddedSpeech
 
 GREETING = "Hello. How can I help you?"

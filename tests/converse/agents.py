@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from adapters.models.script import load_script
-from adapters.models.scripted import open_model
+from adapters.scripted.model import open_model
+from adapters.scripted.script import load_script
 from engine.events import AudioFormat, SessionInfo
 from engine.phone.conversation import Voice
 from engine.ports import CallControl, LanguageModel, Owner

@@ -12,7 +12,7 @@ from tests.adapters.speech.sounds import hiss, silence, tones
 
 pytest.importorskip("onnxruntime", reason="needs the extra offhook[local]")
 
-from adapters.models.spoken import plain
+from adapters.scripted.spoken import plain
 from adapters.speech.embedded.recogniser import MAX_S, without_open_end
 from adapters.speech.embedded.speech import Models, transcribe
 

@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 import trio
 
-from adapters.models.commands import (
+from adapters.scripted.commands import (
     after_greeting,
     answers_offer,
     asks_again,
@@ -22,14 +22,14 @@ from adapters.models.commands import (
     leaves,
     resets,
 )
-from adapters.models.parts import Derived, Intent, Slot, SlotType
-from adapters.models.recall import all_known, asked_for, history, recalled, requests_in
-from adapters.models.script import Script
-from adapters.models.slots import Value, read_correction, read_slot
-from adapters.models.spoken import is_keys, plain, yes_or_no
-from adapters.models.state import REQUEST_CHARS, SAID_CHARS, VALUE_CHARS, Form, State
-from adapters.models.tables import references
-from adapters.models.thread import Thread
+from adapters.scripted.parts import Derived, Intent, Slot, SlotType
+from adapters.scripted.recall import all_known, asked_for, history, recalled, requests_in
+from adapters.scripted.script import Script
+from adapters.scripted.slots import Value, read_correction, read_slot
+from adapters.scripted.spoken import is_keys, plain, yes_or_no
+from adapters.scripted.state import REQUEST_CHARS, SAID_CHARS, VALUE_CHARS, Form, State
+from adapters.scripted.tables import references
+from adapters.scripted.thread import Thread
 from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Message, Modality, ReplyPart, Role
 
 SURE_WORDS = 2

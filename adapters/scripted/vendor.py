@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import cast
 
-from adapters.models.script import Script
-from adapters.models.scripted import open_model
+from adapters.scripted.model import open_model
+from adapters.scripted.script import Script
 from engine.events import SessionInfo
 from engine.ports import Owner, RawModel
 

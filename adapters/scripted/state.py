@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adapters.models.parts import Intent, Slot
-from adapters.models.script import Script
+from adapters.scripted.parts import Intent, Slot
+from adapters.scripted.script import Script
 
 VERSION = 1
 VALUE_CHARS = 200

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.models.script import Script, load_script
-from adapters.models.scripted import ScriptedModel
+from adapters.scripted.model import ScriptedModel
+from adapters.scripted.script import Script, load_script
 from engine.events import Context, HangUp, Message, Role
 
 CLOSED = "We are closed at the weekend. Which other day would suit you?"

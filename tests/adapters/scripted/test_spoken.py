@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.models.spoken import digits_of, mentions, number_of, plain, yes_or_no
+from adapters.scripted.spoken import digits_of, mentions, number_of, plain, yes_or_no
 
 
 def test_plain_text_is_the_same_however_the_recogniser_spells_it() -> None:

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping
 from datetime import date
 
-from adapters.models.script import Script
-from adapters.models.scripted import ScriptedModel
+from adapters.scripted.model import ScriptedModel
+from adapters.scripted.script import Script
 from engine.dialogue.context import ContextLimits, build_context
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.history import Entry, TurnRecord, remember

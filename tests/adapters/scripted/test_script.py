@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.models.parts import SlotType
-from adapters.models.script import load_script, shipped_scripts
+from adapters.scripted.parts import SlotType
+from adapters.scripted.script import load_script, shipped_scripts
 from engine.errors import SettingsError
 
 SMALL = """

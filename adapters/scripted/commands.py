@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from adapters.models.spoken import is_keys, mentions_any, yes_or_no
+from adapters.scripted.spoken import is_keys, mentions_any, yes_or_no
 
 _SHORT_WORDS = 6
 """A command is short; in a longer utterance its words mean something else."""

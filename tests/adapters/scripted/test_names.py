@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.models.names import answered_name, corrected_name, stated_name
+from adapters.scripted.names import answered_name, corrected_name, stated_name
 
 
 @pytest.mark.parametrize(

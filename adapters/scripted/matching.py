@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapters.models.spoken import mentions, plain
+from adapters.scripted.spoken import mentions, plain
 
 ALIKE = 0.45
 """Cosine from which an utterance is taken for one like the example."""

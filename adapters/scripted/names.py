@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from adapters.models.dates import WEEKDAYS
-from adapters.models.spoken import TENS, UNITS
+from adapters.scripted.dates import WEEKDAYS
+from adapters.scripted.spoken import TENS, UNITS
 
 LONGEST_NAME_WORDS = 5
 LONGEST_CORRECTION_WORDS = 3

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.models.dates import read_when, say_date, say_time
+from adapters.scripted.dates import read_when, say_date, say_time
 
 TODAY = date(2026, 11, 20)
 

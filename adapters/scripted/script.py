@@ -10,10 +10,10 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from adapters.models.dates import WEEKDAYS
-from adapters.models.matching import Candidate, Matcher
-from adapters.models.parts import Case, Condition, Derived, Intent, Lines, Slot, SlotType
-from adapters.models.tables import Table, references
+from adapters.scripted.dates import WEEKDAYS
+from adapters.scripted.matching import Candidate, Matcher
+from adapters.scripted.parts import Case, Condition, Derived, Intent, Lines, Slot, SlotType
+from adapters.scripted.tables import Table, references
 from engine.errors import SettingsError
 from engine.ports import Phrases
 
@@ -74,7 +74,7 @@ def load_script(path_or_name: str | Path) -> Script:
 
 
 def shipped_scripts() -> tuple[str, ...]:
-    folder = resources.files("adapters.models") / "agents"
+    folder = resources.files("adapters.scripted") / "agents"
     return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
 
 
@@ -90,7 +90,7 @@ def _read(path_or_name: str | Path) -> tuple[str, str]:
     if str(path) not in shipped_scripts():
         names = ", ".join(shipped_scripts())
         raise SettingsError(f"script {str(path)!r}: expected one of {names}, or the path of a .toml file")
-    file = resources.files("adapters.models") / "agents" / f"{path}.toml"
+    file = resources.files("adapters.scripted") / "agents" / f"{path}.toml"
     return file.read_text(encoding="utf-8"), f"{path}.toml"
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 
-from adapters.models.spoken import TENS, UNITS, plain
+from adapters.scripted.spoken import TENS, UNITS, plain
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 MONTHS = (

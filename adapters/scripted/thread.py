@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from adapters.models.script import Script
-from adapters.models.state import VALUE_CHARS, State, dump, load
+from adapters.scripted.script import Script
+from adapters.scripted.state import VALUE_CHARS, State, dump, load
 from engine.events import Context, MemoryItem, Modality, Noted
 
 KNOWN_STATES = 8

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, time
 
-from adapters.models.dates import WEEKDAYS, read_when, say_date, say_time
-from adapters.models.names import answered_name, corrected_name, stated_name
-from adapters.models.parts import Slot, SlotType
-from adapters.models.spoken import digits_of, is_keys, mentions_any, number_of, plain, yes_or_no
+from adapters.scripted.dates import WEEKDAYS, read_when, say_date, say_time
+from adapters.scripted.names import answered_name, corrected_name, stated_name
+from adapters.scripted.parts import Slot, SlotType
+from adapters.scripted.spoken import digits_of, is_keys, mentions_any, number_of, plain, yes_or_no
 
 LEAST_DIGITS = 6
 """Fewer are no telephone number."""

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.models.script import Script, load_script
-from adapters.models.scripted import ScriptedModel
-from adapters.models.state import LOG_LENGTH, State, dump, load
+from adapters.scripted.model import ScriptedModel
+from adapters.scripted.script import Script, load_script
+from adapters.scripted.state import LOG_LENGTH, State, dump, load
 from engine.events import Context, HangUp, Memory, MemoryItem, MemoryKind, Message, Modality, Noted, Role
-from tests.adapters.models.session import Session
+from tests.adapters.scripted.session import Session
 
 HOURS = "We are open Monday to Friday, from nine in the morning until five in the afternoon."
 WHEN = "And at what time?"

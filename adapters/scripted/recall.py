@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from adapters.models.commands import (
+from adapters.scripted.commands import (
     asks_again,
     asks_for_help,
     asks_for_history,
@@ -12,11 +12,11 @@ from adapters.models.commands import (
     asks_what_is_known,
     goes_on,
 )
-from adapters.models.parts import Derived, Slot
-from adapters.models.script import Script
-from adapters.models.spoken import mentions, plain
-from adapters.models.state import Request, State
-from adapters.models.tables import references
+from adapters.scripted.parts import Derived, Slot
+from adapters.scripted.script import Script
+from adapters.scripted.spoken import mentions, plain
+from adapters.scripted.state import Request, State
+from adapters.scripted.tables import references
 from engine.events import Context, MemoryKind, Role
 
 MOST_REQUESTS = 3
