@@ -157,7 +157,7 @@ async def _send(target: trio.abc.Stream, data: bytes, way: Way) -> None:
     if way.rate == math.inf:
         await target.send_all(data)
         return
-    step = max(1, int(way.rate / 50))
+    step = max(1, int(way.rate / 10))
     for at in range(0, len(data), step):
         await trio.sleep(step / way.rate)
         await target.send_all(data[at : at + step])

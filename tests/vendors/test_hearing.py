@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from engine.events import (
     TurnResumed,
 )
 from engine.observe.labels import VendorKind
+from engine.vendors.breaker import Breakers, Tolerance
 from engine.vendors.hearing import Hearing, open_transcriber
 from engine.vendors.policy import Policy
 from tests.vendors.puppets import CALL, QUIET, VOICE, Ear, EarVendor, House, failed
@@ -314,6 +316,15 @@ async def test_one_that_has_gone_deaf_is_replaced_after_eight_seconds_and_the_ca
         assert more == []
         assert one.last.seconds <= 0.6  # nothing is replayed: it is asked for again
     assert house.value("vendor_reconnects_total", vendor="one", kind="stt", reason="silent") == 1
+
+
+async def test_that_it_has_gone_deaf_is_told_to_its_breaker(autojump_clock: MockClock) -> None:
+    house, one, two = House(), EarVendor(), EarVendor("two")
+    house.around = replace(house.around, breakers=Breakers(house.metrics, Tolerance(failures=1)))
+    async with listening(house, one, two) as listener:
+        listener.is_voiced = True
+        await trio.sleep(8.1)
+        assert len(two.parts) == 1
 
 
 async def test_a_sound_that_began_gets_its_end_from_one_that_went_deaf(autojump_clock: MockClock) -> None:

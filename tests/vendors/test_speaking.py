@@ -115,6 +115,17 @@ async def test_a_listener_who_takes_long_is_not_the_vendors_fault(autojump_clock
     assert one.texts == [TEXT]
 
 
+async def test_a_long_sentence_that_breaks_off_near_its_end_is_finished_too(autojump_clock: MockClock) -> None:
+    house, one = House(), VoiceVendor()
+    one.scripts.append(lambda audio: [*pieces(audio)[:7], failed(Why.CUT)])
+    async with speaking(house, one) as voice, voice.open_speech(TEXT) as audio:
+        heard = bytearray()
+        async for piece in audio:
+            heard += piece
+            await trio.sleep(2)
+        assert is_whole(bytes(heard))
+
+
 async def test_a_sentence_that_nobody_can_say_fails_in_time(autojump_clock: MockClock) -> None:
     house, one, two = House(), VoiceVendor(), VoiceVendor("two")
     one.usual = two.usual = lambda _: [math.inf]
