@@ -21,9 +21,9 @@ from engine.calls.meters import CallMeters
 from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.pulse import Conversing
 from engine.calls.registry import Slot
+from engine.calls.requests import Requests
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
-from engine.calls.watch import watch
 from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer, VendorError
 from engine.events import AudioFormat, CallInfo, Stopped
 from engine.observe.labels import VendorKind, WebhookEvent
@@ -120,6 +120,7 @@ class Call:
         """Somebody else took the caller when we failed: the call goes on without us."""
         self._started_at_s = self._ended_at_s = trio.current_time()
         slot.on_request, slot.on_drain = self._requested, self._drain
+        self._requests = Requests(slot, self._transfer)
 
     async def run(self) -> None:
         """Never raises but Cancelled, and is gone within ``limits.close_s`` of its end, and a little."""
@@ -181,7 +182,7 @@ class Call:
         if self._verdict is not None:
             return
         self._talk = talk
-        self._end(await talk.run(watch, early))
+        self._end(await talk.run(self._requests.beside, early))
 
     async def _joined(self, holdings: Holdings) -> CallSession:
         """The call's seat at its session: what was said before decides how it begins."""

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from engine.errors import CallEnd, Cause
+from engine.observe.labels import CallDirection
 from engine.observe.metrics import Metrics
 from engine.ports import IncomingCall
 from engine.runtime.mailbox import Answer, Mailbox
@@ -52,6 +53,18 @@ class Refusal:
         return _SENTENCES.get(self.reason, _SENTENCES["not_ready"])
 
 
+Say = Callable[[str, CallEnd | None], None]
+
+
+@dataclass(eq=False, slots=True)
+class Transferring:
+    """Somebody outside wants the caller connected to somebody else; ``done`` once it is known whether that worked."""
+
+    to: str
+    done: trio.Event = field(default_factory=trio.Event)
+    is_connected: bool = False
+
+
 class NotAdmitted(Exception):
     """A media socket without a promise. ``why`` is static."""
 
@@ -82,12 +95,36 @@ class Slot:
     """Set by the call: end with this verdict, at once but politely."""
     on_drain: Callable[[], None] | None = None
     """Set by the call: say goodbye, then end."""
+    on_say: Say | None = None
+    """Set by the call: say this when nothing else is being said; or at once, as its last words, with a verdict."""
+    on_transfer: Callable[[Transferring], bool] | None = None
+    """Set by the call: connect the caller to somebody else. False if it cannot be asked for now."""
+    agent: str = ""
+    """Who talks, once it is known."""
+    began_at_s: float = 0.0
+    """When it was admitted."""
 
     def end_it(self, verdict: CallEnd) -> None:
         """Ask the call to end, whatever it is doing. The first request counts."""
         self.requested = self.requested or verdict
         if self.on_request is not None:
             self.on_request(self.requested)
+
+    def say_it(self, text: str, then: CallEnd | None = None) -> bool:
+        """Ask the call to say something, and with a verdict to end after it. False if it is too late for that."""
+        if self.on_say is None or self.requested is not None:
+            return False
+        self.on_say(text, then)
+        return True
+
+    async def transfer_it(self, to: str) -> bool:
+        """Ask the call to connect its caller to somebody else; False if that was not done. The caller sets the
+        deadline."""
+        wanted = Transferring(to)
+        if self.on_transfer is None or self.requested is not None or not self.on_transfer(wanted):
+            return False
+        await wanted.done.wait()
+        return wanted.is_connected
 
     def drain_it(self) -> None:
         """Ask the call to say goodbye and end."""
@@ -105,6 +142,19 @@ class Promise:
     call: IncomingCall
     token: str
     expires_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A place for a call that we make, before anybody answers it."""
+
+    within_s: float
+    answer: Answer[str | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    held: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +185,7 @@ class Withdraw:
     call_id: str
 
 
-RegistryMessage = Reserve | Claim | Release | Withdraw
+RegistryMessage = Hold | LetGo | Reserve | Claim | Release | Withdraw
 
 
 class Registry:
@@ -150,6 +200,8 @@ class Registry:
         self._slots: set[Slot] = set()
         self._live: dict[tuple[str, str], Slot] = {}
         self._promises: dict[str, Promise] = {}
+        self._held: dict[str, float] = {}
+        """Places for calls that we make, and until when."""
         self._replays: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._was_full = False
@@ -165,6 +217,15 @@ class Registry:
         return await self._mailbox.ask(
             lambda answer: Reserve(provider, call, replay_key, answer), within_s=ANSWER_WITHIN_S
         )
+
+    async def hold(self, within_s: float) -> str | Refusal:
+        """A place for a call that we make, or why there is none. It is kept for ``within_s``, or until the call is
+        answered: an ``IncomingCall`` with it as its ``dial`` is admitted whatever else has come."""
+        return await self._mailbox.ask(lambda answer: Hold(within_s, answer), within_s=ANSWER_WITHIN_S)
+
+    def let_go(self, held: str) -> None:
+        """Nobody will answer. Never waits; twice is fine."""
+        self._mailbox.tell(LetGo(held))
 
     @asynccontextmanager
     async def admitted(self, provider: str, call_id: str, token: str) -> AsyncIterator[Slot]:
@@ -223,6 +284,7 @@ class Registry:
         """The actor is not started again: nobody new is let in, and live calls let go of their slots by themselves."""
         self._mailbox.close()
         self._promises.clear()
+        self._held.clear()
         self._rebuild()
 
     # --- the actor ------------------------------------------------------------------------------------------
@@ -233,7 +295,7 @@ class Registry:
         self._rebuild()
         async for message in self._mailbox:
             match message:
-                case Reserve(answer=answer) | Claim(answer=answer):
+                case Hold(answer=answer) | Reserve(answer=answer) | Claim(answer=answer):
                     try:
                         self._handle(message)
                     except NotAdmitted as refusal:
@@ -246,6 +308,10 @@ class Registry:
 
     def _handle(self, message: RegistryMessage) -> None:
         match message:
+            case Hold(within_s, answer):
+                answer.give(self._hold(within_s))
+            case LetGo(held):
+                self._held.pop(held, None)
             case Reserve(provider, call, replay_key, answer):
                 answer.give(self._reserve(provider, call, replay_key))
             case Claim(slot, token, answer):
@@ -257,15 +323,28 @@ class Registry:
                 self._drop_promises(provider, call_id)
         self._note_fullness()
 
+    def _hold(self, within_s: float) -> str | Refusal:
+        self._expire()
+        if self.refusing:
+            return Refusal(self.refusing)
+        if self._taken() >= self.capacity:
+            return Refusal("capacity")
+        held = secrets.token_urlsafe(24)
+        self._held[held] = trio.current_time() + within_s
+        return held
+
     def _reserve(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
         self._expire()
         remembered = self._replays.get(replay_key) if replay_key else None
         if remembered is not None:
             return remembered[1]
-        if self.refusing:
+        is_held = bool(call.dial) and self._held.pop(call.dial, None) is not None
+        if self.refusing and not is_held:
             return Refusal(self.refusing)
         key = (provider, call.call_id)
-        is_known = key in self._live or any((p.provider, p.call.call_id) == key for p in self._promises.values())
+        is_known = (
+            is_held or key in self._live or any((p.provider, p.call.call_id) == key for p in self._promises.values())
+        )
         if not is_known and self._taken() >= self.capacity:
             return Refusal("capacity")
         self._drop_promises(*key)  # a newer webhook of the same call makes the older token void
@@ -288,11 +367,13 @@ class Registry:
         del self._promises[token]
         key = (slot.provider, slot.call_id)
         slot.incoming = promise.call
+        slot.began_at_s = trio.current_time()
         slot.predecessor = self._live.get(key)
         self._slots.add(slot)
         self._live[key] = slot
-        self._metrics.calls_started_total.labels(provider=slot.provider, direction="inbound").inc()
-        self._metrics.calls_active.labels(provider=slot.provider, direction="inbound").inc()
+        direction = _direction(slot)
+        self._metrics.calls_started_total.labels(provider=slot.provider, direction=direction).inc()
+        self._metrics.calls_active.labels(provider=slot.provider, direction=direction).inc()
 
     def _release(self, slot: Slot) -> None:
         if slot not in self._slots:  # never admitted, or released before
@@ -304,7 +385,7 @@ class Registry:
         self._ended[key] = None
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
-        self._metrics.calls_active.labels(provider=slot.provider, direction="inbound").dec()
+        self._metrics.calls_active.labels(provider=slot.provider, direction=_direction(slot)).dec()
         self._metrics.calls_ended_total.labels(provider=slot.provider, reason=str(slot.end.reason)).inc()
         if not self._slots:
             self._empty.set()
@@ -317,7 +398,7 @@ class Registry:
     def _taken(self) -> int:
         """Distinct calls that live or are promised: a call and its replacement are one."""
         promised = {(promise.provider, promise.call.call_id) for promise in self._promises.values()}
-        return len(self._live.keys() | promised)
+        return len(self._live.keys() | promised) + len(self._held)
 
     def _expire(self) -> None:
         now = trio.current_time()
@@ -326,6 +407,8 @@ class Registry:
             if self._promises[token].expires_at_s > now:
                 break
             del self._promises[token]
+        for held in [held for held, until_s in self._held.items() if until_s <= now]:
+            del self._held[held]
         while self._replays and next(iter(self._replays.values()))[0] <= now:
             self._replays.popitem(last=False)
 
@@ -342,3 +425,7 @@ class Registry:
             self._release(slot)
         in_order = sorted(self._slots, key=lambda slot: slot.order)
         self._live = {(slot.provider, slot.call_id): slot for slot in in_order}
+
+
+def _direction(slot: Slot) -> CallDirection:
+    return CallDirection.OUTBOUND if slot.incoming.is_outbound else CallDirection.INBOUND

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import structlog
 import trio
@@ -12,7 +13,7 @@ from engine.calls.parts import Line, Words
 from engine.calls.registry import NotAdmitted, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
-from engine.ports import Agent, Codec, IncomingCall, Mode, Provider, Relay, TextCodec
+from engine.ports import Agent, CallStatus, Codec, IncomingCall, Mode, Provider, Relay, TextCodec
 from engine.runtime.mailbox import MailboxClosed, MailboxFull
 from engine.runtime.rates import RateLimiter, number_key
 from engine.runtime.sockets import Socket
@@ -28,6 +29,22 @@ STALLED_LOOP_S = 2.0
 """An event loop this late takes no new calls."""
 
 
+class Outbound(Protocol):
+    """Who makes calls, as the supervisor knows it."""
+
+    def recognise(self, provider: str, call: IncomingCall, token: str) -> IncomingCall | None:
+        """A call that was answered, with its held place; None if we have not made it, or it is over."""
+        ...
+
+    def on_status(self, provider: str, status: CallStatus, token: str) -> None: ...
+
+    def joined(self, slot: Slot) -> None:
+        """It has its place; nothing of it is open yet. Never raises."""
+        ...
+
+    def left(self, slot: Slot) -> None: ...
+
+
 class Supervisor:
     """What the web side hands calls to. ``registry.run`` must be running."""
 
@@ -40,6 +57,8 @@ class Supervisor:
         self._around = around
         self._metrics = around.metrics
         self._limiter = RateLimiter(settings.limits.calls_per_minute_per_caller)
+        self.outbound: Outbound | None = None
+        """Whoever makes calls, if somebody does."""
         self.is_started = False
         """Set once everything that calls need is up."""
         self.loop_lag_s = 0.0
@@ -93,7 +112,22 @@ class Supervisor:
 
     def wants_relay(self, call: IncomingCall) -> bool:
         """Who answers leaves it to the provider to hear and to speak."""
-        return self._agents[self._settings.agent_for(call.dialled)].mode is Mode.RELAY
+        return self._agents[self._agent_of(call)].mode is Mode.RELAY
+
+    def recognise(self, provider: str, call: IncomingCall, token: str) -> IncomingCall | None:
+        """The call that we made under this token, with its place; None if there is none."""
+        known = self.outbound.recognise(provider, call, token) if self.outbound else None
+        if known is None:
+            self._metrics.calls_rejected_total.labels(provider=provider, reason="unknown_dial").inc()
+            log.warning("dial_unknown", provider=provider, call_id=call.call_id)
+        return known
+
+    def call_has_news(self, provider: str, status: CallStatus, token: str) -> None:
+        """The provider tells of a call; with a token, of one that we make."""
+        if self.outbound is not None:
+            self.outbound.on_status(provider, status, token)
+        if status.is_over:
+            self.call_is_over(provider, status.call_id, is_ours=bool(token))
 
     async def _serve(self, provider: Provider, codec: Codec | Words, socket: Socket) -> None:
         start = await self._start_of(provider, codec.codec if isinstance(codec, Words) else codec, socket)
@@ -102,7 +136,7 @@ class Supervisor:
         try:
             async with self.registry.admitted(provider.name, start.call_id, start.token) as slot:
                 await self._replace(slot)
-                await Call(self._line(provider, codec, socket, start, slot), slot, self._around).run()
+                await self._run_call(self._line(provider, codec, socket, start, slot), slot)
         except NotAdmitted as refusal:
             self._metrics.handshake_failures_total.labels(why="bad_token").inc()
             self._reject(provider, "bad_start")
@@ -112,12 +146,25 @@ class Supervisor:
             self._reject(provider, "not_ready")
             await socket.aclose(1013, "try again later")
 
-    def call_is_over(self, provider: str, call_id: str) -> None:
-        """The provider says so, by webhook: before, with or after the end of its media. Unknown ids do no harm."""
+    async def _run_call(self, line: Line, slot: Slot) -> None:
+        slot.agent = line.agent.name
+        call = Call(line, slot, self._around)
+        if self.outbound is None or not slot.incoming.dial:
+            await call.run()
+            return
+        self.outbound.joined(slot)
+        try:
+            await call.run()
+        finally:
+            self.outbound.left(slot)
+
+    def call_is_over(self, provider: str, call_id: str, *, is_ours: bool = False) -> None:
+        """The provider says so, by webhook: before, with or after the end of its media. Unknown ids do no harm; of a
+        call that we made the media may never have come."""
         slot = self.registry.find(provider, call_id)
         if slot is not None:
             slot.end_it(CallEnd(Cause.CALLER_HANGUP, "the provider says that the call is over"))
-        elif not self.registry.has_ended(provider, call_id):
+        elif not is_ours and not self.registry.has_ended(provider, call_id):
             log.warning("call_not_live", provider=provider, call_id=call_id)
         self.registry.withdraw(provider, call_id)
 
@@ -174,7 +221,7 @@ class Supervisor:
     async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
         if not self.is_started and not self.draining:
             return Refusal("not_ready")
-        if not self._limiter.allows(number_key(call.caller)):
+        if not call.dial and not self._limiter.allows(number_key(call.caller)):
             return Refusal("rate_limit")
         try:
             return await self.registry.reserve(provider, call, replay_key)
@@ -218,7 +265,7 @@ class Supervisor:
             raise NotAdmitted("the older call with this id did not close in time")
 
     def _line(self, provider: Provider, codec: Codec | Words, socket: Socket, start: StreamStarted, slot: Slot) -> Line:
-        agent = self._agents[self._settings.agent_for(slot.incoming.dialled)]
+        agent = self._agents[self._agent_of(slot.incoming)]
         info = CallInfo(
             provider=provider.name,
             call_id=start.call_id,
@@ -229,7 +276,11 @@ class Supervisor:
             dialled=slot.incoming.dialled,
             parameters={**slot.incoming.parameters, **start.parameters},
             attestation=slot.incoming.attestation,
+            is_outbound=bool(slot.incoming.dial),
         )
         settings = self._settings.agents[agent.name]
         rescue = settings.transfers.get(settings.failure_transfer, "")
         return Line(info, provider, agent, socket, codec, self._agents, rescue)
+
+    def _agent_of(self, call: IncomingCall) -> str:
+        return call.agent if call.agent in self._agents else self._settings.agent_for(call.dialled)

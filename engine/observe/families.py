@@ -109,6 +109,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _gauge("calls_capacity", "Most calls this node admits."),
     _counter("calls_started_total", "Calls admitted.", provider=_provider, direction=_words(of.CallDirection)),
+    _counter(
+        "dials_total", "Calls we were asked to make, by outcome.", provider=_provider, outcome=_words(of.DialOutcome)
+    ),
     _counter("calls_ended_total", "Calls ended, by reason.", provider=_provider, reason=_words(EndReason)),
     _counter(
         "calls_rejected_total",

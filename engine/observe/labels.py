@@ -16,6 +16,7 @@ class CallDirection(StrEnum):
     """Who dialled."""
 
     INBOUND = "inbound"
+    OUTBOUND = "outbound"
 
 
 class AudioDirection(StrEnum):
@@ -34,6 +35,20 @@ class Rejection(StrEnum):
     DRAINING = "draining"
     BAD_START = "bad_start"
     NOT_READY = "not_ready"
+    UNKNOWN_DIAL = "unknown_dial"
+    """It says that we made it, and we know nothing of it."""
+
+
+class DialOutcome(StrEnum):
+    """What became of a call that we made."""
+
+    COMPLETED = "completed"
+    MACHINE = "machine"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    FAILED = "failed"
+    REFUSED = "refused"
+    """By us: the settings do not allow it, or there was no room."""
 
 
 class Teardown(StrEnum):
@@ -204,6 +219,8 @@ class WebhookEvent(StrEnum):
     HANDED_OVER = "session.handed_over"
     SESSION_ENDED = "session.ended"
     CALL_ENDED = "call.ended"
+    DIAL_ENDED = "dial.ended"
+    """A call that we made is over, or nobody answered it."""
 
 
 class WebhookStatus(StrEnum):
@@ -316,6 +333,11 @@ ROUTES = (
     "/api/sessions/{session_id}/export",
     "/api/sessions/{session_id}/trace",
     "/api/sessions/{session_id}/validation",
+    "/calls",
+    "/calls/{call_id}",
+    "/calls/{call_id}/hangup",
+    "/calls/{call_id}/say",
+    "/calls/{call_id}/transfer",
     "/openapi.json",
     "/api/health",
     "/healthz",

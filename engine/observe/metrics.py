@@ -125,6 +125,7 @@ class Metrics:
         self.calls_active = self._gauges("calls_active")
         self.calls_capacity = self._gauge("calls_capacity")
         self.calls_started_total = self._counters("calls_started_total")
+        self.dials_total = self._counters("dials_total")
         self.calls_ended_total = self._counters("calls_ended_total")
         self.calls_rejected_total = self._counters("calls_rejected_total")
         self.call_duration_seconds = self._histograms("call_duration_seconds")

@@ -46,6 +46,10 @@ class IncomingCall:
     """We made it: ``caller`` is whom we called, ``dialled`` our number, so that a session finds its person."""
     answered_by: str = ""
     """As in :class:`CallStatus`."""
+    dial: str = ""
+    """Of a call that we made and know again: the place that is held for it. No provider sets it."""
+    agent: str = ""
+    """Who is to talk to it; empty: whoever answers ``dialled``. No provider sets it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,12 @@ class Privacy:
         log.info("caller_erased", by=by, sessions=count, took_s=round(self._now() - began_at, 3))
         return count
 
+    async def note(self, by: str, action: str, number: str, detail: str) -> None:
+        """For the audit: somebody did something else to a caller. Of the number only a fingerprint is kept. Raises
+        StoreDown."""
+        subject = self._vault.fingerprint(number) if number else ""
+        await self._vault.audit(AuditEvent(self._now(), by, action, subject, "done", detail))
+
     async def audit(self, limit: int = 100) -> list[Audited]:
         """Newest first."""
         events = await self._vault.audits(max(0, min(limit, MAX_AUDITS)))

@@ -26,6 +26,8 @@ from engine.settings.tables import (
 )
 
 T = TypeVar("T")
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
 
@@ -35,6 +37,7 @@ def check_all(settings: Settings) -> None:
     _check_lines(settings.lines)
     _check_addresses(settings)
     _check_sessions(settings)
+    _check_outbound(settings)
 
 
 def structured(raw: dict[str, Any], kind: type[T], path: str = "") -> T:
@@ -147,6 +150,22 @@ def _check_sessions(settings: Settings) -> None:
         raise SettingsError(
             f"store.table: expected lower-case letters, digits and _, at most 40, got {settings.store.table!r}"
         )
+
+
+def _check_outbound(settings: Settings) -> None:
+    outbound = settings.outbound
+    providers = ("twilio", "vonage", "telnyx", "plivo", "signalwire")
+    for number, provider in outbound.numbers.items():
+        if not _E164.fullmatch(number):
+            raise SettingsError(f"outbound.numbers: expected numbers such as +15550100000, got {number!r}")
+        if provider not in providers:
+            raise SettingsError(f"outbound.numbers.{number}: expected one of {', '.join(providers)}, got {provider!r}")
+    for key in ("allow", "deny"):
+        for prefix in getattr(outbound, key):
+            if not _PREFIX.fullmatch(prefix):
+                raise SettingsError(f"outbound.{key}: expected beginnings of numbers such as +4930, got {prefix!r}")
+    if outbound.enabled and not outbound.numbers:
+        raise SettingsError('outbound.numbers: expected a number to call from, such as "+15550100000" = "twilio"')
 
 
 def _check_lines(lines: Mapping[str, str]) -> None:

@@ -161,8 +161,8 @@ class ToolSettings:
     """Of an MCP server's program; ``${NAME}`` as in ``headers``."""
     only: tuple[str, ...] = ()
     """Of an MCP server's tools, those that are offered; empty: all."""
-    timeout_s: float = _at_least(0.1, 5.0, at_most=30.0)
-    """For one call."""
+    timeout_s: float = _at_least(0.1, 5.0, at_most=15.0)
+    """For one call. An answer that takes longer than ``limits.reply_s`` is given up, whatever its tools may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +217,29 @@ class RelaySettings:
     """Words to expect, separated by commas."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Further attributes of ``<ConversationRelay>``, under Twilio's own names."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundSettings:
+    """Calls that we make. None, and nowhere to, until it is said otherwise: a stolen key would be paid by you."""
+
+    enabled: bool = False
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    """Our numbers to call from, in E.164, each to its provider; the first one unless another is asked for."""
+    allow: tuple[str, ...] = ()
+    """How the numbers that may be called begin, in E.164, such as ``+4930``; empty: none. ``+1`` alone also means the
+    islands of the Caribbean, which are dear."""
+    deny: tuple[str, ...] = ()
+    """Beginnings that may not, over ``allow``. Premium numbers, numbers of shared cost and the like never may."""
+    calls_per_minute: int = _at_least(1, 30)
+    max_calls: int = _at_least(1, 10)
+    """At once, ringing ones included; they count among ``limits.max_calls``."""
+    ring_s: float = _at_least(5, 30.0, at_most=120.0)
+    """Before nobody is there."""
+    detect_machine: bool = False
+    """Find out whether an answering machine picked up, unless the request says otherwise."""
+    voicemail: str = ""
+    """What is left on an answering machine after its beep; empty: nothing, it is hung up on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +352,7 @@ class Secrets:
     """Read again when it changes, so that keys can be exchanged while calls go on."""
     api_keys: str = field(default="", repr=False)
     """Keys of the HTTP API, each ``name:scope+scope:key``, separated by commas or spaces. Scopes: ``turn``,
-    ``history``, ``admin``, ``privacy``, ``metrics``."""
+    ``history``, ``admin``, ``privacy``, ``metrics``, ``calls``."""
     webhook_secret: str = field(default="", repr=False)
     """Signs the events that are sent."""
     database_url: str = field(default="", repr=False)
@@ -350,6 +373,7 @@ class Settings:
     plivo: PlivoSettings = PlivoSettings()
     signalwire: SignalWireSettings = SignalWireSettings()
     relay: RelaySettings = RelaySettings()
+    outbound: OutboundSettings = OutboundSettings()
     sessions: SessionSettings = SessionSettings()
     store: StoreSettings = StoreSettings()
     webhooks: WebhookSettings = WebhookSettings()

@@ -22,6 +22,7 @@ from engine.runtime.sockets import Socket
 from engine.web.answers import error
 from engine.web.asgi import Gone
 from engine.web.callers import caller_operations
+from engine.web.calls import CallDesk, call_operations
 from engine.web.desk import Desk
 from engine.web.gate import Access, Gate
 from engine.web.health import health_operations
@@ -37,7 +38,8 @@ from engine.web.webhooks import webhook_routes
 log = structlog.get_logger()
 
 NO_DESK = "Sessions are not served here."
-API_PATHS = tuple(path for path in ROUTES if path.startswith(("/turn", "/session/", "/admin/", "/privacy/", "/api/se")))
+_OF_SESSIONS = ("/turn", "/session/", "/admin/", "/privacy/", "/api/se", "/calls")
+API_PATHS = tuple(path for path in ROUTES if path.startswith(_OF_SESSIONS))
 _ROUTES = frozenset(path for path in ROUTES if "{" not in path)
 _TEMPLATES = [(path, re.compile(re.sub(r"\{\w+\}", "[^/]+", path))) for path in ROUTES if "{" in path]
 
@@ -53,6 +55,7 @@ def build_app(
     desk: Desk | None = None,
     access: Access | None = None,
     texts: TextDesk | None = None,
+    calls: CallDesk | None = None,
     turn_s: float = TURN_S,
 ) -> ASGIApp:
     """The application. ``closed_routes``: path of a provider that is not configured to the sentence that says which
@@ -64,6 +67,8 @@ def build_app(
         operations += turn_operations(desk.sessions, gate, metrics, turn_s=turn_s)
         operations += session_operations(desk, gate)
         operations += caller_operations(desk, gate)
+    if calls is not None:
+        operations += call_operations(calls, gate)
     operations.append(document_operation(operations, version))
     webhooks = webhook_routes(providers, switchboard, metrics, urls, texts)
     routes: list[BaseRoute] = [*webhooks, *routes_of(operations)]

@@ -31,7 +31,7 @@ _PATTERN = re.compile(r"Expected `str` matching regex '(?P<pattern>.*)'", re.DOT
 _CHOICE = re.compile(r"Invalid enum value .*", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
-_OURS = re.compile(r"(?P<name>[a-z_]+): (?P<expected>expected .*)", re.DOTALL)
+_OURS = re.compile(r"(?P<name>[A-Za-z_-]+): (?P<expected>expected .*)", re.DOTALL)
 _NAME_CHARS = 60
 
 
@@ -47,6 +47,18 @@ def read_query(request: Request, kind: type[S]) -> S:
         if name in values:
             raise _at_fault(name, "expected once, it is given twice")
         values[name] = value
+    return _convert(values, kind)
+
+
+def read_headers(request: Request, kind: type[S]) -> S:
+    """Those headers that it knows. Raises Denied; also for one that is given twice."""
+    values: dict[str, str] = {}
+    for name in (field.encode_name for field in msgspec.structs.fields(kind)):
+        given = request.headers.getlist(name)
+        if len(given) > 1:
+            raise _at_fault(name, "expected once, it is given twice")
+        if given:
+            values[name] = given[0]
     return _convert(values, kind)
 
 

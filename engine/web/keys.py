@@ -29,6 +29,8 @@ class Scope(StrEnum):
     PRIVACY = "privacy"
     """To export and to delete all of a caller."""
     METRICS = "metrics"
+    CALLS = "calls"
+    """To make calls, and to reach into live ones: hang up, say, transfer."""
 
 
 @dataclass(frozen=True, slots=True)

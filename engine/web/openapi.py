@@ -86,7 +86,11 @@ def _described(operation: Operation, schemas: _Schemas) -> Json:
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [operation.scope or "health"],
-        "parameters": [*_parameters("path", inputs.path), *_parameters("query", inputs.query)],
+        "parameters": [
+            *_parameters("path", inputs.path),
+            *_parameters("query", inputs.query),
+            *_parameters("header", inputs.headers),
+        ],
         "responses": {str(operation.status): {"description": HTTPStatus(operation.status).phrase, "content": content}},
     }
     for status in sorted(EVERYWHERE | operation.refusals):

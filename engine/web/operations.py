@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from engine.errors import Busy, RateLimited, StoreDown, VendorError
 from engine.web.answers import Denied, retry_after
 from engine.web.gate import Gate
-from engine.web.inputs import read_body, read_path, read_query
+from engine.web.inputs import read_body, read_headers, read_path, read_query
 from engine.web.keys import Scope
 from engine.web.shapes import Nothing
 
@@ -31,6 +31,7 @@ ANSWER_S = 7.0
 STORE_RETRY_S = 2.0
 BUSY_RETRY_S = 1.0
 
+_NO_HEADERS = Nothing()
 REFUSALS_OF_GATE = frozenset({401, 403, 429, 504})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -44,6 +45,7 @@ class Inputs(Generic[P, Q, B]):
     query: type[Q]
     body: type[B]
     body_is_required: bool = True
+    headers: type[Struct] = Nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Asked(Generic[P, Q, B]):
     body: B
     by: str
     """Who asks: the name of the key."""
+    headers: Struct = _NO_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ class Guarded:
                 if self.scope is not Scope.TURN:  # who looks at other people's words leaves a line
                     log.info("api_asked", by=by, operation=name)
                 body = await _body_of(request, inputs)
-                asked = Asked(read_path(request, inputs.path), read_query(request, inputs.query), body, by)
+                path, query = read_path(request, inputs.path), read_query(request, inputs.query)
+                asked = Asked(path, query, body, by, read_headers(request, inputs.headers))
                 with trio.fail_after(within_s):
                     return await answer(asked)
             except (Denied, StoreDown, Busy, RateLimited, VendorError, trio.TooSlowError) as exc:

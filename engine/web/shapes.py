@@ -17,15 +17,27 @@ from engine.web.desk import AuditEvent
 
 WORDS = r"^\s*[^\s\x00][^\x00]*$"
 ID = r"^[A-Za-z0-9_.:-]{1,128}$"
+CALL_ID = r"^[A-Za-z0-9_:-]{1,128}$"
+E164 = r"^\+[1-9][0-9]{6,14}$"
+NAME = r"^[A-Za-z0-9_.-]+$"
+NO_NUL = r"^[^\x00]*$"
 EXPECTED = {
+    CALL_ID: "expected 1 to 128 letters, digits and _ : -",
+    E164: "expected a number in E.164, such as +15550100000",
+    NAME: "expected names of letters, digits and _ . -",
+    NO_NUL: "expected a text without NUL",
     WORDS: "expected something besides blanks, without NUL",
     ID: "expected 1 to 128 letters, digits and _ . : -",
 }
 """What a pattern means, for people."""
 
 _EXACT_ID = re.compile(ID.removesuffix("$"))
+_EXACT_CALL_ID = re.compile(CALL_ID.removesuffix("$"))
+_EXACT_E164 = re.compile(E164.removesuffix("$"))
 
 Id = Annotated[str, Meta(pattern=ID)]
+Number = Annotated[str, Meta(pattern=E164)]
+LastWords = Annotated[str, Meta(max_length=2000, pattern=NO_NUL)]
 Said = Annotated[str, Meta(min_length=1, max_length=4000, pattern=WORDS, examples=["What are your opening hours?"])]
 Query = Annotated[str, Meta(min_length=1, max_length=200, pattern=WORDS, description="All of these words.")]
 Limit = Annotated[int, Meta(ge=1, le=100, description="How many at most.")]
@@ -116,6 +128,73 @@ class BranchBody(Input):
 
 class HandoverBody(Input):
     agent: Annotated[Id, Meta(description="Who answers from the next turn on.")]
+
+
+class CallPath(Input):
+    call_id: Annotated[str, Meta(pattern=CALL_ID, description="A call's id, or that of a call we were asked to make.")]
+
+    def __post_init__(self) -> None:
+        if not _EXACT_CALL_ID.fullmatch(self.call_id):
+            raise ValueError(f"call_id: {EXPECTED[CALL_ID]}")
+
+
+class OnceHeaders(Struct, rename={"key": "Idempotency-Key"}):
+    key: Annotated[
+        Id | UnsetType,
+        Meta(
+            description="The same key gives the same answer for a day, and no second call, on the engine that was asked "
+            "and until it is started again."
+        ),
+    ] = UNSET
+
+    def __post_init__(self) -> None:
+        _check_id("Idempotency-Key", self.key)
+
+
+Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME)]
+Value = Annotated[str, Meta(max_length=512, pattern=NO_NUL)]
+
+
+class DialBody(Input, rename={"sender": "from"}):
+    to: Annotated[str, Meta(pattern=E164, description="Who is called, in E.164.", examples=["+12025550143"])]
+    sender: Annotated[
+        Number | UnsetType, Meta(description="One of our numbers; else the first one, or the provider's first.")
+    ] = UNSET
+    agent: Annotated[Id | UnsetType, Meta(description="Who talks; else whoever answers our number.")] = UNSET
+    provider: Annotated[Id | UnsetType, Meta(description="Over whom; else whoever our number is of.")] = UNSET
+    detect_machine: Annotated[bool | UnsetType, Meta(description="Tell answering machines from people.")] = UNSET
+    voicemail: Annotated[
+        LastWords | UnsetType, Meta(description="Left on a machine after its beep; empty: it is hung up on.")
+    ] = UNSET
+    parameters: Annotated[dict[Word, Value], Meta(max_length=32, description="For the agent.")] = {}
+
+    def __post_init__(self) -> None:
+        for name, value in (("to", self.to), ("from", self.sender)):
+            if value is not UNSET and not _EXACT_E164.fullmatch(value):
+                raise ValueError(f"{name}: {EXPECTED[E164]}")
+        _check_id("agent", self.agent)
+        _check_id("provider", self.provider)
+
+
+class HangUpBody(Input):
+    say: Annotated[Said | UnsetType, Meta(description="Last words; without them the call ends at once.")] = UNSET
+
+
+class SayBody(Input):
+    text: Said
+
+
+class TransferBody(Input):
+    to: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=128,
+            pattern=WORDS,
+            description="One of the transfers of the call's agent, or a number that outbound.allow allows.",
+            examples=["reception"],
+        ),
+    ]
 
 
 def _check_id(name: str, value: str | UnsetType) -> None:
@@ -315,6 +394,28 @@ class AuditReply(Struct, frozen=True):
 
 class DeleteReply(Struct, frozen=True):
     sessions: Annotated[int, Meta(description="How many were erased.")]
+
+
+class CallView(Struct, frozen=True):
+    id: Annotated[str, Meta(description="Of a call that we make, its own from the start; else the provider's.")]
+    call_id: Annotated[str, Meta(description="The provider's id; empty until it is known.")]
+    provider: str
+    agent: str
+    caller: Annotated[str, Meta(description="The end of the number at the other side.")]
+    direction: Literal["inbound", "outbound"]
+    state: Literal["queued", "ringing", "answered", "machine", "completed", "busy", "no_answer", "failed"]
+    is_live: Annotated[bool, Meta(description="Its media is connected: it can be spoken to and transferred.")]
+    answered_by: Annotated[str, Meta(description="human or machine, once that is known of a call we make.")]
+    seconds: Annotated[float, Meta(description="Since it was connected; of one that is not, since it was made.")]
+
+
+class CallsReply(Struct, frozen=True):
+    calls: Annotated[list[CallView], Meta(description="Those that live now, the oldest first.")]
+
+
+class DoneReply(Struct, frozen=True):
+    id: str
+    done: Annotated[Literal["ending", "said", "transferred"], Meta(description="What has been done, or begun.")]
 
 
 class AboutReply(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.ports import IncomingCall, Provider, Relay
+from engine.ports import CallStatus, IncomingCall, Provider, Relay
 from engine.runtime.sockets import Socket
 
 
@@ -60,6 +60,10 @@ class Switchboard(Protocol):
         """Who answers leaves it to the provider to hear and to speak."""
         ...
 
-    def call_is_over(self, provider: str, call_id: str) -> None:
-        """A status webhook said so; unknown ids are fine."""
+    def recognise(self, provider: str, call: IncomingCall, token: str) -> IncomingCall | None:
+        """The call that we made under this token, with its place; None if there is none, or none any more."""
+        ...
+
+    def call_has_news(self, provider: str, status: CallStatus, token: str) -> None:
+        """A status webhook said so; unknown ids are fine. ``token``: of a call that we make, or empty."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 import trio
@@ -26,6 +27,8 @@ ANSWER_S = 3.0
 """A provider that waits longer hangs up on its caller."""
 SORRY = "We are sorry, we cannot take your call right now. Please call again later."
 
+DIAL = "dial"
+"""The parameter of a webhook's query with the token of a call that we make."""
 NO_TEXTS = "Texts are not answered here."
 
 
@@ -83,8 +86,8 @@ class _Webhook:
 
     def _take_status(self, asked: WebhookRequest) -> Response:
         status = self.provider.read_status(asked)
-        if status is not None and status.is_over:
-            self.switchboard.call_is_over(self.provider.name, status.call_id)
+        if status is not None:
+            self.switchboard.call_has_news(self.provider.name, status, _dial_in(asked.url))
         return _as_response(self.provider.acknowledge(asked))
 
     async def _take_text(self, asked: WebhookRequest) -> Response:
@@ -103,6 +106,11 @@ class _Webhook:
 
     async def _take_call(self, request: Request, asked: WebhookRequest, replay_key: str) -> Response:
         call = self.provider.read_call(asked)
+        if token := _dial_in(asked.url):
+            known = self.switchboard.recognise(self.provider.name, call, token)
+            if known is None:
+                return _as_response(self.provider.refuse(SORRY))
+            call = known
         line = self.provider.relay if self.switchboard.wants_relay(call) else self.provider
         if line is None:
             log.error("relay_missing", provider=self.provider.name, call_id=call.call_id)
@@ -116,6 +124,11 @@ class _Webhook:
         if isinstance(admitted, str):
             return _as_response(line.connect(call, self.urls.media(request, line.media_path), admitted))
         return _as_response(self.provider.refuse(admitted.sentence))
+
+
+def _dial_in(url: str) -> str:
+    """The token of a call that we make, which came in the query of the addresses that we gave for it."""
+    return dict(parse_qsl(urlsplit(url).query)).get(DIAL, "")
 
 
 def _as_response(answer: Answer) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict, Unpack
 
 import h11
@@ -107,8 +107,12 @@ class FakeSwitchboard:
     def wants_relay(self, call: IncomingCall) -> bool:
         return self.is_relayed
 
-    def call_is_over(self, provider: str, call_id: str) -> None:
-        self.over.append((provider, call_id))
+    def recognise(self, provider: str, call: IncomingCall, token: str) -> IncomingCall | None:
+        return replace(call, dial=token) if token == "ours" else None
+
+    def call_has_news(self, provider: str, status: CallStatus, token: str) -> None:
+        if status.is_over:
+            self.over.append((provider, status.call_id))
 
 
 class FakeRelay:

@@ -1,0 +1,68 @@
+"""What people ask of a live call from outside: to say something, to connect the caller to somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from engine.calls.mind import Errands, leave
+from engine.calls.pulse import Conversing
+from engine.calls.registry import Slot, Transferring
+from engine.calls.watch import watch
+from engine.errors import CallEnd, Cause, ModelFailed, Why
+from engine.events import Transfer
+from engine.ports import Agent, LanguageModel
+
+
+class Requests:
+    """Of one call; they come through its slot. ``beside`` runs beside the talk, in its nursery: what is asked of the
+    call is done in the call."""
+
+    def __init__(self, slot: Slot, transfer: Callable[[str], Awaitable[bool]]) -> None:
+        self._errands = Errands(_nobody, transfer)
+        self._talk: Conversing | None = None
+        self._early: tuple[str, CallEnd | None] | None = None
+        """To be said as soon as there is a talk."""
+        self._nursery: trio.Nursery | None = None
+        self._is_transferring = False
+        slot.on_say, slot.on_transfer = self._say, self._transfer
+
+    async def beside(self, talk: Conversing) -> None:
+        """Watches the talk, and does what is asked, until cancelled."""
+        self._talk = talk
+        if self._early is not None:
+            talk.say(self._early[0], then=self._early[1])
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await watch(talk)
+        finally:
+            self._nursery = None
+
+    def _say(self, text: str, then: CallEnd | None) -> None:
+        if self._talk is None:
+            self._early = (text, then)
+        else:
+            self._talk.say(text, then=then)
+
+    def _transfer(self, wanted: Transferring) -> bool:
+        """One at a time."""
+        if self._nursery is None or self._talk is None or self._is_transferring:
+            return False
+        self._is_transferring = True
+        self._nursery.start_soon(self._connect, self._talk, wanted)
+        return True
+
+    async def _connect(self, talk: Conversing, wanted: Transferring) -> None:
+        try:
+            wanted.is_connected = await leave(Transfer(wanted.to), talk.pulse, self._errands)
+        finally:
+            # The provider may have taken the media away before it answered: the talk has ended by that.
+            if talk.pulse.verdict is not None and talk.pulse.verdict.cause is Cause.TRANSFERRED:
+                wanted.is_connected = True
+            self._is_transferring = False
+            wanted.done.set()
+
+
+async def _nobody(agent: str) -> tuple[Agent, LanguageModel]:
+    raise ModelFailed(agent, "nobody is handed over to from outside", why=Why.BAD_REQUEST)
