@@ -50,6 +50,16 @@ KINDS: Mapping[Role, Mapping[str, tuple[str, str, str]]] = {
         "openai_responses": ("models.openai_responses", "OpenAiResponsesConfig", "OpenAiResponsesModelVendor"),
         "anthropic": ("models.anthropic", "AnthropicConfig", "AnthropicModelVendor"),
         "program": ("models.program", "ProgramConfig", "ProgramModelVendor"),
+        "elevenlabs_agents": (
+            "realtime.elevenlabs_agents_chat",
+            "ElevenLabsAgentsConfig",
+            "ElevenLabsAgentsChatVendor",
+        ),
+        "elevenlabs_agents_http": (
+            "realtime.elevenlabs_agents_http",
+            "ElevenLabsAgentsHttpConfig",
+            "ElevenLabsAgentsHttpVendor",
+        ),
     },
     Role.REALTIME: {
         "openai_realtime": ("realtime.openai_realtime", "OpenAIRealtimeConfig", "OpenAIRealtimeVendor"),

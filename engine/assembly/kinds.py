@@ -18,7 +18,7 @@ _NOT_IN_THE_FILE = ("key",)
 
 def kinds_of_vendors() -> list[str]:
     """All of them, those that hear first."""
-    return [name for kinds in KINDS.values() for name in kinds]
+    return list(dict.fromkeys(name for kinds in KINDS.values() for name in kinds))
 
 
 def describe_kind(name: str) -> dict[str, Any]:

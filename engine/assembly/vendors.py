@@ -13,7 +13,7 @@ from engine.ports import ModelVendor, RealtimeVendor, SynthesizerVendor, Transcr
 from engine.runtime.network import Network
 from engine.settings import Settings
 from engine.settings.checks import structured
-from engine.settings.vendors import VendorTable, used_vendors, vendor_table
+from engine.settings.vendors import KEY_VARIABLES, VendorTable, used_vendors, vendor_table
 
 Vendor = TranscriberVendor | SynthesizerVendor | ModelVendor | RealtimeVendor
 
@@ -73,7 +73,8 @@ def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -
         options = {"compatible": True, "name": "compatible", **options}
     key = keys.get(table.key_variable, "")
     if "key" in known:
-        if not key and _must_be_given(known["key"]):
+        # A server of one's own may ask for none; the vendor itself always does.
+        if not key and (_must_be_given(known["key"]) or (KEY_VARIABLES[table.kind] and "url" not in options)):
             variable = table.key_variable or f"vendors.{table.name}.key_variable"
             raise SettingsError(f"vendor {table.name!r} needs a key: set {variable} in the environment")
         options["key"] = key

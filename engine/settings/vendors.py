@@ -21,6 +21,7 @@ KEY_VARIABLES: Mapping[str, str] = {
     "scribe": "ELEVENLABS_API_KEY",
     "elevenlabs": "ELEVENLABS_API_KEY",
     "elevenlabs_agents": "ELEVENLABS_API_KEY",
+    "elevenlabs_agents_http": "ELEVENLABS_API_KEY",
     "assemblyai": "ASSEMBLYAI_API_KEY",
     "cartesia": "CARTESIA_API_KEY",
     "openai_transcription": "OPENAI_API_KEY",

@@ -1,0 +1,68 @@
+"""Vendors of the settings: every kind can be made, and what is wrong is named by its key."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.catalog import KINDS, Role, find_kind
+from engine.assembly.kinds import describe_kind, kinds_of_vendors
+from engine.assembly.vendors import Vendors, configured, vendor_labels
+from engine.errors import SettingsError
+from engine.runtime.network import Network
+from engine.settings import AgentSettings, Secrets, Settings
+from engine.settings.vendors import KEY_VARIABLES, VendorTable
+
+ALL = [(role, kind) for role, kinds in KINDS.items() for kind in kinds]
+NEEDED = {"model": "m", "voice": "v", "agent": "a", "command": ["cat"]}
+
+
+def table(kind: str, **options: object) -> VendorTable:
+    return VendorTable(kind, kind, KEY_VARIABLES[kind], options)
+
+
+def needed(role: Role, kind: str) -> dict[str, object]:
+    config, _ = find_kind(role, kind)
+    return {name: value for name, value in NEEDED.items() if name in config.__dataclass_fields__}
+
+
+def test_each_kind_is_known_to_the_settings_and_the_catalog() -> None:
+    assert set(kinds_of_vendors()) == set(KEY_VARIABLES)
+
+
+@pytest.mark.parametrize(("role", "kind"), ALL)
+def test_each_kind_can_be_made_with_no_more_than_a_key_and_what_must_be_given(role: Role, kind: str) -> None:
+    config, make = find_kind(role, kind)
+    keys = {KEY_VARIABLES[kind]: "k"}
+    vendor = make(configured(config, table(kind, **needed(role, kind)), keys), Network())
+    assert vendor.name
+    with pytest.raises(SettingsError, match=rf"vendors\.{kind}\.modle: there is no such setting"):
+        configured(config, table(kind, modle="m", **needed(role, kind)), keys)
+    if KEY_VARIABLES[kind]:
+        with pytest.raises(SettingsError, match=rf"set {KEY_VARIABLES[kind]} in the environment"):
+            configured(config, table(kind, **needed(role, kind)), {})
+
+
+@pytest.mark.parametrize("kind", sorted(KEY_VARIABLES))
+def test_each_kind_describes_itself_without_its_key(kind: str) -> None:
+    described = describe_kind(kind)
+    assert described["settings"]
+    assert "key" not in [setting["name"] for setting in described["settings"]]
+
+
+def test_a_vendor_of_the_wrong_kind_is_named_with_those_that_would_do() -> None:
+    vendors = Vendors(Settings(agents={"desk": AgentSettings(transcriber=("openai",))}), Network())
+    with pytest.raises(
+        SettingsError, match=r"agents\.desk\.transcriber: 'openai' cannot be a transcriber; these can: sp"
+    ):
+        vendors.vendor("desk", Role.TRANSCRIBER, "openai")
+
+
+def test_one_vendor_is_made_for_all_agents_that_use_it() -> None:
+    settings = Settings(
+        agents={"a": AgentSettings(model=("mine",)), "b": AgentSettings(model=("mine",))},
+        vendors={"mine": {"kind": "compatible", "model": "m", "name": "llama"}},
+        secrets=Secrets(),
+    )
+    vendors = Vendors(settings, Network())
+    assert vendors.vendor("a", Role.MODEL, "mine") is vendors.vendor("b", Role.MODEL, "mine")
+    assert "llama" in vendor_labels(settings)
