@@ -137,6 +137,29 @@ store.command(
     help="Let go of the bytes of sessions that have expired. The engine does so every hour.",
 )
 app.command(
+    "engine.cli.dial:dial",
+    help="""Have a running engine call a number.
+
+    Only numbers that [outbound] of its settings allows are called. The API key is in API_KEY and needs the scope calls.
+    With --wait the command stays until the call is over. Exit code 0 when somebody was reached, or the call is under
+    way; 1 when it was refused or nobody was reached.""",
+)
+calls = App(name="calls", help="The live calls of a running engine: list, speak into, connect elsewhere, end.")
+app.command(calls)
+calls.command("engine.cli.calls:ls", help="List the calls that live now, the oldest first.")
+calls.command(
+    "engine.cli.calls:say",
+    help="Have the agent of a call say something, as soon as nothing else is being said.",
+)
+calls.command(
+    "engine.cli.calls:hangup",
+    help="End a call: with --say after these last words, else at once. One that still rings is given up.",
+)
+calls.command(
+    "engine.cli.calls:transfer",
+    help="Connect the caller to one of the agent's transfers, or to a number that [outbound] allows.",
+)
+app.command(
     "engine.cli.converse:converse",
     help="""Hold test conversations: turns with what must come back and what must be remembered.
 

@@ -75,6 +75,21 @@ class Api:
         """How many sessions there were."""
         return int((await self._ask("DELETE", f"/privacy/delete/{quote(number, safe='')}")).get("sessions", 0))
 
+    async def dial(self, body: Mapping[str, object], *, key: str) -> dict[str, Any]:
+        """Have a call made, once for each ``key``. Raises ApiFailed."""
+        return await self._ask("POST", "/calls", body, {"Idempotency-Key": key})
+
+    async def calls(self) -> list[dict[str, Any]]:
+        """Those that live, the oldest first."""
+        return list((await self._ask("GET", "/calls")).get("calls", ()))
+
+    async def call(self, call_id: str) -> dict[str, Any]:
+        return await self._ask("GET", f"/calls/{quote(call_id, safe='')}")
+
+    async def control(self, call_id: str, what: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """``hangup``, ``say`` or ``transfer`` a live call. Raises ApiFailed."""
+        return await self._ask("POST", f"/calls/{quote(call_id, safe='')}/{what}", body)
+
     async def _get_or_none(self, path: str) -> dict[str, Any] | None:
         try:
             return await self._ask("GET", path)
@@ -83,13 +98,19 @@ class Api:
                 return None
             raise
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Waits out a rate limit, once. Raises ApiFailed."""
-        response = await self._request(method, path, body)
+        response = await self._request(method, path, body, headers)
         wait_s = _wait_s(response)
         if response.status_code == 429 and wait_s is not None:
             await trio.sleep(wait_s)
-            response = await self._request(method, path, body)
+            response = await self._request(method, path, body, headers)
         if response.status_code >= 300:
             raise ApiFailed(_refusal(method, path, response), response.status_code)
         try:
@@ -100,9 +121,12 @@ class Api:
             raise ApiFailed(f"{method} {_shape(path)} answered with something else than a JSON object")
         return answer
 
-    async def _request(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, object] | None, headers: Mapping[str, str] | None
+    ) -> httpx.Response:
         try:
-            return await self._client.request(method, self._url() + path, json=body, headers=self._headers)
+            own = {**self._headers, **(headers or {})}
+            return await self._client.request(method, self._url() + path, json=body, headers=own)
         except httpx.HTTPError as exc:
             raise ApiFailed(f"no answer from {self._url()} ({type(exc).__name__})") from exc
 

@@ -142,8 +142,8 @@ class OnceHeaders(Struct, rename={"key": "Idempotency-Key"}):
     key: Annotated[
         Id | UnsetType,
         Meta(
-            description="The same key gives the same answer for a day, and no second call, on the engine that was asked "
-            "and until it is started again."
+            description="The same key gives the same answer for a day, and no second call: on the engine that was "
+            "asked, until it is started again."
         ),
     ] = UNSET
 
