@@ -330,6 +330,7 @@ class DuplexTalk:
         reply = self._replies.of(reply_id)
         if reply is None or reply.is_complete:
             return
+        self._cut(lambda other: other.is_awaited and not other.is_owed)  # the model goes on in this one
         reply.add(audio, self._link.format.duration_s(audio))
         if reply.spoken.audio_s >= self.limits.max_answer_s and self._model is not None:
             self._model.interrupt(reply.spoken.audio_s)
@@ -339,7 +340,8 @@ class DuplexTalk:
         reply = self._replies.of(reply_id)
         if reply is None:
             return
-        if reply.has_sound:
+        is_answer = reply.utterance.turn is not None or reply.announced or self._tools_at_work
+        if reply.has_sound or not is_answer:
             reply.complete()
         else:  # a tool was called, or nothing was said: the answer is still to come, and no longer waited for
             reply.reply_id = ""
@@ -451,8 +453,10 @@ class DuplexTalk:
         if self._after is not None and calling.has_sound:  # these are the last words that go with it
             if calling.is_past:
                 await self._leave()
-        elif not self._tools_at_work:
-            self._expect_answer(None)
+        elif not self._tools_at_work and self._replies.awaited is None:
+            reply = reply_to(None)
+            reply.is_owed = not calling.has_sound
+            self._expect(reply)
 
     def _be_patient(self) -> None:
         for reply in self._replies:
@@ -471,8 +475,8 @@ class DuplexTalk:
         self._something_to_say.set()
         return reply
 
-    def _expect_answer(self, turn: Turn | None) -> None:
-        if self._replies.awaited is None and not self._is_leaving and (turn is None or not self._replies):
+    def _expect_answer(self, turn: Turn) -> None:
+        if not self._is_leaving and not self._replies:
             self._expect(reply_to(turn))
 
     async def _speak(self) -> None:
@@ -538,7 +542,7 @@ class DuplexTalk:
             self._failures = 0 if reply.reply_id else self._failures
             if reply.reply_id:
                 await self._leave()
-        elif not utterance.was_interrupted and not self._is_leaving:
+        elif reply.is_owed and not utterance.was_interrupted and not self._is_leaving:
             await self._is_without_answer(reply)
 
     async def _play(self, reply: Reply) -> None:

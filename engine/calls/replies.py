@@ -26,6 +26,8 @@ class Reply:
     announced: str = ""
     """The words that it was told to say."""
     is_clip: bool = False
+    is_owed: bool = True
+    """Without it the caller would be left without an answer."""
     is_complete: bool = False
     """Nothing more of it comes."""
     is_past: bool = False

@@ -488,3 +488,35 @@ async def test_a_model_that_hangs_up_once_it_has_been_heard_is_taken_at_its_word
         with trio.fail_after(1):
             await on.over(caller)
         assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_model_that_said_something_with_its_call_may_go_on_or_not(
+    is_same: bool, autojump_clock: MockClock
+) -> None:
+    agent = PuppetRealtimeAgent(outcomes={"look": ["nine"]})
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.realtime.hears("how many")
+        reply_id = agent.realtime.begins("Let me see.")
+        agent.realtime.tells(ToolCall("c1", "look", "{}"))
+        await trio.sleep(0.3)
+        if is_same:
+            agent.realtime.tells(ReplyText(reply_id, " Nine."), ReplyAudio(reply_id, b"\x10" * 3200))
+        agent.realtime.tells(ReplyOver(reply_id))
+        await trio.sleep(7.5)
+        assert on.texts(What.SAID)[1:] == ["Let me see. Nine." if is_same else "Let me see."]
+        assert on.count(What.FILLER) == (0 if is_same else 1)
+        assert on.value("turns_total", pipeline="custom", outcome="error") == 0
+
+
+async def test_a_reply_of_words_alone_holds_up_nothing(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.realtime.hears("how many")
+        agent.realtime.replies("Nine.")
+        agent.realtime.tells(ReplyStarted("x"), ReplyText("x", "Or ten."), ReplyOver("x"))
+        await trio.sleep(6)
+        assert on.texts(What.SAID)[1:] == ["Nine.", "Or ten."]
+        assert on.count(What.FILLER) == 0
