@@ -1,0 +1,88 @@
+"""What was said and is about to be out of a model's sight: summed up in the background, beside a session's turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+import trio
+
+from engine.dialogue.context import facts_of_each
+from engine.dialogue.history import Entry
+from engine.events import Recollection, SessionInfo
+from engine.observe.labels import VendorStatus
+from engine.sessions.around import Around
+from engine.sessions.messages import Recollected
+from engine.sessions.notebook import Notebook
+
+log = structlog.get_logger()
+
+A_TURN = 2
+"""Messages of it."""
+SUMMARY_S = 30.0
+"""For a summary, made in the background."""
+
+
+class Summarising:
+    """At most one summary at a time."""
+
+    def __init__(self, pages: Notebook, around: Around, tell: Callable[[Recollected], None]) -> None:
+        self.is_running = False
+        self._pages = pages
+        self._around = around
+        self._tell = tell
+
+    def start_if_due(self, nursery: trio.Nursery, *, is_quiet: bool) -> None:
+        """So much was said since the last summary that some of it is out of a model's sight; or the call is over."""
+        unsummarised = self._unsummarised
+        settings = self._around.settings
+        # Also before a turn more would push any of it out of the history.
+        seen = min(settings.window, settings.retention - A_TURN)
+        overflows = len(unsummarised) > (0 if is_quiet else seen)
+        if overflows and not (self.is_running or self._pages.is_forgotten):
+            self.is_running = True
+            nursery.start_soon(self._summarise)
+            if not is_quiet:
+                nursery.start_soon(self._look_ahead, self._pages.record.session_id, unsummarised)
+
+    @property
+    def _unsummarised(self) -> list[Entry]:
+        return [entry for entry in self._pages.entries if entry.at > self._pages.record.summary_at]
+
+    async def _summarise(self) -> None:
+        """In the background; told to the mailbox."""
+        try:
+            session_id, made = self._pages.record.session_id, await self.recollection()
+            if made is not None:
+                self._tell(Recollected(session_id, *made))
+        finally:
+            self.is_running = False
+
+    async def _look_ahead(self, session_id: str, entries: Sequence[Entry]) -> None:
+        """What is out of sight soon is looked through in a thread, many messages at once, and not in the next turns."""
+        found = await trio.to_thread.run_sync(facts_of_each, [entry.text for entry in entries], abandon_on_cancel=True)
+        if session_id == self._pages.record.session_id:  # else it has been forgotten
+            self._pages.facts.look_ahead(found)
+
+    async def recollection(self) -> tuple[Recollection, float] | None:
+        """What the agent makes of what was said since the last time, and up to when that was."""
+        entries, record = self._unsummarised, self._pages.record
+        if not entries:
+            return None
+        status = VendorStatus.ERROR
+        try:
+            agent = self._around.agent(record.agent)
+            before = Recollection(record.memory.summary, record.memory.entities, record.memory.items)
+            info = SessionInfo(record.session_id, agent.name, record.modality, caller=record.number)
+            with trio.fail_after(SUMMARY_S):
+                made = await agent.recollect([entry.as_message() for entry in entries], before, info)
+            status = VendorStatus.OK
+        except trio.TooSlowError:
+            status = VendorStatus.TIMEOUT
+            return None
+        except Exception as exc:  # noqa: BLE001 - the edge of what an agent does besides; the next turn tries again
+            log.warning("summary_failed", session_id=record.session_id, error=type(exc).__name__)
+            return None
+        finally:
+            self._around.metrics.summaries_total.labels(status=status).inc()
+        return made, entries[-1].at
