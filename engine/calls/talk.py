@@ -178,11 +178,11 @@ class Talk:
             if self._filled_opening:
                 return
             self._filled_opening = True
-        elif utterance is None or utterance.has_sounded or utterance.filler_said:
+        elif utterance is None or utterance.filler_said:
             return
         else:
             utterance.filler_said = True
-        if await self.voice.say_clip(self.phrases.filler):
+        if await self.voice.say_clip(self.phrases.filler, utterance):
             self._timeline.note(What.FILLER)
 
     def say(self, text: str, *, then: CallEnd | None = None) -> None:

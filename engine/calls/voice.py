@@ -169,13 +169,18 @@ class Voice:
         self.queued_until_s = trio.current_time() + self.remaining_s
         self.be_patient(utterance)
 
-    async def say_clip(self, text: str) -> bool:
-        """Queue a fixed phrase that is at hand as audio, beside any utterance: it is in nobody's history."""
+    async def say_clip(self, text: str, within: Utterance | None = None) -> bool:
+        """Queue a fixed phrase that is at hand as audio, beside any utterance: it is in nobody's history. ``within``:
+        the utterance that it may come in the middle of."""
         clip = self._agent.clip(text, self._link.format)
         if clip is None:
             return False
-        self.audio_out_s += self._link.format.duration_s(clip)
+        seconds = self._link.format.duration_s(clip)
+        self.audio_out_s += seconds
+        if within is not None and within.has_sounded:
+            within.base_s += seconds  # what is heard of the clip is nothing of it
         await self._link.play(clip)
+        self.queued_until_s = trio.current_time() + self.remaining_s
         return True
 
     async def until_heard(self) -> None:

@@ -265,3 +265,22 @@ async def test_a_call_that_fails_is_apologised_for_and_given_to_somebody_else(
         assert "%2B15550109999" in asked[0]
         # Who has been connected is not hung up on; who has not, is.
         assert len(asked) == (1 if works else 2)
+
+
+async def test_a_long_silence_in_the_middle_of_an_answer_is_filled_and_only_what_was_heard_of_it_is_kept(
+    autojump_clock: MockClock,
+) -> None:
+    agent = PuppetAgent(lambda _: ["Let me look. ", 5.0, "It is in the second drawer from the left."])
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("where is it")
+        await trio.sleep(0.4 + 0.72 + 2.6)
+        assert on.count(What.FILLER) == 1
+        await trio.sleep(1.6 + 0.6)
+        agent.transcriber.onset()
+        await trio.sleep(0.2)
+        agent.transcriber.words("never mind")
+        await trio.sleep(3)
+        said = on.texts(What.SAID)[1]
+        assert said.startswith("Let me look. It is")
+        assert not said.endswith("left.")
