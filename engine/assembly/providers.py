@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from adapters.providers.plivo import PlivoConfig, PlivoProvider
-from adapters.providers.signalwire import SignalWireConfig, SignalWireProvider
-from adapters.providers.telnyx import TelnyxConfig, TelnyxProvider
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.twilio_relay import RelayConfig
-from adapters.providers.vonage import VonageConfig, VonageProvider
+from adapters.providers.plivo.provider import PlivoConfig, PlivoProvider
+from adapters.providers.signalwire.provider import SignalWireConfig, SignalWireProvider
+from adapters.providers.telnyx.provider import TelnyxConfig, TelnyxProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.relay import RelayConfig
+from adapters.providers.vonage.provider import VonageConfig, VonageProvider
 from engine.errors import SettingsError
 from engine.events import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
 from engine.ports import Provider

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from engine.errors import ModelFailed
 from engine.events import HangUp
 from engine.observe.timeline import What

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from adapters.providers.twilio_relay import TwilioRelay
+from adapters.providers.twilio.relay import TwilioRelay
 from engine.calls.text_link import MAX_WAITING, TextLink, open_text_link
 from engine.errors import SlowPeer
 from engine.events import CutOff, Stopped

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.providers.plivo import PlivoConfig, PlivoProvider
-from adapters.providers.signalwire import SignalWireConfig, SignalWireProvider
-from adapters.providers.telnyx import TelnyxConfig, TelnyxProvider
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.vonage import VonageConfig, VonageProvider
+from adapters.providers.plivo.provider import PlivoConfig, PlivoProvider
+from adapters.providers.signalwire.provider import SignalWireConfig, SignalWireProvider
+from adapters.providers.telnyx.provider import TelnyxConfig, TelnyxProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.vonage.provider import VonageConfig, VonageProvider
 from engine.errors import BadRequest, BadSignature, VendorError, Why
 from engine.phone.telnyx import new_keys
 from engine.ports import Ability, Dial, IncomingCall, Provider, WebhookRequest

@@ -17,7 +17,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from adapters.providers.link import open_link
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from engine.calls.call import Surroundings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor

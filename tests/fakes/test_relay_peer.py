@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.providers.twilio_relay import TwilioRelay, TwilioRelayCodec
+from adapters.providers.twilio.relay import TwilioRelay, TwilioRelayCodec
 from engine.events import CutOff, Dtmf, Prompt
 from engine.phone.errors import CallFailed, CallRefused, LineLost, TooSlow
 from engine.phone.side import Callee

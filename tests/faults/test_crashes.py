@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.providers.twilio_codec import TwilioCodec
+from adapters.providers.twilio.codec import TwilioCodec
 from engine.calls.registry import Reserve
 from engine.phone.errors import CallRefused
 from engine.ports import IncomingCall

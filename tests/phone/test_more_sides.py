@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from plivo.utils import validate_v3_signature  # type: ignore[import-untyped] # ships no types
 from signalwire.core.security.webhook_validator import validate_webhook_signature
 
-from adapters.providers.plivo import PlivoConfig, PlivoProvider
-from adapters.providers.telnyx import TelnyxConfig, TelnyxProvider
+from adapters.providers.plivo.provider import PlivoConfig, PlivoProvider
+from adapters.providers.telnyx.provider import TelnyxConfig, TelnyxProvider
 from engine.phone import plivo, telnyx
 from engine.phone.errors import CallFailed, CallRefused
 from engine.phone.phone import SIDES

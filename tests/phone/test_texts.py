@@ -10,11 +10,11 @@ import httpx
 import pytest
 import trio
 
-from adapters.providers.plivo import PlivoConfig, PlivoProvider
-from adapters.providers.signalwire import SignalWireConfig, SignalWireProvider
-from adapters.providers.telnyx import TelnyxConfig, TelnyxProvider
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.vonage import VonageConfig, VonageProvider
+from adapters.providers.plivo.provider import PlivoConfig, PlivoProvider
+from adapters.providers.signalwire.provider import SignalWireConfig, SignalWireProvider
+from adapters.providers.telnyx.provider import TelnyxConfig, TelnyxProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.vonage.provider import VonageConfig, VonageProvider
 from engine.errors import VendorError
 from engine.phone.errors import CallFailed, TooSlow, WebhookRefused
 from engine.phone.side import Callee

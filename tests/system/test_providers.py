@@ -8,7 +8,7 @@ import httpx
 import pytest
 from trio.testing import MockClock
 
-from adapters.providers.plivo_signature import sign
+from adapters.providers.plivo.signature import sign
 from engine.errors import OffhookError
 from engine.phone.errors import WebhookRefused
 from engine.phone.phone import SIDES

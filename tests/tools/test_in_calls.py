@@ -13,7 +13,7 @@ import httpx
 import trio
 from trio.testing import MockClock
 
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from engine.dialogue.context import ContextLimits
 from engine.events import CallInfo, Context, Modality, ModelPart, SessionInfo
 from engine.observe.metrics import Metrics

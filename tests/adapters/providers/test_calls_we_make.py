@@ -23,13 +23,13 @@ from vonage_voice.models.connect_endpoints import (  # type: ignore[import-untyp
 from vonage_voice.models.ncco import Connect as NccoConnect  # type: ignore[import-untyped] # ships no types
 
 from adapters.providers.rest import is_marked_outbound, marked_outbound
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.vonage import VonageConfig, VonageProvider
-from adapters.providers.vonage_rest import MAX_REGIONS, VonageRest
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.vonage.provider import VonageConfig, VonageProvider
+from adapters.providers.vonage.rest import MAX_REGIONS, VonageRest
 from engine.errors import VendorError, Why
 from engine.ports import Ability, CallStatus, Dial, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api
-from tests.adapters.providers.test_twilio import LoopbackClient
+from tests.adapters.providers.twilio.test_provider import LoopbackClient
 
 TOKEN, ACCOUNT = "12345", "AC" + "c" * 32
 CALL, UUID = "CA" + "b" * 32, "63f61863-4a51-4f6b-86e1-46edebcf9356"

@@ -13,8 +13,8 @@ import trio
 import trio.testing
 
 from adapters.providers.link import AHEAD_S, MAX_BAD_MESSAGES, Link, open_link
-from adapters.providers.twilio_codec import TwilioCodec
-from adapters.providers.vonage_codec import VonageCodec
+from adapters.providers.twilio.codec import TwilioCodec
+from adapters.providers.vonage.codec import VonageCodec
 from engine.errors import ProtocolError, SlowPeer
 from engine.events import MULAW_8K, PCM16_16K, Cleared, Dtmf, MarkPlayed, Stopped
 from engine.ports import Codec, ProviderLink

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from adapters.providers.link import Link, open_link
-from adapters.providers.vonage_codec import VonageCodec
+from adapters.providers.vonage.codec import VonageCodec
 from engine.errors import ProtocolError, SlowPeer
 from engine.events import PCM16_16K, Cleared, MarkPlayed, Stopped
 from engine.runtime.sockets import Socket, SocketLimits, accept_socket, open_socket

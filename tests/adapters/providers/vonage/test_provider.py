@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.providers.vonage import MAX_HEADERS_BYTES, VonageConfig, VonageProvider
+from adapters.providers.vonage.provider import MAX_HEADERS_BYTES, VonageConfig, VonageProvider
 from engine.errors import BadRequest, BadSignature, SettingsError, VendorError
 from engine.ports import Ability, CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api

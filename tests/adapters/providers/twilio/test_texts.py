@@ -19,11 +19,11 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from twilio.rest import Client  # type: ignore[import-untyped] # ships no types
 from twilio.twiml.messaging_response import MessagingResponse  # type: ignore[import-untyped] # ships no types
 
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from engine.errors import BadRequest, BadSignature, VendorError
 from engine.ports import Ability, IncomingText, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, rest_api
-from tests.adapters.providers.test_twilio import LoopbackClient, canonical
+from tests.adapters.providers.twilio.test_provider import LoopbackClient, canonical
 
 TOKEN, ACCOUNT, MESSAGE = "12345", "AC" + "c" * 32, "SM" + "d" * 32
 URL = "https://engine.example.com/sms"

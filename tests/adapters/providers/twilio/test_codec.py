@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.providers.twilio_codec import TwilioCodec
+from adapters.providers.twilio.codec import TwilioCodec
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, Cleared, Dtmf, MarkPlayed, Stopped, StreamStarted
 from engine.ports import Codec

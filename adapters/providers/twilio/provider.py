@@ -15,10 +15,10 @@ from adapters.providers.documents import xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.rest import not_able
 from adapters.providers.texts import pieces, received
-from adapters.providers.twilio_codec import TwilioCodec
-from adapters.providers.twilio_relay import RelayConfig, TwilioRelay
-from adapters.providers.twilio_rest import TwilioRest
-from adapters.providers.twilio_signature import read_form, verify_signature
+from adapters.providers.twilio.codec import TwilioCodec
+from adapters.providers.twilio.relay import RelayConfig, TwilioRelay
+from adapters.providers.twilio.rest import TwilioRest
+from adapters.providers.twilio.signature import read_form, verify_signature
 from engine.errors import BadRequest, BadSignature
 from engine.ports import (
     Ability,

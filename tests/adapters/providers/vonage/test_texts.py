@@ -17,8 +17,8 @@ import jwt
 import pytest
 import trio
 
-from adapters.providers.vonage import VonageConfig, VonageProvider
-from adapters.providers.vonage_texts import MAX_UNFINISHED, PARTS_S
+from adapters.providers.vonage.provider import VonageConfig, VonageProvider
+from adapters.providers.vonage.texts import MAX_UNFINISHED, PARTS_S
 from engine.errors import BadRequest, BadSignature, VendorError
 from engine.ports import Ability, IncomingText, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.providers.vonage_codec import VonageCodec
+from adapters.providers.vonage.codec import VonageCodec
 from engine.errors import BadMessage, ProtocolError
 from engine.events import PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat, Cleared, Dtmf, MarkPlayed, Stopped, StreamStarted
 from engine.ports import Codec

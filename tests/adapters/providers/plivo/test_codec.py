@@ -12,7 +12,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.providers.plivo_codec import PlivoCodec, decode_value, encode_value
+from adapters.providers.plivo.codec import PlivoCodec, decode_value, encode_value
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, Cleared, Dtmf, MarkPlayed, Stopped, StreamStarted
 from engine.ports import Codec

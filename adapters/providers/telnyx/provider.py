@@ -14,9 +14,9 @@ import httpx
 from adapters.providers.documents import xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
-from adapters.providers.telnyx_codec import TelnyxCodec
-from adapters.providers.telnyx_rest import TelnyxRest
-from adapters.providers.telnyx_signature import event_key, read_public_key, verify_signature
+from adapters.providers.telnyx.codec import TelnyxCodec
+from adapters.providers.telnyx.rest import TelnyxRest
+from adapters.providers.telnyx.signature import event_key, read_public_key, verify_signature
 from adapters.providers.texts import received
 from adapters.providers.webhook_fields import id_in, number_in, read_fields, read_json, text_in, told
 from engine.errors import BadRequest

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import httpx
 
 from adapters.providers.rest import not_able
-from adapters.providers.signalwire_signature import replay_key, verify_signature
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.twilio_codec import TwilioCodec
-from adapters.providers.twilio_rest import TwilioRest
+from adapters.providers.signalwire.signature import replay_key, verify_signature
+from adapters.providers.twilio.codec import TwilioCodec
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.rest import TwilioRest
 from engine.ports import (
     Ability,
     Answer,

@@ -23,9 +23,9 @@ from plivo.utils.signature_v3 import (  # type: ignore[import-untyped] # ships n
     get_signature_v3,
 )
 
-from adapters.providers.plivo import PlivoConfig, PlivoProvider
-from adapters.providers.plivo_codec import decode_value
-from adapters.providers.plivo_signature import sign
+from adapters.providers.plivo.codec import decode_value
+from adapters.providers.plivo.provider import PlivoConfig, PlivoProvider
+from adapters.providers.plivo.signature import sign
 from engine.errors import BadRequest, BadSignature, VendorError, Why
 from engine.ports import (
     Ability,

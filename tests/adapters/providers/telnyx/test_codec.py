@@ -12,7 +12,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.providers.telnyx_codec import TelnyxCodec
+from adapters.providers.telnyx.codec import TelnyxCodec
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, Cleared, Dtmf, MarkPlayed, Stopped, StreamStarted
 from engine.ports import Codec

@@ -15,10 +15,10 @@ import orjson
 
 from adapters.providers.fields import printable
 from adapters.providers.rest import is_marked_outbound
-from adapters.providers.vonage_codec import FORMATS, VonageCodec
-from adapters.providers.vonage_rest import VonageRest
-from adapters.providers.vonage_signature import verify_sig, verify_token
-from adapters.providers.vonage_texts import TextParts, read_message
+from adapters.providers.vonage.codec import FORMATS, VonageCodec
+from adapters.providers.vonage.rest import VonageRest
+from adapters.providers.vonage.signature import verify_sig, verify_token
+from adapters.providers.vonage.texts import TextParts, read_message
 from adapters.providers.webhook_fields import id_in, international, number_in, read_fields, read_json, told
 from engine.errors import BadRequest, BadSignature, SettingsError
 from engine.ports import (

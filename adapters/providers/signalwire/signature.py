@@ -6,8 +6,8 @@ import hashlib
 import hmac
 from typing import Final
 
-from adapters.providers.twilio_signature import SIGNATURE_HEADER as TWILIO_HEADER
-from adapters.providers.twilio_signature import verify_signature as verify_as_twilio
+from adapters.providers.twilio.signature import SIGNATURE_HEADER as TWILIO_HEADER
+from adapters.providers.twilio.signature import verify_signature as verify_as_twilio
 from engine.errors import BadSignature
 from engine.ports import WebhookRequest
 

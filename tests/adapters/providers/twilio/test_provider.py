@@ -20,8 +20,8 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from twilio.rest import Client  # type: ignore[import-untyped] # ships no types
 from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[import-untyped] # ships no types
 
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.twilio_signature import sign
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.signature import sign
 from engine.errors import BadRequest, BadSignature, VendorError
 from engine.ports import Ability, CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, rest_api

@@ -17,10 +17,10 @@ from signalwire.core.security.webhook_validator import (
 )
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped] # ships no types
 
-from adapters.providers.signalwire import SignalWireConfig, SignalWireProvider
-from adapters.providers.signalwire_signature import sign
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.twilio_signature import sign as sign_as_twilio
+from adapters.providers.signalwire.provider import SignalWireConfig, SignalWireProvider
+from adapters.providers.signalwire.signature import sign
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.signature import sign as sign_as_twilio
 from engine.errors import BadSignature, VendorError, Why
 from engine.ports import Ability, Dial, IncomingCall, Provider, WebhookKind, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, rest_api

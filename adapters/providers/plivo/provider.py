@@ -13,9 +13,9 @@ import httpx
 
 from adapters.providers.documents import xml_answer
 from adapters.providers.fields import printable
-from adapters.providers.plivo_codec import PlivoCodec, encode_value
-from adapters.providers.plivo_rest import PlivoRest
-from adapters.providers.plivo_signature import verify_signature
+from adapters.providers.plivo.codec import PlivoCodec, encode_value
+from adapters.providers.plivo.rest import PlivoRest
+from adapters.providers.plivo.signature import verify_signature
 from adapters.providers.rest import destination, is_marked_outbound
 from adapters.providers.texts import received
 from adapters.providers.webhook_fields import id_in, international, number_in, read_fields, text_in, told

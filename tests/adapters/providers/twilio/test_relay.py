@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[import-untyped] # ships no types
 
-from adapters.providers.twilio import TwilioConfig, TwilioProvider
-from adapters.providers.twilio_relay import RelayConfig, TwilioRelay, TwilioRelayCodec
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.relay import RelayConfig, TwilioRelay, TwilioRelayCodec
 from engine.errors import BadMessage, ProtocolError
 from engine.events import CutOff, Dtmf, Prompt, StreamStarted, TextPlayed
 from engine.ports import IncomingCall, Relay, TextCodec

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from telnyx import Telnyx
 
-from adapters.providers.telnyx import TelnyxConfig, TelnyxProvider
+from adapters.providers.telnyx.provider import TelnyxConfig, TelnyxProvider
 from engine.errors import BadRequest, BadSignature, SettingsError, VendorError, Why
 from engine.ports import (
     Ability,

@@ -1,0 +1,1 @@
+"""Plivo: its webhooks, audio streams and REST API."""

@@ -1,0 +1,1 @@
+"""SignalWire: Twilio's language, signed its own way."""

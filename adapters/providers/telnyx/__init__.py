@@ -1,0 +1,1 @@
+"""Telnyx: its webhooks, media streams and REST API."""

@@ -1,0 +1,1 @@
+"""Twilio: its webhooks, media streams, ConversationRelay and REST API."""

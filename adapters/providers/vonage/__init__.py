@@ -1,0 +1,1 @@
+"""Vonage: its webhooks, media sockets, texts and REST API."""
