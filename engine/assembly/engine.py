@@ -276,7 +276,7 @@ class Engine:
             self.speech = await load_speech(settings)
             self._keep(actors, "speech", self.speech.run)
         around = Vendoring(self.metrics, Breakers(self.metrics), Policy.of(settings.limits))
-        vendors, tools = Vendors(settings, self._network), Tools(settings, self.metrics)
+        vendors, tools = Vendors(settings, self._network), Tools(settings, self.metrics, self._network)
         self._keep(actors, "tools", tools.run, is_vital=False)
         workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech)
         lines = line_formats(self._providers, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 
 import trio
@@ -14,6 +13,7 @@ from engine.observe.labels import TOOLS
 from engine.observe.metrics import Metrics
 from engine.ports import Tool
 from engine.runtime.guarded_http import GuardedHttp
+from engine.runtime.network import Network
 from engine.runtime.signing import read_secret
 from engine.settings import Settings
 from engine.settings.tables import ToolSettings
@@ -35,11 +35,11 @@ class Tools:
     ``run`` it beside the calls: it keeps the connections to MCP servers.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, network: Network) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._network = network
         self._limiter = trio.CapacityLimiter(WORKERS)
-        self._ssl_context = ssl.create_default_context()
         self._tools: dict[str, Tool] = {}
         self.servers: dict[str, McpServer] = {}
         """By the name of their table."""
@@ -95,7 +95,11 @@ class Tools:
         return HttpTool(
             ToolSpec(name, table.description, _parameters(table)),
             table.url,
-            GuardedHttp(allow_private=table.allow_private, ssl_context=self._ssl_context, deadline_s=table.timeout_s),
+            GuardedHttp(
+                allow_private=table.allow_private,
+                ssl_context=self._network.ssl_context,
+                deadline_s=table.timeout_s,
+            ),
             method=table.method,
             headers=headers,
             key=read_secret(secret, table.secret_variable) if secret else b"",

@@ -41,7 +41,8 @@ class Network:
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
         dial: Dial | None = None,
     ) -> None:
-        self._ssl_context = ssl_context or ssl.create_default_context()
+        self.ssl_context = ssl_context or ssl.create_default_context()
+        """The one of the process."""
         self._transport = transport
         self._dial = dial
 
@@ -55,7 +56,7 @@ class Network:
             timeout=timeout,
             limits=HTTP_LIMITS,
             trust_env=False,
-            verify=self._ssl_context,
+            verify=self.ssl_context,
             transport=self._transport() if self._transport else None,
             event_hooks={"request": [_hold_whole]},
         )
@@ -86,7 +87,7 @@ class Network:
         host = httpx.URL(url)
         stream = self._dial(host.host, host.port or 0) if self._dial else None
         async with (
-            open_socket(url, headers=pairs, limits=limits, stream=stream, ssl_context=self._ssl_context) as socket,
+            open_socket(url, headers=pairs, limits=limits, stream=stream, ssl_context=self.ssl_context) as socket,
             Feed.over(socket, feeding or Feeding()) as feed,
         ):
             yield feed

@@ -11,6 +11,7 @@ import pytest
 from engine.assembly.tools import Tools, tool_labels
 from engine.errors import SettingsError
 from engine.observe.metrics import Metrics
+from engine.runtime.network import Network
 from engine.settings import Settings, load_settings
 from engine.tools.http import HttpTool
 from tests.tools.scripted import Control
@@ -63,7 +64,7 @@ def loaded(tmp_path: Path, text: str, **environ: str) -> Settings:
 
 
 def made(settings: Settings) -> Tools:
-    return Tools(settings, Metrics(tools=tool_labels(settings)))
+    return Tools(settings, Metrics(tools=tool_labels(settings)), Network())
 
 
 async def test_an_agent_has_the_tools_that_its_settings_name(tmp_path: Path) -> None:
