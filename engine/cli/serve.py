@@ -41,6 +41,7 @@ def serve(
 def run(engine: Engine, collections: FullCollections) -> int:
     """An engine in a process of its own, with its signals and its log. 1 when it gave up by itself."""
     metrics = engine.metrics
+    metrics.fill()
     with LogOutput(sys.stderr, on_drop=metrics.log_records_dropped_total.inc) as output:
         _configure(engine.settings, output, engine)
         trio.run(_run, engine, collections)

@@ -121,6 +121,7 @@ def exported(metrics: Metrics) -> dict[str, tuple[str, frozenset[str]]]:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
+    metrics.fill()
     found = metrics.registry.get_sample_value(f"offhook_{name}", labels)
     assert found is not None, f"{name} {labels} is not exported"
     return found
