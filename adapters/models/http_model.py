@@ -16,15 +16,17 @@ import structlog
 import trio
 
 from adapters.models.complaints import complaint, parsed
-from adapters.models.outlet import Outlet, answering
 from adapters.models.sse import ServerEvent, SseParser
 from engine.errors import BadMessage, ModelFailed, SettingsError, Why
 from engine.events import Context, ModelPart, SessionInfo
 from engine.ports import Owner
 from engine.runtime.network import Network, failing, retry_after_s
+from engine.runtime.outlet import Outlet, filled
 
 log = structlog.get_logger()
 
+ROOM = 64
+"""Parts of an answer that have come and were not taken; then the vendor waits."""
 TAIL_S = 1.0
 """Between the end of the words and what may follow: usage, the mark of the end, the end of the stream."""
 ERROR_BYTES = 64 * 1024
@@ -111,9 +113,9 @@ class HttpModel:
 
     def open_reply(self, context: Context) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ModelPart]]:
         """See ``engine.ports.RawModel.open_reply``."""
-        return answering(partial(self._produce, context))
+        return filled(ROOM, partial(self._produce, context))
 
-    async def _produce(self, context: Context, outlet: Outlet) -> None:
+    async def _produce(self, context: Context, outlet: Outlet[ModelPart]) -> None:
         wire, session = self._wire, self._session
         log.debug(
             "model_request",
@@ -131,7 +133,7 @@ class HttpModel:
         finally:
             self._replies -= 1
 
-    async def _ask(self, context: Context, outlet: Outlet) -> None:
+    async def _ask(self, context: Context, outlet: Outlet[ModelPart]) -> None:
         steps = self._client.timeout
         timeout = httpx.Timeout(steps.connect, read=self._wire.read_s, write=steps.write, pool=steps.pool)
         body = self._wire.request(context)
@@ -162,7 +164,7 @@ class HttpModel:
 class _Reader:
     """One response to its end."""
 
-    def __init__(self, wire: Wire, reading: Reading, outlet: Outlet) -> None:
+    def __init__(self, wire: Wire, reading: Reading, outlet: Outlet[ModelPart]) -> None:
         self._vendor = wire.name
         self._reading = reading
         self._outlet = outlet

@@ -22,7 +22,6 @@ import structlog
 import trio
 
 from adapters.models.continuing import Continuing
-from adapters.models.outlet import Outlet, answering
 from adapters.models.shown import GO_ON, shown, to_json
 from engine.dialogue.context import transcript
 from engine.errors import ModelFailed, SettingsError, Why
@@ -30,9 +29,12 @@ from engine.events import Context, ModelPart, Role, SessionInfo
 from engine.ports import Owner
 from engine.runtime.background import beside
 from engine.runtime.network import Network
+from engine.runtime.outlet import Outlet, filled
 
 log = structlog.get_logger()
 
+ROOM = 64
+"""Parts of an answer that have come and were not taken; then the vendor waits."""
 ANSWER_BYTES = 256 * 1024
 STDERR_BYTES = 2 * 1024
 """The end of it, kept for the log."""
@@ -113,9 +115,9 @@ class ProgramModel:
 
     def open_reply(self, context: Context) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ModelPart]]:
         """See ``engine.ports.RawModel.open_reply``."""
-        return answering(partial(self._produce, context))
+        return filled(ROOM, partial(self._produce, context))
 
-    async def _produce(self, context: Context, outlet: Outlet) -> None:
+    async def _produce(self, context: Context, outlet: Outlet[ModelPart]) -> None:
         log.debug("model_request", session_id=self._session.session_id, call_id=self._session.call_id, **self._fields)
         process = await self._start(context)
         self._running += 1
@@ -151,7 +153,7 @@ class ProgramModel:
                 why.get(exc.errno or 0, Why.BAD_REQUEST),
             ) from exc
 
-    async def _converse(self, process: trio.Process, context: Context, outlet: Outlet) -> None:
+    async def _converse(self, process: trio.Process, context: Context, outlet: Outlet[ModelPart]) -> None:
         """Until it has said everything and ended."""
         overheard = trio.Event()
         async with beside(
@@ -172,7 +174,7 @@ class ProgramModel:
             await process.stdin.send_all(text)
         await process.stdin.aclose()
 
-    async def _listen(self, process: trio.Process, continuing: Continuing, outlet: Outlet) -> None:
+    async def _listen(self, process: trio.Process, continuing: Continuing, outlet: Outlet[ModelPart]) -> None:
         pipe = _there(process.stdout)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         count = 0

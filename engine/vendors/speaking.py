@@ -14,9 +14,9 @@ from engine.events import CallInfo
 from engine.observe.labels import Reconnect, SpeechKind, VendorKind
 from engine.ports import Owner, ResourceKind, Synthesizer, SynthesizerVendor
 from engine.runtime.background import beside, ungrouped
+from engine.runtime.outlet import Outlet, filled
 from engine.vendors.around import Vendoring, reconnect_why
 from engine.vendors.held import Held, Opener
-from engine.vendors.outlet import Outlet, filled
 from engine.vendors.patience import Patience
 from engine.vendors.tries import Roster, Tries
 

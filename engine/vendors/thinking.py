@@ -18,9 +18,9 @@ from engine.events import Context, ModelPart, Role, SessionInfo, ToolCall, Usage
 from engine.observe.labels import Token, VendorKind
 from engine.ports import ModelVendor, Owner, RawModel, ResourceKind
 from engine.runtime.background import beside, ungrouped
+from engine.runtime.outlet import Outlet, filled
 from engine.vendors.around import Asked, Vendoring
 from engine.vendors.held import Held, Opener
-from engine.vendors.outlet import Outlet, filled
 from engine.vendors.patience import Patience
 from engine.vendors.tries import Roster, Tries
 
