@@ -58,6 +58,10 @@ class LinkSocket(Protocol):
 
     async def ping(self) -> None: ...
 
+    def pace(self, every_s: float) -> None:
+        """Look for what has come every so many seconds; 0: at once."""
+        ...
+
 
 @asynccontextmanager
 async def open_link(
@@ -159,6 +163,10 @@ class Link:
     async def ping(self) -> None:
         """A WebSocket ping; returns on the pong. The caller sets the deadline."""
         await self._socket.ping()
+
+    def pace(self, every_s: float) -> None:
+        """See the port."""
+        self._socket.pace(every_s)
 
     def _count(self, bad: BadMessage) -> None:
         self._bad_messages += 1

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from engine.calls.pace import Pace
 from engine.calls.pulse import Pulse
 from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
 from engine.events import FRAME_S, ProviderEvent, Stopped
 from engine.ports import ProviderLink
 
 LATE_S = 2 * FRAME_S
-"""With so much time between two frames of the caller, one is late by a whole frame."""
+"""With so much time between two frames of the caller, the pace apart, one is late by a whole frame."""
 
 
 async def pump(
@@ -27,6 +28,7 @@ async def pump(
     """Until the media socket ends, and the conversation with it. Audio goes to ``send``, all else but the end to
     ``signal``."""
     receive, frame_s = link.receive, 1.0 / link.format.bytes_per_s
+    pace, late_s = Pace(link.format), LATE_S
     for event in early:
         if isinstance(event, bytes):
             send(event)
@@ -37,11 +39,14 @@ async def pump(
             event = await receive()
             if type(event) is bytes:
                 now = trio.current_time()
-                if now - pulse.last_media_s >= LATE_S:
-                    on_gap(now - pulse.last_media_s - FRAME_S)
+                if now - pulse.last_media_s >= late_s:
+                    on_gap(now - pulse.last_media_s - FRAME_S - pace.every_s)
                 pulse.last_media_s = now
                 pulse.audio_in_s += len(event) * frame_s
                 send(event)
+                if pace.heard(event):
+                    link.pace(pace.every_s)
+                    late_s = LATE_S + pace.every_s
             elif isinstance(event, Stopped):
                 pulse.end(CallEnd(Cause.CALLER_HANGUP))
                 return

@@ -295,6 +295,10 @@ class ProviderLink(Protocol):
         """Seconds of audio queued and not heard yet."""
         ...
 
+    def pace(self, every_s: float) -> None:
+        """Look for what the provider has sent every so many seconds; 0: at once."""
+        ...
+
     async def ping(self) -> None:
         """A WebSocket ping; returns on the pong. The caller sets the deadline."""
         ...

@@ -112,6 +112,8 @@ class Wire(trio.abc.Stream):
         self.stream = stream
         self.opened = trio.Event()
         self.slow = False
+        self.pace_s = 0.0
+        """Between two reads."""
         self._inbox = inbox
         self._codec = codec
         self._send_s = send_s
@@ -142,6 +144,12 @@ class Wire(trio.abc.Stream):
             raise trio.ClosedResourceError
         if self._plain is None:
             return bytes(await self.stream.receive_some(max_bytes))
+        if self.pace_s:
+            await trio.sleep(self.pace_s)
+            if self._gone:
+                raise trio.ClosedResourceError
+            if data := _read_what_came(self._plain, max_bytes or PIECE_BYTES):
+                return data
         return await _read_when_readable(self._plain, max_bytes or PIECE_BYTES)
 
     async def _replay(self) -> bytes:
@@ -228,6 +236,16 @@ class Wire(trio.abc.Stream):
         if not self._gone:
             abort_stream(self.stream)
         self.close()
+
+
+def _read_what_came(transport: trio.socket.SocketType, max_bytes: int) -> bytes:
+    """Empty if nothing has come, or nothing comes any more, which waiting for it tells."""
+    try:
+        return os.read(transport.fileno(), max_bytes)
+    except BlockingIOError:
+        return b""
+    except OSError as exc:
+        raise trio.BrokenResourceError from exc
 
 
 async def _read_when_readable(transport: trio.socket.SocketType, max_bytes: int) -> bytes:

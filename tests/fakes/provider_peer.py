@@ -56,6 +56,9 @@ class FakeSocket:
             self.received.append((trio.current_time(), message))
             self.on_message(message)
 
+    def pace(self, every_s: float) -> None:
+        """It is always looked at once."""
+
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
 
