@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from contextlib import suppress
 
 import orjson
 import pytest
@@ -203,6 +203,15 @@ MESSAGES = st.one_of(
 )
 
 
+def _addressed(message: str | bytes, context_id: object) -> str | bytes:
+    """To the context that is spoken in, if there is one and the message is an object."""
+    with suppress(orjson.JSONDecodeError):
+        fields = orjson.loads(message) if isinstance(message, str) else None
+        if isinstance(fields, dict) and context_id:
+            return orjson.dumps({**fields, "contextId": context_id, "context_id": context_id}).decode()
+    return message
+
+
 @given(messages=st.lists(MESSAGES, max_size=6), is_cancelled=st.booleans())
 def test_whatever_a_vendor_sends_it_is_audio_or_an_end_or_named_as_bad(
     messages: list[str | bytes], is_cancelled: bool
@@ -214,12 +223,8 @@ def test_whatever_a_vendor_sends_it_is_audio_or_an_end_or_named_as_bad(
         if is_cancelled:
             wire.cancel()
         for message in messages:
-            addressed: Any = message
-            if isinstance(message, str) and message.startswith("{") and context_id:
-                fields = {**orjson.loads(message), "contextId": context_id, "context_id": context_id}
-                addressed = orjson.dumps(fields).decode()
             try:
-                parts = wire.decode(addressed)
+                parts = wire.decode(_addressed(message, context_id))
             except (BadMessage, SpeechFailed):
                 continue
             assert all(isinstance(part, bytes | Over) for part in parts)
