@@ -83,7 +83,21 @@ class Operation:
 
 
 def routes_of(operations: Sequence[Operation]) -> list[BaseRoute]:
-    return [Route(op.path, op.endpoint, methods=[op.method]) for op in operations]
+    """One for each path, so that what it does not answer is refused with all that it does."""
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for op in operations:
+        paths.setdefault(op.path, {})[op.method] = op.endpoint
+    return [Route(path, _endpoint_of(methods), methods=sorted(methods)) for path, methods in paths.items()]
+
+
+def _endpoint_of(methods: Mapping[str, Endpoint]) -> Endpoint:
+    if len(methods) == 1:
+        return next(iter(methods.values()))
+
+    async def endpoint(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
 
 
 @dataclass(frozen=True, slots=True)

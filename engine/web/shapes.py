@@ -15,7 +15,9 @@ from engine.storage.identity import MAX_CHARS
 from engine.storage.record import Stored
 from engine.web.desk import AuditEvent
 
-WORDS = r"^\s*[^\s\x00][^\x00]*$"
+_BLANKS = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+"""Written out, because readers of the document do not all mean the same by a blank."""
+WORDS = rf"^[{_BLANKS}]*[^{_BLANKS}\x00][^\x00]*$"
 ID = r"^[A-Za-z0-9_.:-]{1,128}$"
 CALL_ID = r"^[A-Za-z0-9_:-]{1,128}$"
 E164 = r"^\+[1-9][0-9]{6,14}$"

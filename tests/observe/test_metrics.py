@@ -25,6 +25,7 @@ calls_active gauge provider direction
 build_info gauge version python commit
 calls_capacity gauge
 calls_started_total counter provider direction
+dials_total counter provider outcome
 calls_ended_total counter provider reason
 calls_rejected_total counter provider reason
 call_duration_seconds histogram provider

@@ -31,6 +31,7 @@ from engine.ports import (
 )
 from engine.runtime.sockets import DEFAULT_LIMITS, Socket, SocketLimits
 from engine.web.app import build_app, media_handlers
+from engine.web.calls import CallDesk
 from engine.web.desk import Desk
 from engine.web.door import Door
 from engine.web.gate import Access
@@ -42,7 +43,7 @@ from tests.fakes.samples import sample
 
 START_S = 5.0
 KEY = "key-of-somebody-for-all"
-KEYS = f"all:turn+history+admin+privacy+metrics:{KEY}"
+KEYS = f"all:turn+history+admin+privacy+metrics+calls:{KEY}"
 
 
 @dataclass(frozen=True)
@@ -339,6 +340,7 @@ class Parts(TypedDict, total=False):
     desk: Desk
     access: Access
     texts: TextDesk
+    calls: CallDesk
     turn_s: float
 
 
