@@ -1,7 +1,7 @@
 """Which test proves what of which adapter: the marker ``proves`` and what it says.
 
 ``@pytest.mark.proves("barge-in")`` on a test that is parametrised over adapters; ``@pytest.mark.proves("official
-client", adapter="cartesia")`` on one that is not. The README's tables are made of these marks (``tests.contract.matrix``).
+client", adapter="cartesia")`` on one that is not. The README's tables are made of them (``tests.contract.matrix``).
 """
 
 from __future__ import annotations
