@@ -8,9 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adapters.realtime.fields import MAX_TEXT
 from adapters.realtime.lanes import Lanes
 from engine.events import Heard, SpeechStarted, SpeechStopped
+from engine.runtime.vendor_json import MAX_TEXT
 
 LOST_S = 5.0
 """Words that have not come so long after the speech has ended are not waited for."""

@@ -20,13 +20,14 @@ from adapters.realtime.answering import Answer, Put, answering
 from adapters.realtime.conversing import LIMITS, MAX_JUNK
 from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
 from adapters.realtime.elevenlabs_protocol import overrides_of, why_closed, why_of_error
-from adapters.realtime.fields import dict_of, id_of, json_of, number_of, object_of, packed, text_of
+from adapters.realtime.fields import id_of, json_of, needed_number_of
 from adapters.realtime.shown import GO_ON, story_of, turns_of
 from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import Context, ModelPart, Role, SessionInfo, ToolCall
 from engine.ports import Owner
 from engine.runtime.feed import Feed, Message
 from engine.runtime.network import Network, failing
+from engine.runtime.vendor_json import dict_of, object_of, packed, text_of
 
 CALLS_S = 0.3
 """After a tool call, for more of them."""
@@ -150,7 +151,7 @@ class ChatWire:
             case "conversation_initiation_metadata":
                 self._ask()
             case "ping":
-                number = int(number_of(dict_of(said, "ping_event"), "event_id"))
+                number = int(needed_number_of(dict_of(said, "ping_event"), "event_id"))
                 self.outbox.append(packed({"type": "pong", "event_id": number}))
             case "agent_chat_response_part":
                 text = text_of(dict_of(said, "text_response_part"), "text")

@@ -21,12 +21,13 @@ import structlog
 import trio
 
 from adapters.realtime.answering import Answer, Put, answering
-from adapters.realtime.fields import MAX_TEXT, dicts_of, id_of, packed, text_of, word_of
+from adapters.realtime.fields import id_of
 from adapters.realtime.shown import GO_ON, instructions_of, turns_of
 from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import Context, Exchange, Role, SessionInfo, ToolCall
 from engine.ports import Owner
 from engine.runtime.network import Network, failing, refused
+from engine.runtime.vendor_json import MAX_TEXT, dicts_of, packed, text_of, word_of
 
 FORGET_S = 1.0
 """For the vendor to delete the test, when the session's block is left."""

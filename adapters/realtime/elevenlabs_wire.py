@@ -15,13 +15,14 @@ import structlog
 from adapters.realtime.caller import LOST_S, CallerSpeech
 from adapters.realtime.conversing import Line
 from adapters.realtime.elevenlabs_protocol import FORMATS, overrides_of, why_closed, why_of_error
-from adapters.realtime.fields import audio_of, dict_of, id_of, json_of, number_of, object_of, packed, text_of, word_of
+from adapters.realtime.fields import audio_of, id_of, json_of, needed_number_of
 from adapters.realtime.replies import Replies, Reply
 from adapters.realtime.shown import story_of, turns_of
 from engine.audio.convert import Converter
 from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import AudioFormat, Context, ReplyCorrected, SessionInfo, ToolCall, ToolResult
 from engine.runtime.feed import Message
+from engine.runtime.vendor_json import dict_of, object_of, packed, text_of, word_of
 
 if TYPE_CHECKING:
     from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
@@ -226,7 +227,7 @@ class ElevenLabsAgentsWire:
         return FORMATS[name]
 
     def _on_ping(self, said: dict[str, Any]) -> None:
-        self._send({"type": "pong", "event_id": int(number_of(dict_of(said, "ping_event"), "event_id"))})
+        self._send({"type": "pong", "event_id": int(needed_number_of(dict_of(said, "ping_event"), "event_id"))})
 
     def _on_error(self, said: dict[str, Any]) -> None:
         """If it is the end, the vendor closes the connection."""
@@ -254,7 +255,7 @@ class ElevenLabsAgentsWire:
     # --- the caller -----------------------------------------------------------------------------------------
 
     def _on_voice(self, said: dict[str, Any]) -> None:
-        score, now_s = number_of(dict_of(said, "vad_score_event"), "vad_score"), self._line.now()
+        score, now_s = needed_number_of(dict_of(said, "vad_score_event"), "vad_score"), self._line.now()
         if score >= self._config.voice_threshold:
             self._hear()
         elif self._caller.is_speaking and now_s - self._loud_at_s >= QUIET_S:
@@ -292,7 +293,7 @@ class ElevenLabsAgentsWire:
 
     def _on_sound(self, said: dict[str, Any]) -> None:
         event = dict_of(said, "audio_event")
-        number, audio = int(number_of(event, "event_id")), audio_of(event, "audio_base_64")
+        number, audio = int(needed_number_of(event, "event_id")), audio_of(event, "audio_base_64")
         self._heard_of = max(self._heard_of, number)
         self._spoke_at_s = self._line.now()
         if number > self._interrupted and not self._is_muted:
@@ -323,7 +324,7 @@ class ElevenLabsAgentsWire:
         self._end_reply(is_whole=True)
 
     def _on_interruption(self, said: dict[str, Any]) -> None:
-        number = int(number_of(dict_of(said, "interruption_event"), "event_id"))
+        number = int(needed_number_of(dict_of(said, "interruption_event"), "event_id"))
         self._interrupted = max(self._interrupted, number)
         self._hear()
         if self._reply is not None:

@@ -1,45 +1,16 @@
-"""What a vendor's messages hold, taken with suspicion: they are a stranger's. Pure."""
+"""What the messages of speech-to-speech vendors must hold. Pure."""
 
 from __future__ import annotations
 
 import binascii
-import json
 import math
 from base64 import b64decode
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from engine.errors import BadMessage
-
-MAX_TEXT = 10_000
-"""Characters of one piece of text: ten minutes of talk."""
-
-
-def object_of(message: str | bytes) -> dict[str, Any]:
-    """Raises BadMessage unless it is JSON of one object."""
-    if not isinstance(message, str):
-        raise BadMessage("type")
-    try:
-        value = orjson.loads(message)
-    except (orjson.JSONDecodeError, RecursionError):
-        raise BadMessage("json") from None
-    if not isinstance(value, dict):
-        raise BadMessage("shape")
-    return value
-
-
-def text_of(value: dict[str, Any], key: str) -> str:
-    """A string, empty if there is none. Raises BadMessage."""
-    text = value.get(key)
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise BadMessage("shape")
-    if len(text) > MAX_TEXT:
-        raise BadMessage("length")
-    return text
+from engine.runtime.vendor_json import dict_of
 
 
 def id_of(value: dict[str, Any], key: str) -> str:
@@ -50,32 +21,12 @@ def id_of(value: dict[str, Any], key: str) -> str:
     return name
 
 
-def number_of(value: dict[str, Any], key: str) -> float:
+def needed_number_of(value: dict[str, Any], key: str) -> float:
     """A finite number. Raises BadMessage."""
     number = value.get(key)
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise BadMessage("shape")
     return float(number)
-
-
-def dict_of(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """An object, empty if there is none. Raises BadMessage."""
-    inner = value.get(key)
-    if inner is None:
-        return {}
-    if not isinstance(inner, dict):
-        raise BadMessage("shape")
-    return inner
-
-
-def dicts_of(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """A list of objects, empty if there is none. Raises BadMessage."""
-    items = value.get(key)
-    if items is None:
-        return []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise BadMessage("shape")
-    return items
 
 
 def audio_of(value: dict[str, Any], key: str) -> bytes:
@@ -97,20 +48,3 @@ def json_of(value: dict[str, Any], key: str) -> str:
         return orjson.dumps(dict_of(value, key)).decode()
     except TypeError:
         raise BadMessage("shape") from None
-
-
-def packed(message: Mapping[str, Any]) -> str:
-    """A message of ours as JSON, whatever half characters the texts in it may hold."""
-    try:
-        return orjson.dumps(message).decode()
-    except TypeError:
-        return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
-
-
-def word_of(value: object) -> str:
-    """A vendor's own code for what went wrong, fit for a log: short, and neither a sentence nor a key."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)[:12]
-    if isinstance(value, str) and 0 < len(value) <= 60 and value.replace("_", "").replace("-", "").isalnum():
-        return value
-    return "an error"

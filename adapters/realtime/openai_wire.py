@@ -12,7 +12,7 @@ import structlog
 
 from adapters.realtime.caller import CallerSpeech
 from adapters.realtime.conversing import Line
-from adapters.realtime.fields import audio_of, dict_of, dicts_of, id_of, number_of, object_of, packed, text_of, word_of
+from adapters.realtime.fields import audio_of, id_of, needed_number_of
 from adapters.realtime.replies import Replies, Reply
 from adapters.realtime.shown import instructions_of, turns_of
 from engine.audio.convert import Converter
@@ -29,6 +29,7 @@ from engine.events import (
     Usage,
 )
 from engine.runtime.feed import Message
+from engine.runtime.vendor_json import dict_of, dicts_of, object_of, packed, text_of, word_of
 
 if TYPE_CHECKING:
     from adapters.realtime.openai_realtime import OpenAIRealtimeConfig
@@ -174,14 +175,14 @@ class OpenAIRealtimeWire:
     # --- the caller -----------------------------------------------------------------------------------------
 
     def _on_speech(self, said: dict[str, Any]) -> None:
-        starts_s = number_of(said, "audio_start_ms") / 1000
+        starts_s = needed_number_of(said, "audio_start_ms") / 1000
         if self._config.turn_detection == "server_vad" and starts_s > 0:
             starts_s += self._config.padding_s  # the vendor counts from what the model is given
         if self._caller.started(id_of(said, "item_id"), self._line.clock.time_of(starts_s)):
             self._replies.speech_started()
 
     def _on_speech_over(self, said: dict[str, Any]) -> None:
-        ends_s = number_of(said, "audio_end_ms") / 1000
+        ends_s = needed_number_of(said, "audio_end_ms") / 1000
         if self._config.turn_detection == "server_vad":
             ends_s -= self._config.silence_s
         self._caller.stopped(id_of(said, "item_id"), self._line.clock.time_of(ends_s))
@@ -213,7 +214,7 @@ class OpenAIRealtimeWire:
 
     def _on_sound(self, said: dict[str, Any]) -> None:
         if (reply := self._reply_of(said)) is not None:
-            index = int(number_of(said, "content_index")) if "content_index" in said else 0
+            index = int(needed_number_of(said, "content_index")) if "content_index" in said else 0
             self._replies.sound(reply, audio_of(said, "delta"), id_of(said, "item_id"), index)
 
     def _on_text(self, said: dict[str, Any]) -> None:

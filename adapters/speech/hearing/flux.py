@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 
 from adapters.speech.hearing.streaming import StreamingTranscriber, open_hearing
 from adapters.speech.hearing.utterances import LOST_S, Utterances
-from adapters.speech.vendor_json import dicts_of, number_of, object_of, text_of, whole_of, word_of
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.events import AudioFormat, CallInfo, Encoding
 from engine.ports import Owner
 from engine.runtime.feed import Feeding, Message
 from engine.runtime.network import Network
+from engine.runtime.vendor_json import dicts_of, number_of, object_of, text_of, whole_of, word_of
 
 PIECE_S = 0.08
 """What the vendor recommends."""

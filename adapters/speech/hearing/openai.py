@@ -15,12 +15,12 @@ import trio
 from adapters.speech.hearing.energy import EnergyActivity
 from adapters.speech.hearing.segmented import Activity, EmbeddedTranscriber, Request, open_transcriber
 from adapters.speech.hearing.segments import FRAME_S, Hearing
-from adapters.speech.vendor_json import dict_of, object_of, text_of, word_of
 from engine.audio.convert import convert
 from engine.errors import BadMessage, SpeechFailed, VendorError, Why
 from engine.events import PCM16_8K, AudioFormat, CallInfo, Encoding
 from engine.ports import Owner
 from engine.runtime.network import Network, failing, refused
+from engine.runtime.vendor_json import dict_of, object_of, text_of, word_of
 
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_ANSWER_BYTES = 1024 * 1024

@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from adapters.speech.vendor_json import MAX_TEXT
 from engine.audio.audio_clock import AudioClock
 from engine.errors import BadMessage
 from engine.events import (
@@ -18,6 +17,7 @@ from engine.events import (
     TurnOver,
     TurnResumed,
 )
+from engine.runtime.vendor_json import MAX_TEXT
 
 WORDLESS_S = 2.0
 """A sound of which no word has come for so long held none."""

@@ -14,20 +14,20 @@ from urllib.parse import urlencode
 import trio
 
 from adapters.speech.speaking.socket_voice import Over, SocketVoice, open_synthesizer
-from adapters.speech.speaking.spoken import closed_error, given, json_of
-from adapters.speech.vendor_json import object_of, word_of
+from adapters.speech.speaking.spoken import closed_error, given
 from engine.errors import SpeechFailed, Why
 from engine.events import AudioFormat, CallInfo, Encoding
 from engine.ports import Owner, Synthesizer
 from engine.runtime.feed import Message
 from engine.runtime.network import Network
+from engine.runtime.vendor_json import object_of, packed, word_of
 
 MAX_FLUSHES = 20
 """In a minute, on one socket; the vendor ignores more of them."""
 FLUSH_WINDOW_S = 60.0
 
-_FLUSHES = json_of({"type": "Flush"})
-_CLEARS = json_of({"type": "Clear"})
+_FLUSHES = packed({"type": "Flush"})
+_CLEARS = packed({"type": "Clear"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class AuraWire:
         self._is_wanted = True
         self._has_sounded = False
         self._flushed_at_s.append(self._clock())
-        return [json_of({"type": "Speak", "text": text}), _FLUSHES]
+        return [packed({"type": "Speak", "text": text}), _FLUSHES]
 
     def cancel(self) -> Sequence[Message]:
         if not self._is_wanted:

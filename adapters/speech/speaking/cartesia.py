@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.speech.speaking.socket_voice import Over, SocketVoice, open_synthesizer
-from adapters.speech.speaking.spoken import audio_of, closed_error, given, json_of
-from adapters.speech.vendor_json import object_of, word_of
+from adapters.speech.speaking.spoken import audio_of, closed_error, given
 from engine.errors import SpeechFailed, Why
 from engine.events import AudioFormat, CallInfo, Encoding
 from engine.ports import Owner, Synthesizer
 from engine.runtime.feed import Message
 from engine.runtime.network import Network, why_of
+from engine.runtime.vendor_json import object_of, packed, word_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class CartesiaWire:
 
     def speak(self, text: str) -> Sequence[Message]:
         self._wanted = f"{self._prefix}-{next(self._numbers)}"
-        return [json_of({"context_id": self._wanted, "transcript": text, "continue": False, **self._request})]
+        return [packed({"context_id": self._wanted, "transcript": text, "continue": False, **self._request})]
 
     def cancel(self) -> Sequence[Message]:
         context_id, self._wanted = self._wanted, ""
-        return [json_of({"context_id": context_id, "cancel": True})] if context_id else []
+        return [packed({"context_id": context_id, "cancel": True})] if context_id else []
 
     def keep_alive(self) -> None:
         """There is none: a socket that was closed in a long silence is opened anew."""

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.speech.speaking.socket_voice import Over
-from adapters.speech.speaking.spoken import audio_of, closed_error, given, json_of
-from adapters.speech.vendor_json import object_of, word_of
+from adapters.speech.speaking.spoken import audio_of, closed_error, given
 from engine.errors import BadMessage, SpeechFailed, Why
 from engine.runtime.feed import Message
+from engine.runtime.vendor_json import object_of, packed, word_of
 
 MAX_CONTEXTS = 5
 """Of one socket at once; the vendor closes it over a sixth."""
@@ -53,18 +53,18 @@ class OneTextWire:
         self._has_sounded = False
 
     def greet(self) -> Sequence[Message]:
-        return [json_of(given({"text": " ", "voice_settings": self._settings}))]
+        return [packed(given({"text": " ", "voice_settings": self._settings}))]
 
     def speak(self, text: str) -> Sequence[Message]:
         self.is_spent = self._is_wanted = True
-        return [json_of({"text": f"{text} ", "flush": True}), json_of({"text": ""})]
+        return [packed({"text": f"{text} ", "flush": True}), packed({"text": ""})]
 
     def cancel(self) -> Sequence[Message]:
         self._is_wanted = False
         return []
 
     def keep_alive(self) -> Message | None:
-        return None if self.is_spent else json_of({"text": " "})
+        return None if self.is_spent else packed({"text": " "})
 
     def decode(self, message: Message) -> Sequence[bytes | Over]:
         fields = object_of(message)
@@ -113,9 +113,9 @@ class ContextsWire:
         context_id = self._wanted = self._next
         return [
             *messages,
-            json_of({"text": f"{text} ", "context_id": context_id}),
-            json_of({"context_id": context_id, "flush": True}),
-            json_of({"context_id": context_id, "close_context": True}),
+            packed({"text": f"{text} ", "context_id": context_id}),
+            packed({"context_id": context_id, "flush": True}),
+            packed({"context_id": context_id, "close_context": True}),
             self._new_context(),
         ]
 
@@ -127,7 +127,7 @@ class ContextsWire:
     def keep_alive(self) -> Message:
         if self._next not in self._open:
             return self._new_context()
-        return json_of({"text": "", "context_id": self._next})
+        return packed({"text": "", "context_id": self._next})
 
     def decode(self, message: Message) -> Sequence[bytes | Over]:
         fields = object_of(message)
@@ -156,7 +156,7 @@ class ContextsWire:
     def _new_context(self) -> Message:
         self._next = f"{self._prefix}-{next(self._numbers)}"
         self._open.add(self._next)
-        return json_of(given({"text": " ", "voice_settings": self._settings, "context_id": self._next}))
+        return packed(given({"text": " ", "voice_settings": self._settings, "context_id": self._next}))
 
 
 def _raise_error(vendor: str, fields: Mapping[str, Any]) -> None:

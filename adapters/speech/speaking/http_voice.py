@@ -19,12 +19,12 @@ import trio
 
 from adapters.speech.pieces import split_long
 from adapters.speech.speaking.takes import Speech, Take
-from adapters.speech.vendor_json import word_of
 from engine.errors import SpeechFailed, Why
 from engine.events import AudioFormat, CallInfo
 from engine.ports import Owner
 from engine.runtime.background import beside
 from engine.runtime.network import Network, failing, refused
+from engine.runtime.vendor_json import word_of
 
 log = structlog.get_logger()
 

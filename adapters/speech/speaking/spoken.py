@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-import orjson
-
 from engine.errors import BadMessage, SpeechFailed, Why
 
 _SOCKET_SCHEMES = {"https": "wss", "http": "ws"}
@@ -23,11 +21,6 @@ def audio_of(value: object) -> bytes:
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError:
         raise BadMessage("base64") from None
-
-
-def json_of(fields: Mapping[str, object]) -> str:
-    """A message of ours."""
-    return orjson.dumps(fields).decode()
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""What a vendor's messages hold, taken with suspicion: they are a stranger's. Pure."""
+"""Messages of vendors in JSON: what theirs hold, taken with suspicion, for they are strangers; and ours. Pure."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -10,7 +12,7 @@ import orjson
 from engine.errors import BadMessage
 
 MAX_TEXT = 10_000
-"""Characters of one segment: ten minutes of talk."""
+"""Characters of one piece of text: ten minutes of talk."""
 
 
 def object_of(message: str | bytes) -> dict[str, Any]:
@@ -28,7 +30,9 @@ def object_of(message: str | bytes) -> dict[str, Any]:
 
 def text_of(value: dict[str, Any], key: str) -> str:
     """A string, empty if there is none. Raises BadMessage."""
-    text = value.get(key, "")
+    text = value.get(key)
+    if text is None:
+        return ""
     if not isinstance(text, str):
         raise BadMessage("shape")
     if len(text) > MAX_TEXT:
@@ -78,6 +82,14 @@ def word_of(value: object) -> str:
     """A vendor's own code for what went wrong, fit for a log: short, and neither a sentence nor a key."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)[:12]
-    if isinstance(value, str) and 0 < len(value) <= 40 and value.replace("_", "").replace("-", "").isalnum():
+    if isinstance(value, str) and 0 < len(value) <= 60 and value.replace("_", "").replace("-", "").isalnum():
         return value
     return "an error"
+
+
+def packed(message: Mapping[str, Any]) -> str:
+    """A message of ours as JSON, whatever half characters the texts in it may hold."""
+    try:
+        return orjson.dumps(message).decode()
+    except TypeError:
+        return json.dumps(message, ensure_ascii=False).encode("utf-8", "replace").decode()
