@@ -3,14 +3,17 @@ and given up in time."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from adapters.models.program import ProgramConfig, ProgramModelVendor
 from engine.errors import ModelFailed, SpeechFailed, VendorError, Why
 from engine.events import MULAW_8K, CallInfo, ReplyAudio, ReplyOver, SpeechStarted
 from engine.runtime.network import Network
@@ -371,3 +374,38 @@ async def test_a_model_that_owes_a_reply_is_given_up_in_time(
             assert await rig.listen(POLICY.answer_s + SLACK_S, lambda event: isinstance(event, ReplyOver))
         assert trio.current_time() - began_s <= PATIENCE_S
         cloud.manner.stalls = False
+
+
+# --- a program of one's own -------------------------------------------------------------------------------------
+
+BRISK = Policy(pauses_s=(0.01,), first_token_s=0.3, token_gap_s=0.3, answer_s=1.0)
+
+
+async def said_by(house: House, script: str) -> str:
+    """What a shell script answers. Real processes, real time."""
+    config = ProgramConfig(command=("/bin/sh", "-c", script), timeout_s=30.0)
+    async with (
+        open_model([ProgramModelVendor(config, environ={})], SESSION, house.ledger, house.around) as model,
+        model.open_reply(asked("hello")) as parts,
+    ):
+        return text_of([part async for part in parts])
+
+
+@pytest.mark.proves("reconnect", adapter="program")
+async def test_an_answer_whose_program_dies_in_the_middle_goes_on(tmp_path: Path) -> None:
+    house, note = House(BRISK), tmp_path / "note"
+    first = f"if [ ! -e {note} ]; then echo >{note}; cat >/dev/null; printf 'One is said. Two is'; exit 1; fi"
+    heard = await said_by(house, f"{first}; cat >/dev/null; printf 'Two is said.'")
+    assert " ".join(heard.split()) == "One is said. Two is said."
+    assert (house.book.open, house.book.leaks) == ([], 0)
+
+
+@pytest.mark.proves("deadline", adapter="program")
+@pytest.mark.parametrize("words_first", ["", "echo 'One is said. '; "])
+async def test_a_program_that_says_nothing_or_nothing_more_is_given_up_in_time(words_first: str) -> None:
+    house, began_s = House(BRISK), time.monotonic()
+    with pytest.raises(ModelFailed) as failure:
+        await said_by(house, f"{words_first}exec sleep 60")
+    assert failure.value.why is Why.TIMEOUT
+    assert time.monotonic() - began_s < 5.0
+    assert (house.book.open, house.book.leaks) == ([], 0)
