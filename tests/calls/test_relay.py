@@ -53,6 +53,7 @@ async def test_sentences_are_sent_as_they_come(autojump_clock: MockClock) -> Non
         assert caller.said[-1] == "One. Two."
 
 
+@pytest.mark.proves("barge-in", adapter="conversation-relay")
 async def test_the_history_keeps_what_the_provider_says_was_heard(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: ["One is the first. Two is the second. Three is the third."])
     async with stage(agent) as on, relay_call(on) as caller:

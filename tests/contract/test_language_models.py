@@ -48,6 +48,7 @@ async def failure_of(rig: Rig, context: Context | None = None) -> ModelFailed:
 # --- answers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("ours")
 async def test_an_answer_comes_piece_by_piece_and_its_usage_last(rig: Rig, autojump_clock: MockClock) -> None:
     parts = await rig.parts(asked("good morning", "and a story please"))
     assert text_of(parts).startswith("Turn 2. You said and a story please. This is sentence number 1 of the story.")
@@ -314,6 +315,7 @@ async def test_an_answer_is_over_when_all_was_said_though_the_stream_stays_open(
 # --- leaving ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("barge-in")
 async def test_leaving_a_reply_closes_its_request_at_once(rig: Rig, autojump_clock: MockClock) -> None:
     rig.cloud.manner = Manner(gap_s=0.1)
     async with rig.model.open_reply(asked("and a story please")) as parts:
@@ -363,6 +365,7 @@ async def test_cancels_at_random_instants_leave_nothing(rig: Rig, autojump_clock
     assert "You said again" in text_of(await rig.parts(asked("again")))
 
 
+@pytest.mark.proves("cancelled")
 def test_cancelled_at_any_step_nothing_is_left(bench: Bench) -> None:
     def play(k: int | None) -> tuple[AtStep, list[str]]:
         problems: list[str] = []

@@ -51,6 +51,7 @@ def is_over(event: object) -> bool:
     [(kind, line) for kind in KINDS for line in kind.lines],
     ids=lambda value: str(value) if isinstance(value, Kind) else f"{value.encoding}-{value.rate_hz}",
 )
+@pytest.mark.proves("ours")
 async def test_a_call_is_greeted_heard_and_answered_in_the_format_of_the_line(
     kind: Kind, line: AudioFormat, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
@@ -192,6 +193,7 @@ async def test_audio_that_comes_all_at_once_goes_in_small_pieces(
 
 @every
 @pytest.mark.parametrize("late_pieces", [0, 3])
+@pytest.mark.proves("barge-in")
 async def test_a_barge_in_ends_the_reply_and_the_model_remembers_what_was_heard(
     kind: Kind, late_pieces: int, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
@@ -596,6 +598,7 @@ async def _short_call(kind: Kind, cloud: Any, nursery: Any, opened: list[Rig]) -
 
 
 @every
+@pytest.mark.proves("cancelled")
 async def test_cancelled_at_any_step_nothing_is_left(kind: Kind, autojump_clock: MockClock) -> None:
     """Every step of the adapter's tasks, one after the other."""
     for k in itertools.count(1):

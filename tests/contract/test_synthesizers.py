@@ -27,6 +27,7 @@ STORY = "Once upon a time there was a telephone that nobody answered, and so it 
 
 
 @every
+@pytest.mark.proves("ours")
 async def test_a_text_is_heard_word_for_word(kind: Kind, autojump_clock: Clock) -> None:
     for line in kind.lines:
         async with bench_of(kind, line) as bench:
@@ -150,6 +151,7 @@ async def test_leaving_the_block_closes_politely_and_a_cancel_at_once(kind: Kind
 
 @every
 @pytest.mark.parametrize("late_pieces", [0, 3, 1000])
+@pytest.mark.proves("barge-in")
 async def test_nothing_of_a_cancelled_speech_is_heard_in_the_next(
     kind: Kind, late_pieces: int, autojump_clock: Clock
 ) -> None:
@@ -181,6 +183,7 @@ async def test_leaving_before_the_first_sound_is_no_different(kind: Kind, autoju
 
 
 @every
+@pytest.mark.proves("barge-in")
 async def test_the_vendor_stops_soon_after_a_barge_in(kind: Kind, autojump_clock: Clock) -> None:
     """By a cancel, a clear or the end of the connection; only the contexts of ElevenLabs are spoken to their end."""
     async with bench_of(kind) as bench, bench.synthesizer() as synthesizer:

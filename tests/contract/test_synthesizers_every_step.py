@@ -99,6 +99,7 @@ def play(kind: Kind, k: int | None, how: str) -> tuple[Scene, AtStep]:
 
 @pytest.mark.parametrize("how", ["cut", "drop"])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.proves("cancelled")
 def test_nothing_is_left_whatever_the_step(kind: Kind, how: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     undisturbed, count = play(kind, None, how)

@@ -47,6 +47,7 @@ async def gone(cloud: Any) -> bool:
 
 @each_ear
 @pytest.mark.parametrize("line", [MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K], ids=str)
+@pytest.mark.proves("ours")
 async def test_words_are_heard_in_the_format_of_the_line(
     kind: Kind, line: AudioFormat, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
@@ -66,6 +67,7 @@ async def test_words_are_heard_in_the_format_of_the_line(
 
 
 @each_ear
+@pytest.mark.proves("ours")
 async def test_words_are_heard_over_real_sockets(kind: Kind) -> None:
     cloud = kind.cloud()
     async with serving(cloud) as served:
@@ -375,6 +377,7 @@ async def _short_call(kind: Kind, cloud: Any, nursery: Any, opened: list[Any]) -
 
 
 @each_ear
+@pytest.mark.proves("cancelled")
 async def test_cancelled_at_any_step_nothing_is_left(kind: Kind, autojump_clock: MockClock) -> None:
     """Every step of the adapter's tasks, one after the other."""
     for k in itertools.count(1):

@@ -18,6 +18,7 @@ providers = pytest.mark.parametrize("provider", PROVIDERS)
 
 
 @providers
+@pytest.mark.proves("barge-in")
 async def test_a17_a_barge_in_clears_the_line_first_and_only_what_was_heard_is_remembered(
     provider: str, autojump_clock: MockClock
 ) -> None:

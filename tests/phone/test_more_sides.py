@@ -170,6 +170,7 @@ async def posted(provider: str, secret: str) -> httpx.Request:
     return asked[0]
 
 
+@pytest.mark.proves("official client", adapter=("plivo", "signalwire"))
 async def test_the_signatures_are_the_providers() -> None:
     request = await posted("plivo", "key")
     form = dict(httpx.QueryParams(request.content.decode()))

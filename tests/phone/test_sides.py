@@ -66,11 +66,13 @@ def test_no_message_of_an_engine_stops_the_phone(message: str | bytes) -> None:
     VonageSide(Callee("http://engine")).read(message, lambda _: None)
 
 
+@pytest.mark.proves("official client", adapter="twilio")
 def test_the_signature_is_twilios() -> None:
     form = {"CallSid": "CA1", "From": "+1500", "To": "ü"}
     assert RequestValidator("key").validate("http://engine/voice", form, sign("key", "http://engine/voice", form))
 
 
+@pytest.mark.proves("official client", adapter="vonage")
 def test_the_token_is_vonages() -> None:
     headers = vonage.signed(Callee("http://engine", secret="a" * 32), b"{}")
     assert verify_signature(headers["Authorization"].removeprefix("Bearer "), "a" * 32)

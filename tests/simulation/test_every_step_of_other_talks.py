@@ -180,7 +180,10 @@ def play(new: Callable[[Metrics, str], Scene], metrics: Metrics, k: int | None, 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["drop", "cut", "throw"])
-@pytest.mark.parametrize("new", [DuplexScene, RelayScene])
+@pytest.mark.parametrize(
+    "new",
+    [DuplexScene, pytest.param(RelayScene, marks=pytest.mark.proves("cancelled", adapter="conversation-relay"))],
+)
 def test_nothing_is_left_of_other_talks_whatever_happens(new: Callable[[Metrics, str], Scene], kind: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     metrics = Metrics()

@@ -30,6 +30,8 @@ REST = {
 
 
 @pytest.mark.parametrize("provider", NEW)
+@pytest.mark.proves("ours")
+@pytest.mark.proves("barge-in")
 async def test_a_whole_call_with_an_interruption_and_a_hang_up_by_the_agent(
     provider: str, autojump_clock: MockClock
 ) -> None:

@@ -27,6 +27,7 @@ BRISK = Manner(first_s=0.0, gap_s=0.0)
 # --- chat completions ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("official client", adapter="openai")
 async def test_openais_client_reads_the_fakes_chat() -> None:
     cloud = OpenAiChat(BRISK)
     async with serving(cloud) as served, openai.AsyncOpenAI(base_url=f"{served.http}/v1", **DIRECT) as client:
@@ -86,6 +87,7 @@ async def test_openais_client_raises_the_fakes_errors() -> None:
 # --- responses ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("official client", adapter="openai_responses")
 async def test_openais_client_reads_the_fakes_responses_and_tool_calls() -> None:
     cloud = OpenAiResponses(BRISK)
     tool: Any = {"type": "function", "name": "weather", "description": "", "parameters": SCHEMA, "strict": False}
@@ -125,6 +127,7 @@ async def test_openais_client_raises_the_fakes_errors_of_responses() -> None:
 # --- anthropic ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("official client", adapter="anthropic")
 async def test_anthropics_client_reads_the_fakes_messages_and_tool_calls() -> None:
     cloud = AnthropicMessages(BRISK)
     tool: Any = {"name": "weather", "description": "", "input_schema": SCHEMA}

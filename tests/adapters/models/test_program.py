@@ -72,6 +72,7 @@ async def pid_in(path: Path) -> int:
 # --- what it is shown ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("ours", adapter="program")
 async def test_it_reads_the_conversation_as_text() -> None:
     heard = await said(CONFIG, asked("hello", "what now?", instructions="You are brief."))
     assert heard == "You are brief.\n\nCaller: hello\nAgent: I see.\nCaller: what now?\nAgent: "
@@ -189,6 +190,7 @@ async def test_after_its_time_it_is_asked_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.proves("barge-in", adapter="program")
 async def test_left_early_it_is_killed_at_once(tmp_path: Path, is_cancelled: bool) -> None:
     child, note = tmp_path / "child", tmp_path / "note"
     text = f"trap 'echo bye > {note}' TERM; sh -c 'echo $$ > {child}; sleep 60' & echo hm; wait; wait"
@@ -212,6 +214,7 @@ async def test_what_it_leaves_behind_does_not_hold_the_answer_open(tmp_path: Pat
     assert await gone(await pid_in(child))
 
 
+@pytest.mark.proves("cancelled", adapter="program")
 async def test_cancelled_at_any_instant_no_process_stays(tmp_path: Path) -> None:
     note = tmp_path / "pids"
     config = script(f"echo $$ >> {note}; cat; sleep 0.02; echo over")

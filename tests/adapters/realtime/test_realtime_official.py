@@ -76,6 +76,7 @@ async def _converse(served: Served) -> list[Any]:
     return events
 
 
+@pytest.mark.proves("official client", adapter="openai_realtime")
 async def test_the_official_openai_client_is_understood_and_its_types_hold() -> None:
     from openai.types.realtime import RealtimeServerEvent
     from pydantic import TypeAdapter
@@ -172,6 +173,7 @@ def _talk(served: Served, requires_auth: bool) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings(OLD_WEBSOCKETS)
+@pytest.mark.proves("official client", adapter="elevenlabs_agents")
 async def test_the_official_elevenlabs_client_is_understood() -> None:
     manner = AgentManner(first_message="Hello.", hears="pcm_16000", speaks="pcm_16000", first_audio_s=0.0, speed=20.0)
     cloud = ElevenLabsAgentsCloud(manner=manner)

@@ -336,6 +336,7 @@ async def both(base: str, theirs: Any, ours: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["hang_up", "transfer", "press", "text", "dial"])
+@pytest.mark.proves("official client", adapter="telnyx")
 async def test_we_ask_what_the_official_client_asks(what: str) -> None:
     async with rest_api(strict_telnyx) as api:
         they, actions = official(api.base), official(api.base).calls.actions

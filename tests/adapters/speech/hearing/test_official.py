@@ -38,6 +38,7 @@ async def run(cloud: Any, client: Callable[[Served], list[Any]]) -> list[Any]:
     return heard
 
 
+@pytest.mark.proves("official client", adapter="speechmatics")
 async def test_the_official_speechmatics_client_is_understood() -> None:
     rt = pytest.importorskip("speechmatics.rt")
 
@@ -81,6 +82,7 @@ def deepgram(served: Served) -> Any:
 
 
 @OLD_WEBSOCKETS
+@pytest.mark.proves("official client", adapter="deepgram")
 async def test_the_official_deepgram_client_is_understood() -> None:
     def client(served: Served) -> list[Any]:
         options = {
@@ -108,6 +110,7 @@ async def test_the_official_deepgram_client_is_understood() -> None:
 
 
 @OLD_WEBSOCKETS
+@pytest.mark.proves("official client", adapter="deepgram_flux")
 async def test_the_official_flux_client_is_understood() -> None:
     def client(served: Served) -> list[Any]:
         options = {"model": "flux-general-en", "encoding": "mulaw", "sample_rate": "8000", "eager_eot_threshold": "0.4"}
@@ -124,6 +127,7 @@ async def test_the_official_flux_client_is_understood() -> None:
     assert heard[-1].transcript == WORDS
 
 
+@pytest.mark.proves("official client", adapter="scribe")
 async def test_the_official_scribe_client_is_understood() -> None:
     scribe = pytest.importorskip("elevenlabs.realtime.scribe")
 
@@ -163,6 +167,7 @@ async def test_the_official_scribe_client_is_understood() -> None:
 
 
 @OLD_WEBSOCKETS
+@pytest.mark.proves("official client", adapter="assemblyai")
 async def test_the_official_assemblyai_client_is_understood() -> None:
     v3 = pytest.importorskip("assemblyai.streaming.v3")
 

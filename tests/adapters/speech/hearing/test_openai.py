@@ -41,6 +41,7 @@ def utterance(text: str) -> bytes:
     return LINE.silence(0.5) + speak(text, LINE) + LINE.silence(0.8)
 
 
+@pytest.mark.proves("official client", adapter="openai_transcription")
 async def test_the_official_client_is_understood() -> None:
     openai = pytest.importorskip("openai")
     cloud = TranscriptionCloud()

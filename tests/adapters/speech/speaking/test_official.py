@@ -45,6 +45,7 @@ async def in_a_thread(cloud: SpeechCloud, use: Callable[[Served], T]) -> T:
     return said
 
 
+@pytest.mark.proves("official client", adapter="elevenlabs HTTP")
 async def test_elevenlabs_over_http() -> None:
     def use(served: Served) -> bytes:
         from elevenlabs import ElevenLabs
@@ -58,6 +59,7 @@ async def test_elevenlabs_over_http() -> None:
     assert words(await in_a_thread(ElevenLabsSpeech(), use), MULAW_8K) == "Hello there."
 
 
+@pytest.mark.proves("official client", adapter="elevenlabs stream-input")
 async def test_elevenlabs_over_stream_input() -> None:
     def use(served: Served) -> bytes:
         from elevenlabs import ElevenLabs
@@ -74,6 +76,7 @@ async def test_elevenlabs_over_stream_input() -> None:
     assert words(audio, MULAW_8K) == "Hello there. How are you?"
 
 
+@pytest.mark.proves("official client", adapter="cartesia")
 async def test_cartesia() -> None:
     def use(served: Served) -> bytes:
         from cartesia import Cartesia as Client
@@ -97,6 +100,7 @@ async def test_cartesia() -> None:
     assert words(await in_a_thread(Cartesia(), use), MULAW_8K) == "Hello there."
 
 
+@pytest.mark.proves("official client", adapter="deepgram_aura")
 async def test_aura() -> None:
     def use(served: Served) -> bytes:
         from deepgram import DeepgramClient
@@ -127,6 +131,7 @@ async def test_aura() -> None:
     assert words(await in_a_thread(Aura(), use), MULAW_8K) == "Hello there."
 
 
+@pytest.mark.proves("official client", adapter="speechmatics_speech")
 async def test_speechmatics() -> None:
     def use(served: Served) -> bytes:
         from speechmatics.tts import (  # type: ignore[import-untyped] # has no types
@@ -148,6 +153,7 @@ async def test_speechmatics() -> None:
     assert words(await in_a_thread(SpeechmaticsSpeech(), use), PCM16_16K) == "Hello there."
 
 
+@pytest.mark.proves("official client", adapter="openai_speech")
 async def test_openai() -> None:
     def use(served: Served) -> bytes:
         from openai import OpenAI
