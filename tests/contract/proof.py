@@ -36,7 +36,7 @@ WHOLE_CALL = "whole call"
 """Of a combination of adapters, over a provider."""
 PARAMETERS = ("adapter", "kind", "bench", "name", "provider")
 """Of a test: what may be, or name, the adapter; the first of them that it has."""
-COMBINATIONS = ("trio_of", "kind")
+COMBINATIONS = ("combination", "trio_of", "kind")
 """The same for whole calls."""
 CATALOG_NAMES: Mapping[tuple[str, str], str] = {
     ("ears", "flux"): "deepgram_flux",

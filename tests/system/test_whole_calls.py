@@ -88,6 +88,8 @@ def key_of(cloud: Cloud) -> str:
     return str(cloud.voicebox.key if isinstance(cloud, SpeechCloud) else vars(cloud)["key"])
 
 
+@pytest.mark.proves("whole call")
+@pytest.mark.proves("ours")
 @pytest.mark.parametrize("provider", ["twilio", "vonage", "telnyx", "plivo"])
 @pytest.mark.parametrize("trio_of", [SPEECHMATICS_OPENAI_ELEVENLABS, FLUX_ANTHROPIC_CARTESIA], ids=str)
 async def test_a_caller_is_heard_and_answered(trio_of: Trio, provider: str, autojump_clock: MockClock) -> None:

@@ -23,10 +23,12 @@ from engine.phone.phone import SIDES
 from engine.runtime.sockets import open_socket
 from engine.settings import AgentSettings, Settings
 from engine.settings.vendors import KEY_VARIABLES
+from tests.fakes.clouds.anthropic_messages import AnthropicMessages
 from tests.fakes.clouds.elevenlabs_agents import ElevenLabsAgentsCloud
 from tests.fakes.clouds.loopback import Cloud, serving
 from tests.fakes.clouds.openai_chat import OpenAiChat
 from tests.fakes.clouds.openai_realtime import OpenAIRealtimeCloud
+from tests.fakes.clouds.thinking import ModelCloud
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.relay_caller import RelayCaller
 from tests.system.every_provider import callee_of, with_all_providers
@@ -36,8 +38,14 @@ CLOUDS: dict[str, tuple[type[Cloud], dict[str, Any]]] = {
     "openai_realtime": (OpenAIRealtimeCloud, {"model": "m"}),
     "elevenlabs_agents": (ElevenLabsAgentsCloud, {"agent": "agent_1"}),
     "openai": (OpenAiChat, {"model": "m"}),
+    "anthropic": (AnthropicMessages, {"model": "m"}),
 }
-PATHS = {"openai_realtime": "/v1/realtime", "elevenlabs_agents": "/v1/convai/conversation", "openai": "/v1"}
+PATHS = {
+    "openai_realtime": "/v1/realtime",
+    "elevenlabs_agents": "/v1/convai/conversation",
+    "openai": "/v1",
+    "anthropic": "",
+}
 
 
 CALL_IT = "call the tool hang_up"
@@ -50,7 +58,7 @@ async def engine_with(kind: str, agent: AgentSettings, **limits: Any) -> AsyncIt
     async with AsyncExitStack() as stack:
         cloud = new()
         served = await stack.enter_async_context(serving(cloud))
-        url = (served.http if kind == "openai" else served.ws) + PATHS[kind]
+        url = (served.http if isinstance(cloud, ModelCloud) else served.ws) + PATHS[kind]
 
         def configure(settings: Settings) -> Settings:
             settings = with_all_providers(settings)
@@ -71,7 +79,8 @@ async def at_rest(rig: Rig, cloud: Cloud) -> None:
     assert set(rig.balance().values()) == {0}, rig.balance()
 
 
-@pytest.mark.parametrize("provider", ["twilio", "vonage"])
+@pytest.mark.proves("whole call")
+@pytest.mark.parametrize("provider", ["twilio", "vonage", "telnyx", "plivo"])
 @pytest.mark.parametrize("kind", ["openai_realtime", "elevenlabs_agents"])
 async def test_a_speech_to_speech_model_answers(kind: str, provider: str, autojump_clock: MockClock) -> None:
     agent = AgentSettings(realtime=(kind,), instructions="Be helpful.", phrases={"greeting": "Hello."})
@@ -91,9 +100,13 @@ async def test_a_speech_to_speech_model_answers(kind: str, provider: str, autoju
         assert rig.count(What.RESOURCE_OPENED) == 3  # the provider's socket, the seat at the session, the model
 
 
-async def test_a_provider_hears_and_speaks_what_a_model_answers(autojump_clock: MockClock) -> None:
-    agent = AgentSettings(relay=True, model=("openai",), instructions="Be helpful.", phrases={"greeting": "Hello."})
-    async with engine_with("openai", agent) as (rig, cloud):
+@pytest.mark.proves("whole call", provider="twilio")
+@pytest.mark.proves("ours", adapter="conversation-relay")
+@pytest.mark.parametrize("combination", [f"conversation-relay+{model}" for model in ("openai", "anthropic")])
+async def test_a_provider_hears_and_speaks_what_a_model_answers(combination: str, autojump_clock: MockClock) -> None:
+    model = combination.partition("+")[2]
+    agent = AgentSettings(relay=True, model=(model,), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with(model, agent) as (rig, cloud):
         async with dialled_relay(rig) as caller:
             await trio.sleep(1)
             assert caller.said == ["Hello."]

@@ -10,6 +10,7 @@ import openai
 import pytest
 import trio
 
+from tests.contract.model_benches import BENCHES
 from tests.fakes.clouds.anthropic_messages import AnthropicMessages
 from tests.fakes.clouds.loopback import Response, serving
 from tests.fakes.clouds.openai_chat import OpenAiChat
@@ -42,6 +43,19 @@ async def test_openais_client_reads_the_fakes_chat() -> None:
     assert text == "Turn 1. You said hello there. "
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 5
+    assert cloud.faults == []
+
+
+@pytest.mark.proves("official client", adapter="compatible")
+async def test_openais_client_reads_a_server_that_does_everything_a_little_differently() -> None:
+    cloud = next(bench.make_cloud() for bench in BENCHES if bench.name == "compatible")
+    cloud.manner = BRISK
+    messages: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello there"}]
+    async with serving(cloud) as served, openai.AsyncOpenAI(base_url=f"{served.http}/v1", **DIRECT) as client:
+        stream = await client.chat.completions.create(model="m", messages=messages, stream=True)
+        chunks = [chunk async for chunk in stream]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == "Turn 1. You said hello there. "
     assert cloud.faults == []
 
 
