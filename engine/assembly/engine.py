@@ -16,13 +16,15 @@ from engine import __version__
 from engine.assembly.agents import Workshop, agent_from_factory, load_speech, needs_speech, script_of
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
+from engine.assembly.recordings import recording_store
 from engine.assembly.tools import Tools, tool_labels
 from engine.assembly.vendors import Vendors, vendor_labels
 from engine.calls.call import Surroundings
 from engine.calls.dialing import Dialing
+from engine.calls.recording import Recordings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
-from engine.errors import SettingsError, SpeechFailed
+from engine.errors import SettingsError, SpeechFailed, StoreDown
 from engine.events import FRAME_S, CallInfo
 from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop, WebhookEvent
 from engine.observe.metrics import Metrics
@@ -33,7 +35,7 @@ from engine.runtime.network import Network
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
 from engine.sessions.call_session import CallSession
-from engine.sessions.privacy import Privacy
+from engine.sessions.privacy import Forgets, Privacy
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import Settings
 from engine.settings.vendors import EMBEDDED
@@ -66,6 +68,7 @@ ACTORS = (
     "sessions",
     "texts",
     "dialing",
+    "recordings",
     "webhooks",
     "memory",
     "lag",
@@ -123,6 +126,16 @@ class Engine:
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
         self._network = Network()
         self._new_http_client = self._network.client
+        region = settings.sessions.default_region
+        self.recordings: Recordings | None = None
+        if settings.recording.enabled:
+            self.recordings = Recordings(
+                settings.recording,
+                recording_store(settings, self._new_http_client),
+                self.metrics,
+                fingerprint=self._fingerprint,
+                number=lambda number: e164(number, region),
+            )
         around = Surroundings(
             settings.limits,
             self.metrics,
@@ -131,6 +144,7 @@ class Engine:
             list(watchers),
             open_session=self._open_session,
             store=settings.store.kind,
+            recordings=self.recordings,
             tell=self._tell_outside,
         )
         self.supervisor = Supervisor(self.registry, self._agents, settings, around)
@@ -180,6 +194,8 @@ class Engine:
             self._keep(actors, "sessions", memory.sessions.run, is_vital=False)
             self._keep(actors, "texts", texts.run, is_vital=False)
             self._keep(actors, "dialing", self.dialing.run, is_vital=False)
+            if self.recordings is not None:
+                self._keep(actors, "recordings", self.recordings.run, is_vital=False)
             self._keep(actors, "webhooks", memory.webhooks.run, is_vital=False)
             self._keep(actors, "memory", memory.look_after, is_vital=False)
             self._keep(actors, "lag", self._lag.run, is_vital=False)
@@ -200,6 +216,9 @@ class Engine:
             with trio.move_on_after(SETTLE_S):
                 while texts.owed:  # noqa: ASYNC110 - answers that go out over REST; the last moment is not theirs alone
                     await trio.sleep(0.05)
+            if self.recordings is not None:
+                with trio.move_on_after(SETTLE_S):
+                    await self.recordings.wait_written()
             await memory.settle()
             actors.cancel_scope.cancel()
         if failure is not None:
@@ -233,13 +252,22 @@ class Engine:
         assert self.memory is not None  # noqa: S101 - calls come through the door, which opens later
         return self.memory.sessions.joined(call)
 
+    def _fingerprint(self, number: str) -> str:
+        """Raises StoreDown."""
+        if self.memory is None:
+            raise StoreDown("refused")
+        return self.memory.vault.fingerprint(number)
+
     def _tell_outside(self, event: WebhookEvent, session_id: str, number: str, fields: Mapping[str, object]) -> None:
         if self.memory is not None:
             self.memory.webhooks.tell(event, session_id, number, fields)
 
     def _door(self, memory: Remembering, texts: TextDesk) -> Door:
         server = self.settings.server
-        privacy = Privacy(memory.vault, [*memory.forgetters, texts, self.dialing], now=memory.sessions.now)
+        forgetters: list[Forgets] = [*memory.forgetters, texts, self.dialing]
+        if self.recordings is not None:
+            forgetters.append(self.recordings)
+        privacy = Privacy(memory.vault, forgetters, now=memory.sessions.now)
         turn_s = self.settings.sessions.turn_s + self.settings.store.operation_s
         region = self.settings.sessions.default_region
 
@@ -285,7 +313,7 @@ class Engine:
                 self._agents[name] = agent_from_factory(name, agent)
                 continue
             composed = workshop.agent(name)
-            await composed.prepare(lines)
+            await composed.prepare(lines, [settings.recording.announce] if settings.recording.announce else [])
             self._agents[name] = composed
             if self.speech is not None and composed.pipeline == EMBEDDED:
                 actors.start_soon(self._prepare_answers, self.speech, name)

@@ -20,6 +20,7 @@ from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
 from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.pulse import Conversing
+from engine.calls.recording import RecordedLink, Recordings, recorded
 from engine.calls.registry import Slot
 from engine.calls.requests import Requests
 from engine.calls.text_link import TextLink, open_text_link
@@ -84,6 +85,8 @@ class Surroundings:
     open_session: Callable[[CallInfo, Metrics], AbstractAsyncContextManager[CallSession]] = open_lone_session
     store: str = ""
     """Whose sessions they are: the vendor in the ledger. Empty: they are kept nowhere, and nothing is owned."""
+    recordings: Recordings | None = None
+    """Who records calls, if somebody does."""
     tell: Callable[[WebhookEvent, str, str, Mapping[str, object]], None] = lambda *_: None
     """An event for the world outside: which, session id, caller, fields. Never waits."""
 
@@ -157,6 +160,7 @@ class Call:
                 abort=lambda _: socket.abort(),
             )
         )
+        link = await self._recorded(holdings, link)
         if self._slot.requested is not None:
             self._requested(self._slot.requested)
         with self._talking:
@@ -175,6 +179,7 @@ class Call:
         with trio.move_on_after(self._around.limits.open_s) as opening:
             async with self._noticing_hang_up(link, early) as nursery:
                 nursery.start_soon(self._fill_the_wait, link)
+                await self._announce_recording(link)
                 session = await self._joined(holdings)
                 talk = await self._parts.open(holdings, link, session)
         if opening.cancelled_caught:
@@ -183,6 +188,27 @@ class Call:
             return
         self._talk = talk
         self._end(await talk.run(self._requests.beside, early))
+
+    async def _recorded(self, holdings: Holdings, link: AnyLink) -> AnyLink:
+        """The link with a recorder at it, if the call is to be recorded."""
+        recordings = self._around.recordings
+        if recordings is None or isinstance(link, TextLink) or not recordings.wants(self._info):
+            return link
+        text = recordings.announcement
+        if text and self._line.agent.clip(text, self._info.format) is None:
+            recordings.skip(self._info, "it cannot be announced")
+            return link
+        opening = recordings.open(self._info)
+        recorder = await holdings.open(
+            self._ledger.own(
+                ResourceKind.RECORDER, recordings.vendor, opening, is_closed=lambda recorder: recorder.is_closed
+            )
+        )
+        return recorded(link, recorder)
+
+    async def _announce_recording(self, link: AnyLink) -> None:
+        if isinstance(link, RecordedLink) and self._around.recordings and self._around.recordings.announcement:
+            await self._say_fixed(link, self._around.recordings.announcement)
 
     async def _joined(self, holdings: Holdings) -> CallSession:
         """The call's seat at its session: what was said before decides how it begins."""

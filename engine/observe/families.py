@@ -112,6 +112,12 @@ FAMILIES: tuple[Family, ...] = (
     _counter(
         "dials_total", "Calls we were asked to make, by outcome.", provider=_provider, outcome=_words(of.DialOutcome)
     ),
+    _counter("recordings_total", "Recordings of calls, by outcome.", outcome=_words(of.RecordingOutcome)),
+    _counter(
+        "recording_dropped_seconds_total",
+        "Audio that is silence in a recording, because it was written too slowly.",
+        unit="seconds",
+    ),
     _counter("calls_ended_total", "Calls ended, by reason.", provider=_provider, reason=_words(EndReason)),
     _counter(
         "calls_rejected_total",

@@ -223,6 +223,16 @@ class WebhookEvent(StrEnum):
     """A call that we made is over, or nobody answered it."""
 
 
+class RecordingOutcome(StrEnum):
+    KEPT = "kept"
+    CUT = "cut"
+    """Ended before its call: the caller was erased, or the engine."""
+    FAILED = "failed"
+    """The store did not take it; the call went on."""
+    SKIPPED = "skipped"
+    """The call was to be recorded and was not."""
+
+
 class WebhookStatus(StrEnum):
     DELIVERED = "delivered"
     RETRIED = "retried"
@@ -293,6 +303,7 @@ TOOLS = ("hang_up", "transfer", "send_text", "press_digits", "remember", "recall
 """Those that are built in."""
 ACTORS = ("registry",)
 SCOPES = ("call", "caller")
+RECORDINGS = ("directory", "s3")
 STORES = ("memory", "sqlite", "postgresql", "redis")
 ROUTES = (
     "/",

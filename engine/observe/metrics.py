@@ -121,7 +121,7 @@ class Metrics:
         self._sets = {
             Configured.PROVIDERS: _open(providers),
             Configured.VENDORS: _open(vendors),
-            Configured.OWNERS: _open((*vendors, *providers, *stores)),
+            Configured.OWNERS: _open((*vendors, *providers, *stores, *of.RECORDINGS)),
             Configured.PIPELINES: _open(pipelines),
             Configured.ACTORS: _open(actors),
             Configured.TOOLS: _open(tools),
@@ -137,6 +137,8 @@ class Metrics:
         self.calls_capacity = self._gauge("calls_capacity")
         self.calls_started_total = self._counters("calls_started_total")
         self.dials_total = self._counters("dials_total")
+        self.recordings_total = self._counters("recordings_total")
+        self.recording_dropped_seconds_total = self._counter("recording_dropped_seconds_total")
         self.calls_ended_total = self._counters("calls_ended_total")
         self.calls_rejected_total = self._counters("calls_rejected_total")
         self.call_duration_seconds = self._histograms("call_duration_seconds")

@@ -38,6 +38,7 @@ def check_all(settings: Settings) -> None:
     _check_addresses(settings)
     _check_sessions(settings)
     _check_outbound(settings)
+    _check_recording(settings)
 
 
 def structured(raw: dict[str, Any], kind: type[T], path: str = "") -> T:
@@ -166,6 +167,20 @@ def _check_outbound(settings: Settings) -> None:
                 raise SettingsError(f"outbound.{key}: expected beginnings of numbers such as +4930, got {prefix!r}")
     if outbound.enabled and not outbound.numbers:
         raise SettingsError('outbound.numbers: expected a number to call from, such as "+15550100000" = "twilio"')
+
+
+def _check_recording(settings: Settings) -> None:
+    recording, secrets = settings.recording, settings.secrets
+    for agent in recording.agents:
+        if agent not in settings.agents:
+            known = ", ".join(settings.agents)
+            raise SettingsError(f"recording.agents: there is no agent {agent!r}; there are: {known}")
+    if recording.endpoint and not _is_address(recording.endpoint):
+        raise SettingsError(
+            f"recording.endpoint: expected an address such as https://minio.example.com, got {recording.endpoint!r}"
+        )
+    if recording.enabled and recording.bucket and not (secrets.aws_access_key_id and secrets.aws_secret_access_key):
+        raise SettingsError("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: expected, because recording.bucket is set")
 
 
 def _check_lines(lines: Mapping[str, str]) -> None:

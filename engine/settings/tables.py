@@ -243,6 +243,27 @@ class OutboundSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingSettings:
+    """Recording of calls: the caller on the left channel, the agent on the right. Off until it is said otherwise."""
+
+    enabled: bool = False
+    agents: tuple[str, ...] = ()
+    """Whose calls; empty: everybody's. Calls that a provider hears itself (``relay``) are not recorded."""
+    directory: str = "recordings"
+    """Where the files go, each in a folder that stands for the caller, under the id of its call."""
+    bucket: str = ""
+    """Instead of the directory: a bucket of S3 or what speaks as it does. Keys: AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY and, if there is one, AWS_SESSION_TOKEN."""
+    endpoint: str = ""
+    """Of such a store; empty: Amazon's."""
+    region: str = "us-east-1"
+    prefix: str = ""
+    """Before every key in the bucket, such as ``calls/``."""
+    announce: str = ""
+    """Said before the greeting. A call in which it cannot be said is not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = field(default="info", metadata={"choices": ("debug", "info", "warning", "error")})
     format: str = field(default="auto", metadata={"choices": ("auto", "json", "console")})
@@ -355,6 +376,10 @@ class Secrets:
     ``history``, ``admin``, ``privacy``, ``metrics``, ``calls``."""
     webhook_secret: str = field(default="", repr=False)
     """Signs the events that are sent."""
+    aws_access_key_id: str = field(default="", repr=False)
+    """For recordings in a bucket."""
+    aws_secret_access_key: str = field(default="", repr=False)
+    aws_session_token: str = field(default="", repr=False)
     database_url: str = field(default="", repr=False)
     redis_password: str = field(default="", repr=False)
     vendor_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -374,6 +399,7 @@ class Settings:
     signalwire: SignalWireSettings = SignalWireSettings()
     relay: RelaySettings = RelaySettings()
     outbound: OutboundSettings = OutboundSettings()
+    recording: RecordingSettings = RecordingSettings()
     sessions: SessionSettings = SessionSettings()
     store: StoreSettings = StoreSettings()
     webhooks: WebhookSettings = WebhookSettings()

@@ -26,6 +26,8 @@ build_info gauge version python commit
 calls_capacity gauge
 calls_started_total counter provider direction
 dials_total counter provider outcome
+recordings_total counter outcome
+recording_dropped_seconds_total counter
 calls_ended_total counter provider reason
 calls_rejected_total counter provider reason
 call_duration_seconds histogram provider

@@ -1,0 +1,1 @@
+"""Where recordings of calls are kept."""
