@@ -17,6 +17,7 @@ import trio
 
 from adapters.models.complaints import complaint, parsed
 from adapters.models.sse import ServerEvent, SseParser
+from engine.dialogue.sentences import whole_sentences
 from engine.errors import BadMessage, ModelFailed, SettingsError, Why
 from engine.events import Context, ModelPart, SessionInfo
 from engine.ports import Owner
@@ -30,13 +31,14 @@ ROOM = 64
 TAIL_S = 1.0
 """Between the end of the words and what may follow: usage, the mark of the end, the end of the stream."""
 GATHER_S = 0.05
-"""Once the first sentence is on its way to be spoken nobody waits for single words: they are read together, as each
-read costs more than the words in it."""
+"""Once there is enough to be spoken for a while nobody waits for single words: they are read together, as each read
+costs more than the words in it."""
+AHEAD_CHARS = 80
+"""Whole sentences of so many characters take some seconds to say."""
 ERROR_BYTES = 64 * 1024
 """Looked at of an answer that is an error."""
 ERROR_S = 2.0
 """And how long it may take."""
-_ENDS = frozenset(".!?…。！？\n")  # noqa: RUF001 - full-width stops end sentences too
 _HEADERS = {"accept": "text/event-stream", "accept-encoding": "identity", "content-type": "application/json"}
 
 
@@ -175,7 +177,9 @@ class _Reader:
         self._parser = SseParser()
         self._is_events = False
         self._has_events = False
-        self._has_sentence = False
+        self._begins = ""
+        """Of the answer, until there is enough to be spoken for a while."""
+        self._is_ahead = False
 
     async def read(self, response: httpx.Response) -> None:
         """Put all parts into the outlet and end it, then wait for the end of the stream. Raises ModelFailed."""
@@ -196,7 +200,7 @@ class _Reader:
         until_s = float("inf")
         while True:
             piece = None
-            if self._has_sentence and not self._outlet.has_ended:
+            if self._is_ahead and not self._outlet.has_ended:
                 await trio.sleep(GATHER_S)
             with trio.CancelScope(deadline=until_s) as tail:  # of the reading alone: whoever listens may take longer
                 piece = await anext(pieces, None)
@@ -239,7 +243,9 @@ class _Reader:
         if texts:
             text = "".join(texts)
             texts.clear()
-            self._has_sentence = self._has_sentence or not _ENDS.isdisjoint(text)
+            if not self._is_ahead:
+                self._begins += text
+                self._is_ahead = len(self._begins) >= AHEAD_CHARS and whole_sentences(self._begins) >= AHEAD_CHARS
             await self._outlet.put(text)
 
     async def _finish(self) -> None:

@@ -6,7 +6,8 @@ the queue. The socket belongs to whoever accepted it and is closed there, never 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -58,9 +59,11 @@ class LinkSocket(Protocol):
 
     async def ping(self) -> None: ...
 
-    def pace(self, every_s: float) -> None:
-        """Look for what has come every so many seconds; 0: at once."""
+    def hold(self, is_held: bool) -> bool:
+        """Read what has come at each ``look`` alone. Returns whether it does."""
         ...
+
+    def look(self) -> None: ...
 
 
 @asynccontextmanager
@@ -102,6 +105,9 @@ async def open_link(
         raise failure
 
 
+def _rest() -> None: ...
+
+
 class Link:
     """A ``ProviderLink``. One task receives, one plays; ``mark`` and ``clear`` never wait."""
 
@@ -130,6 +136,9 @@ class Link:
         self._has_stopped = False
         self._is_stopping = False
         self._wake = trio.Event()
+        self._unlook: Callable[[], None] | None = None
+        self._looks: Iterator[Callable[[], None]] = iter(())
+        """What is done on each beat of a line that is looked at every few beats."""
         self._untick: Callable[[], None] | None = None
         self._writer_left = trio.Event()
         self._writer_failure: SlowPeer | None = None
@@ -166,7 +175,15 @@ class Link:
 
     def pace(self, every_s: float) -> None:
         """See the port."""
-        self._socket.pace(every_s)
+        if self._unlook is not None:
+            self._unlook()
+            self._unlook = None
+        if self._socket.hold(every_s > 0 and not self._is_stopping):
+            self._looks = itertools.cycle([self._socket.look] + [_rest] * (round(every_s / FRAME_S) - 1))
+            self._unlook = self._ticker.add(self._look)
+
+    def _look(self, _due: float) -> None:
+        next(self._looks)()
 
     def _count(self, bad: BadMessage) -> None:
         self._bad_messages += 1
@@ -238,6 +255,7 @@ class Link:
         if not self._is_stopping:
             self._drop("closed")
         self._is_stopping = True
+        self.pace(0.0)
         self._wake.set()
 
     def _drop(self, why: str) -> None:

@@ -54,6 +54,8 @@ class Feed:
         self._changed = trio.Event()
         self._all_written = trio.Event()
         self._is_awaited = False
+        self._is_idle = False
+        """The writer has nothing to write, and will look when something waits."""
         self._received = 0
 
     @classmethod
@@ -88,9 +90,14 @@ class Feed:
         self._something_waits()
 
     def put_audio(self, audio: bytes) -> None:
-        """Queue audio; it is written once there is a whole piece of it."""
+        """Queue audio; it is written once there is a whole piece of it, with what has come by then."""
         self._gathered += audio
-        if len(self._gathered) >= self._piece_bytes:
+        size = len(self._gathered)
+        if size < self._piece_bytes:
+            return
+        if self._is_idle and size < 2 * self._piece_bytes:
+            self._something_waits()  # the writer takes it
+        else:
             self._flush()
 
     async def receive(self) -> Message:
@@ -134,6 +141,8 @@ class Feed:
     async def _write(self) -> None:
         try:
             while True:
+                if len(self._gathered) >= self._piece_bytes:
+                    self._flush()
                 if not self._waiting:
                     await self._idle()
                     continue
@@ -151,8 +160,10 @@ class Feed:
         self._changed = trio.Event()
         self._all_written.set()
         keep_alive = self._feeding.keep_alive
+        self._is_idle = True
         with trio.move_on_after(self._feeding.keep_alive_s if keep_alive else float("inf")) as silence:
             await self._changed.wait()
+        self._is_idle = False
         if silence.cancelled_caught and keep_alive is not None and (message := keep_alive()) is not None:
             self._flush()  # less than a piece came before the silence
             self._waiting.append((message, 0.0))

@@ -116,10 +116,14 @@ class Socket:
         frames = encode(messages[0]) if len(messages) == 1 else b"".join(map(encode, messages))
         await self._wire.write(frames)
 
-    def pace(self, every_s: float) -> None:
-        """Read what has come every so many seconds, which costs less than reading each message as it comes; 0: at
-        once. A close is seen so much later, too."""
-        self._wire.pace_s = every_s
+    def hold(self, is_held: bool) -> bool:
+        """While held, what has come is read at each ``look``, which costs less than reading each message as it comes;
+        a close is seen so much later, too. Returns whether it is held: TLS and memory streams never are."""
+        return self._wire.hold(is_held)
+
+    def look(self) -> None:
+        """Of a socket that is held."""
+        self._wire.look()
 
     async def ping(self) -> None:
         """Returns on the pong. Raises trio.EndOfChannel when the socket is gone. The caller sets the deadline."""
@@ -138,7 +142,7 @@ class Socket:
             self.abort()
             return
         self._closing = True
-        self._wire.pace_s = 0.0
+        self._wire.hold(False)
         self._inbox.end(discard=True)
         try:
             with trio.move_on_after(self._limits.close_s):

@@ -112,8 +112,6 @@ class Wire(trio.abc.Stream):
         self.stream = stream
         self.opened = trio.Event()
         self.slow = False
-        self.pace_s = 0.0
-        """Between two reads."""
         self._inbox = inbox
         self._codec = codec
         self._send_s = send_s
@@ -125,6 +123,8 @@ class Wire(trio.abc.Stream):
         self._closed = trio.Event()
         self._plain = stream.socket if isinstance(stream, trio.SocketStream) else None
         """The socket of a plain TCP stream, for the short cuts of the hot path."""
+        self._is_held = False
+        self._looks = trio.lowlevel.ParkingLot()
 
     @property
     def closed(self) -> bool:
@@ -144,13 +144,24 @@ class Wire(trio.abc.Stream):
             raise trio.ClosedResourceError
         if self._plain is None:
             return bytes(await self.stream.receive_some(max_bytes))
-        if self.pace_s:
-            await trio.sleep(self.pace_s)
+        while self._is_held:
+            await self._looks.park()
             if self._gone:
                 raise trio.ClosedResourceError
             if data := _read_what_came(self._plain, max_bytes or PIECE_BYTES):
                 return data
+            if data is not None:
+                break  # an end, which waiting tells
         return await _read_when_readable(self._plain, max_bytes or PIECE_BYTES)
+
+    def hold(self, is_held: bool) -> bool:
+        """Read at each ``look`` alone. Returns whether it does."""
+        self._is_held = is_held and self._plain is not None
+        self.look()
+        return self._is_held
+
+    def look(self) -> None:
+        self._looks.unpark_all()
 
     async def _replay(self) -> bytes:
         if self._head:
@@ -229,6 +240,7 @@ class Wire(trio.abc.Stream):
             self._gone = True
             self._closed.set()
             close_stream(self.stream)
+            self.look()
         self._inbox.end()
 
     def abort(self) -> None:
@@ -238,12 +250,12 @@ class Wire(trio.abc.Stream):
         self.close()
 
 
-def _read_what_came(transport: trio.socket.SocketType, max_bytes: int) -> bytes:
-    """Empty if nothing has come, or nothing comes any more, which waiting for it tells."""
+def _read_what_came(transport: trio.socket.SocketType, max_bytes: int) -> bytes | None:
+    """None if nothing has come."""
     try:
         return os.read(transport.fileno(), max_bytes)
     except BlockingIOError:
-        return b""
+        return None
     except OSError as exc:
         raise trio.BrokenResourceError from exc
 

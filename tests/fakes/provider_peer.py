@@ -56,8 +56,11 @@ class FakeSocket:
             self.received.append((trio.current_time(), message))
             self.on_message(message)
 
-    def pace(self, every_s: float) -> None:
-        """It is always looked at once."""
+    def hold(self, is_held: bool) -> bool:
+        """It never is."""
+        return False
+
+    def look(self) -> None: ...
 
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()

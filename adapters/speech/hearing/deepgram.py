@@ -17,7 +17,7 @@ from engine.runtime.feed import Feeding, Message
 from engine.runtime.network import Network
 from engine.runtime.vendor_json import dict_of, dicts_of, number_of, object_of, text_of, word_of
 
-PIECE_S = 0.06
+PIECE_S = 0.04
 KEEP_ALIVE_S = 4.0
 """The vendor closes after ten seconds without audio or keep-alive."""
 _SLACK_S = 0.01
