@@ -51,19 +51,19 @@ KINDS: Mapping[Role, Mapping[str, tuple[str, str, str]]] = {
         "anthropic": ("models.anthropic", "AnthropicConfig", "AnthropicModelVendor"),
         "program": ("models.program", "ProgramConfig", "ProgramModelVendor"),
         "elevenlabs_agents": (
-            "realtime.elevenlabs_agents_chat",
+            "realtime.elevenlabs.chat",
             "ElevenLabsAgentsConfig",
             "ElevenLabsAgentsChatVendor",
         ),
         "elevenlabs_agents_http": (
-            "realtime.elevenlabs_agents_http",
+            "realtime.elevenlabs.http",
             "ElevenLabsAgentsHttpConfig",
             "ElevenLabsAgentsHttpVendor",
         ),
     },
     Role.REALTIME: {
-        "openai_realtime": ("realtime.openai_realtime", "OpenAIRealtimeConfig", "OpenAIRealtimeVendor"),
-        "elevenlabs_agents": ("realtime.elevenlabs_agents", "ElevenLabsAgentsConfig", "ElevenLabsAgentsVendor"),
+        "openai_realtime": ("realtime.openai.vendor", "OpenAIRealtimeConfig", "OpenAIRealtimeVendor"),
+        "elevenlabs_agents": ("realtime.elevenlabs.vendor", "ElevenLabsAgentsConfig", "ElevenLabsAgentsVendor"),
     },
 }
 """Role, kind, and where it is: a module of ``adapters``, its configuration and its vendor."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import trio
 
-from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig, ElevenLabsAgentsVendor
-from adapters.realtime.openai_realtime import OpenAIRealtimeConfig, OpenAIRealtimeVendor
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
+from adapters.realtime.elevenlabs.vendor import ElevenLabsAgentsVendor
+from adapters.realtime.openai.config import OpenAIRealtimeConfig
+from adapters.realtime.openai.vendor import OpenAIRealtimeVendor
 from engine.events import (
     MULAW_8K,
     PCM16_8K,

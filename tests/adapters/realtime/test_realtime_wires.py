@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from adapters.realtime.caller import CallerSpeech
 from adapters.realtime.conversing import Line
-from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
-from adapters.realtime.elevenlabs_agents_chat import ChatWire
-from adapters.realtime.elevenlabs_wire import ElevenLabsAgentsWire
+from adapters.realtime.elevenlabs.chat import ChatWire
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
+from adapters.realtime.elevenlabs.wire import ElevenLabsAgentsWire
 from adapters.realtime.lanes import MAX_HELD, Lanes
-from adapters.realtime.openai_realtime import OpenAIRealtimeConfig
-from adapters.realtime.openai_wire import OpenAIRealtimeWire
+from adapters.realtime.openai.config import OpenAIRealtimeConfig
+from adapters.realtime.openai.wire import OpenAIRealtimeWire
 from engine.audio.audio_clock import AudioClock
 from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import MULAW_8K, Heard, ReplyText, SpeechStarted, SpeechStopped, ToolResult

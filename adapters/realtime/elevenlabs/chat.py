@@ -1,7 +1,7 @@
 """ElevenLabs Agents over a WebSocket for written turns: the vendor's chat mode, in which nothing is spoken.
 
 Each answer is a conversation of its own at the vendor, shown all of ours before its one question: what over HTTP is a
-test of the agent (``adapters.realtime.elevenlabs_agents_http``) goes over the same socket as a call here.
+test of the agent (``adapters.realtime.elevenlabs.http``) goes over the same socket as a call here.
 
 Source: the vendor's API reference, the message types it publishes, and the official client.
 """
@@ -18,8 +18,8 @@ import trio
 
 from adapters.realtime.answering import Answer, Put, answering
 from adapters.realtime.conversing import LIMITS, MAX_JUNK
-from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
-from adapters.realtime.elevenlabs_protocol import overrides_of, why_closed, why_of_error
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
+from adapters.realtime.elevenlabs.protocol import overrides_of, why_closed, why_of_error
 from adapters.realtime.fields import id_of, json_of, needed_number_of
 from adapters.realtime.shown import GO_ON, story_of, turns_of
 from engine.errors import BadMessage, ModelFailed, Why

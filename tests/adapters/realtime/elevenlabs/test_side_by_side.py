@@ -14,9 +14,9 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
-from adapters.realtime.elevenlabs_agents_chat import ElevenLabsAgentsChatVendor
-from adapters.realtime.elevenlabs_agents_http import (
+from adapters.realtime.elevenlabs.chat import ElevenLabsAgentsChatVendor
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
+from adapters.realtime.elevenlabs.http import (
     ElevenLabsAgentsHttpConfig,
     ElevenLabsAgentsHttpVendor,
     parts_of,

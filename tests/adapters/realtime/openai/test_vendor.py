@@ -16,8 +16,9 @@ from trio.testing import MockClock
 
 from adapters.realtime.conversing import Line
 from adapters.realtime.lanes import Lanes
-from adapters.realtime.openai_realtime import OpenAIRealtimeConfig, OpenAIRealtimeVendor
-from adapters.realtime.openai_wire import OpenAIRealtimeWire
+from adapters.realtime.openai.config import OpenAIRealtimeConfig
+from adapters.realtime.openai.vendor import OpenAIRealtimeVendor
+from adapters.realtime.openai.wire import OpenAIRealtimeWire
 from engine.audio.audio_clock import AudioClock
 from engine.errors import ModelFailed, Why
 from engine.events import (

@@ -1,20 +1,10 @@
-"""OpenAI Realtime, the generally available form, over a WebSocket.
-
-Source: the OpenAI API reference and the official client's types.
-"""
+"""What may be set of OpenAI Realtime."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
-
-from adapters.realtime.conversing import SocketRealtime, open_conversing
-from adapters.realtime.openai_wire import OpenAIRealtimeWire
-from engine.events import CallInfo, Context, SessionInfo
-from engine.ports import Owner
-from engine.runtime.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +44,3 @@ class OpenAIRealtimeConfig:
     """The vendor ends a session after 60 minutes."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Put into the session as it is, over everything else: ``reasoning``, ``truncation``, ``tracing``, ..."""
-
-
-class OpenAIRealtimeVendor:
-    """Implements ``engine.ports.RealtimeVendor``."""
-
-    def __init__(self, config: OpenAIRealtimeConfig, network: Network) -> None:
-        self.name = config.name
-        self.renew_after_s = config.renew_after_s
-        self._config = config
-        self._network = network
-
-    def open(
-        self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner
-    ) -> AbstractAsyncContextManager[SocketRealtime]:
-        """See the port. Raises ModelFailed."""
-        return open_conversing(
-            self.name, self._network, call, session, lambda line: OpenAIRealtimeWire(self._config, context, line)
-        )

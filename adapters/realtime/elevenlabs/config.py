@@ -1,20 +1,10 @@
-"""ElevenLabs Agents over a WebSocket. What the agent is, and its audio formats, are set at the vendor.
-
-Source: the vendor's API reference, the message types it publishes, and the official client.
-"""
+"""What may be set of ElevenLabs Agents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
-
-from adapters.realtime.conversing import SocketRealtime, open_conversing
-from adapters.realtime.elevenlabs_wire import ElevenLabsAgentsWire
-from engine.events import CallInfo, Context, SessionInfo
-from engine.ports import Owner
-from engine.runtime.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +37,3 @@ class ElevenLabsAgentsConfig:
     """The agent's own longest duration is set at the vendor; this must be below it."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Put into the first message as it is, over everything else: ``custom_llm_extra_body``, ..."""
-
-
-class ElevenLabsAgentsVendor:
-    """Implements ``engine.ports.RealtimeVendor``."""
-
-    def __init__(self, config: ElevenLabsAgentsConfig, network: Network) -> None:
-        self.name = config.name
-        self.renew_after_s = config.renew_after_s
-        self._config = config
-        self._network = network
-
-    def open(
-        self, call: CallInfo, session: SessionInfo, context: Context, owner: Owner
-    ) -> AbstractAsyncContextManager[SocketRealtime]:
-        """See the port. The vendor takes no tools from us: those of the agent's own client tools that bear the names
-        of ours are answered. Raises ModelFailed."""
-        return open_conversing(
-            self.name,
-            self._network,
-            call,
-            session,
-            lambda line: ElevenLabsAgentsWire(self._config, session, context, line),
-        )

@@ -13,8 +13,9 @@ import trio
 from trio.testing import MockClock
 
 from adapters.realtime.conversing import Line
-from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig, ElevenLabsAgentsVendor
-from adapters.realtime.elevenlabs_wire import ElevenLabsAgentsWire
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
+from adapters.realtime.elevenlabs.vendor import ElevenLabsAgentsVendor
+from adapters.realtime.elevenlabs.wire import ElevenLabsAgentsWire
 from adapters.realtime.lanes import Lanes
 from engine.audio.audio_clock import AudioClock
 from engine.errors import ModelFailed, Why

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from adapters.realtime.caller import CallerSpeech
 from adapters.realtime.conversing import Line
 from adapters.realtime.fields import audio_of, id_of, needed_number_of
+from adapters.realtime.openai.config import OpenAIRealtimeConfig
 from adapters.realtime.replies import Replies, Reply
 from adapters.realtime.shown import instructions_of, turns_of
 from engine.audio.convert import Converter
@@ -30,9 +31,6 @@ from engine.events import (
 )
 from engine.runtime.feed import Message
 from engine.runtime.vendor_json import dict_of, dicts_of, object_of, packed, text_of, word_of
-
-if TYPE_CHECKING:
-    from adapters.realtime.openai_realtime import OpenAIRealtimeConfig
 
 MAX_PENDING = 32
 """Replies that are wanted while another is being made; beyond that the oldest is not."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
 from adapters.realtime.shown import instructions_of
 from engine.errors import Why
 from engine.events import AudioFormat, Context, Encoding
-
-if TYPE_CHECKING:
-    from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
 
 FORMATS = {
     "ulaw_8000": AudioFormat(Encoding.MULAW, 8000),

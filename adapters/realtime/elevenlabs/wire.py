@@ -7,14 +7,15 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import structlog
 
 from adapters.realtime.caller import LOST_S, CallerSpeech
 from adapters.realtime.conversing import Line
-from adapters.realtime.elevenlabs_protocol import FORMATS, overrides_of, why_closed, why_of_error
+from adapters.realtime.elevenlabs.config import ElevenLabsAgentsConfig
+from adapters.realtime.elevenlabs.protocol import FORMATS, overrides_of, why_closed, why_of_error
 from adapters.realtime.fields import audio_of, id_of, json_of, needed_number_of
 from adapters.realtime.replies import Replies, Reply
 from adapters.realtime.shown import story_of, turns_of
@@ -23,9 +24,6 @@ from engine.errors import BadMessage, ModelFailed, Why
 from engine.events import AudioFormat, Context, ReplyCorrected, SessionInfo, ToolCall, ToolResult
 from engine.runtime.feed import Message
 from engine.runtime.vendor_json import dict_of, object_of, packed, text_of, word_of
-
-if TYPE_CHECKING:
-    from adapters.realtime.elevenlabs_agents import ElevenLabsAgentsConfig
 
 END_CALL = "end_call"
 """The agent's own tool, and what ours is called."""

@@ -1,0 +1,1 @@
+"""ElevenLabs Agents: spoken over a socket, written over a socket, and over HTTP."""
