@@ -34,7 +34,7 @@ class Column(StrEnum):
 
 WHOLE_CALL = "whole call"
 """Of a combination of adapters, over a provider."""
-PARAMETERS = ("adapter", "kind", "bench", "name", "provider")
+PARAMETERS = ("adapter", "kind", "bench", "way", "name", "provider")
 """Of a test: what may be, or name, the adapter; the first of them that it has."""
 COMBINATIONS = ("combination", "trio_of", "kind")
 """The same for whole calls."""
@@ -49,8 +49,10 @@ CATALOG_NAMES: Mapping[tuple[str, str], str] = {
     ("model_benches", "openai_chat"): "openai",
     ("realtime_benches", "openai"): "openai_realtime",
     ("realtime_benches", "elevenlabs"): "elevenlabs_agents",
+    ("test_side_by_side", "http"): "elevenlabs_agents_http",
+    ("test_side_by_side", "websocket"): "elevenlabs_agents in text",
 }
-"""Module of the contract suite and name there, where that is not the one of ``adapters.catalog.KINDS``."""
+"""Module of the tests and name there, where that is not the one of ``adapters.catalog.KINDS``."""
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,11 @@ from engine.vendors.policy import Policy
 from engine.vendors.realtime import Realtime, open_realtime
 from engine.vendors.speaking import Speaking, open_synthesizer
 from engine.vendors.thinking import Thinking, open_model
+from tests.adapters.realtime.elevenlabs.test_side_by_side import CHAT, HTTP, Way
 from tests.contract import ears, model_benches, realtime_benches, synthesizers
 from tests.contract.ears import call_over, finals, hear, listening
 from tests.contract.model_benches import SESSION, asked, text_of
+from tests.fakes.clouds.elevenlabs_agents import ElevenLabsAgentsCloud
 from tests.fakes.clouds.loopback import Cloud, dialled
 from tests.fakes.clouds.thinking import KEY, Manner
 from tests.fakes.clouds.voicebox import Voicebox
@@ -44,6 +46,7 @@ BRIEF = "I would like a table"
 each_ear = pytest.mark.parametrize("kind", ears.EARS, ids=lambda kind: kind.name)
 each_voice = pytest.mark.parametrize("kind", synthesizers.KINDS, ids=str)
 each_model = pytest.mark.parametrize("bench", model_benches.BENCHES, ids=lambda bench: bench.name)
+each_way = pytest.mark.parametrize("way", [HTTP, CHAT], ids=str)
 each_realtime = pytest.mark.parametrize("kind", realtime_benches.KINDS, ids=str)
 
 
@@ -374,6 +377,61 @@ async def test_a_model_that_owes_a_reply_is_given_up_in_time(
             assert await rig.listen(POLICY.answer_s + SLACK_S, lambda event: isinstance(event, ReplyOver))
         assert trio.current_time() - began_s <= PATIENCE_S
         cloud.manner.stalls = False
+
+
+# --- agents in writing ------------------------------------------------------------------------------------------
+
+
+def writing(way: Way, network: Network, house: House) -> AbstractAsyncContextManager[Thinking]:
+    return open_model([way.make("k", network)], SESSION, house.ledger, house.around)
+
+
+@each_way
+@pytest.mark.proves("barge-in")
+async def test_an_answer_that_is_left_leaves_nothing_to_the_next(
+    way: Way, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    house, cloud = House(), ElevenLabsAgentsCloud()
+    async with writing(way, dialled(cloud, nursery), house) as model:
+        for left_after_s in (0.0, 0.05, 0.2):
+            with trio.move_on_after(left_after_s) as leaving:
+                async with model.open_reply(asked("and a story please")) as parts:
+                    await trio.sleep_forever()
+            assert trio.current_time() == leaving.deadline
+        async with model.open_reply(asked("hello")) as parts:
+            assert text_of([part async for part in parts]).strip() == "Turn 1. You said hello."
+    await until(lambda: all_closed(house, cloud))
+
+
+@each_way
+@pytest.mark.proves("reconnect")
+async def test_an_answer_whose_connection_is_cut_is_asked_for_again(
+    way: Way, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    house, cloud = House(), ElevenLabsAgentsCloud()
+    wires = Wires(cloud, nursery)
+
+    async def cut_off() -> None:
+        await until(lambda: cloud.requests_open or cloud.sockets_open)
+        wires.cut()
+
+    nursery.start_soon(cut_off)
+    async with writing(way, wires.network, house) as model, model.open_reply(asked("hello")) as parts:
+        assert text_of([part async for part in parts]).strip() == "Turn 1. You said hello."
+    await until(lambda: all_closed(house, cloud))
+
+
+@each_way
+@pytest.mark.proves("deadline")
+async def test_an_answer_that_does_not_come_is_given_up_in_time(way: Way, autojump_clock: MockClock) -> None:
+    house = House()
+
+    async def listen() -> None:
+        async with writing(way, nobody(), house) as model, model.open_reply(asked("hello")) as parts:
+            await parts.receive()
+
+    await until_given_up(listen, ModelFailed, POLICY.answer_s + SLACK_S)
+    assert (house.book.open, house.book.leaks) == ([], 0)
 
 
 # --- a program of one's own -------------------------------------------------------------------------------------

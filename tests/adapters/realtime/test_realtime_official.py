@@ -173,7 +173,7 @@ def _talk(served: Served, requires_auth: bool) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings(OLD_WEBSOCKETS)
-@pytest.mark.proves("official client", adapter="elevenlabs_agents")
+@pytest.mark.proves("official client", adapter=("elevenlabs_agents", "elevenlabs_agents in text"))
 async def test_the_official_elevenlabs_client_is_understood() -> None:
     manner = AgentManner(first_message="Hello.", hears="pcm_16000", speaks="pcm_16000", first_audio_s=0.0, speed=20.0)
     cloud = ElevenLabsAgentsCloud(manner=manner)
@@ -189,6 +189,7 @@ async def test_the_official_elevenlabs_client_is_understood() -> None:
     assert any(message["type"] == "pong" for message in cloud.sessions[0].told)
 
 
+@pytest.mark.proves("official client", adapter="elevenlabs_agents_http")
 async def test_the_official_elevenlabs_client_runs_the_fakes_tests() -> None:
     def client(served: Served) -> Any:
         sdk = pytest.importorskip("elevenlabs")

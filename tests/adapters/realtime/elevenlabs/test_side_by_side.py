@@ -128,6 +128,7 @@ def shown_over_the_socket(cloud: ElevenLabsAgentsCloud) -> list[tuple[str, str]]
     return shown
 
 
+@pytest.mark.proves("ours", adapter=("elevenlabs_agents_http", "elevenlabs_agents in text"))
 async def test_both_ways_are_the_same_conversation(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     clouds = {way: ElevenLabsAgentsCloud() for way in (HTTP, CHAT)}
     answers = {way: await converse(way, cloud, nursery) for way, cloud in clouds.items()}
@@ -278,6 +279,7 @@ class _Elsewhere:
 
 
 @each_way
+@pytest.mark.proves("cancelled")
 async def test_cancelled_at_any_step_nothing_is_left(way: Way, autojump_clock: MockClock) -> None:
     for k in itertools.count(1):
         cloud = ElevenLabsAgentsCloud()
