@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from adapters.catalog import KINDS, Role, find_kind
+from engine.assembly.vendors import ALSO_GIVEN, OF_KIND
 from engine.settings.vendors import KEY_VARIABLES
 
 _NOT_IN_THE_FILE = ("key",)
@@ -22,29 +23,34 @@ def kinds_of_vendors() -> list[str]:
 
 
 def describe_kind(name: str) -> dict[str, Any]:
-    """``kind``, ``role``, ``key_variable``, ``has_key``, and ``settings``: ``name``, ``default`` and ``about`` each."""
-    return _of(name, next(role for role, kinds in KINDS.items() if name in kinds))
+    """``kind``, ``role`` (or several, separated by commas), ``key_variable``, ``has_key``, and ``settings``: ``name``,
+    ``default`` and ``about`` each."""
+    return _of(name, [role for role, kinds in KINDS.items() if name in kinds])
 
 
-def _of(name: str, role: Role) -> dict[str, Any]:
-    config, _ = find_kind(role, name)
+def _of(name: str, roles: list[Role]) -> dict[str, Any]:
+    config, _ = find_kind(roles[0], name)
     texts = _docstrings(config)
     variable = KEY_VARIABLES[name]
     return {
         "kind": name,
-        "role": str(role),
+        "role": ", ".join(roles),
         "key_variable": variable,
         "has_key": bool(os.environ.get(variable) or os.environ.get(f"{variable}_FILE")) if variable else True,
         "settings": [
-            {"name": item.name, "default": _default(item), "about": texts.get(item.name, "")}
+            {"name": item.name, "default": _default(item, name), "about": texts.get(item.name, "")}
             for item in fields(config)
             if item.name not in _NOT_IN_THE_FILE
         ],
     }
 
 
-def _default(item: Field[Any]) -> Any:
-    """As it would stand in the file; ``None`` where nothing does, ``MUST`` where something has to."""
+def _default(item: Field[Any], kind: str) -> Any:
+    """As it would stand in the file; ``None`` where nothing does, words where something has to."""
+    if item.name in ALSO_GIVEN.get(kind, ()):
+        return "must be given"
+    if item.name in OF_KIND.get(kind, {}):
+        return OF_KIND[kind][item.name]
     if item.default_factory is not MISSING:
         made = item.default_factory()
         return list(made) if isinstance(made, tuple) else made

@@ -15,6 +15,11 @@ from engine.settings import Settings
 from engine.settings.checks import structured
 from engine.settings.vendors import KEY_VARIABLES, VendorTable, used_vendors, vendor_table
 
+OF_KIND: Mapping[str, Mapping[str, Any]] = {"compatible": {"compatible": True, "name": "compatible"}}
+"""What a kind has by default that its configuration, which is another kind's too, has not."""
+ALSO_GIVEN: Mapping[str, tuple[str, ...]] = {"compatible": ("url",)}
+"""What must be given, where the configuration has a default for another kind."""
+
 Vendor = TranscriberVendor | SynthesizerVendor | ModelVendor | RealtimeVendor
 
 
@@ -69,8 +74,7 @@ def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -
     """The vendor's configuration. Raises SettingsError naming the key of ``[vendors.NAME]``, or the variable."""
     known = {item.name: item for item in fields(config)}
     options: dict[str, Any] = dict(table.options)
-    if table.kind == "compatible":
-        options = {"compatible": True, "name": "compatible", **options}
+    options = {**OF_KIND.get(table.kind, {}), **options}
     key = keys.get(table.key_variable, "")
     if "key" in known:
         # A server of one's own may ask for none; the vendor itself always does.
@@ -79,12 +83,9 @@ def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -
             raise SettingsError(f"vendor {table.name!r} needs a key: set {variable} in the environment")
         options["key"] = key
     for name, item in known.items():
-        if name not in options and _must_be_given(item):
+        if name not in options and (_must_be_given(item) or name in ALSO_GIVEN.get(table.kind, ())):
             raise SettingsError(f"vendors.{table.name}.{name}: must be given")
-    try:
-        return structured(options, config, f"vendors.{table.name}")
-    except ValueError as exc:  # of a configuration that checks itself
-        raise SettingsError(f"vendors.{table.name}: {exc}") from None
+    return structured(options, config, f"vendors.{table.name}")
 
 
 def _must_be_given(item: Any) -> bool:

@@ -34,11 +34,11 @@ def vendors(
 
 
 def _show_all(found: list[dict[str, Any]]) -> None:
-    print(f"{'ROLE':<12} {'KIND':<22} KEY")
+    print(f"{'ROLE':<16} {'KIND':<22} KEY")
     for vendor in found:
         key = vendor["key_variable"] or "none needed"
         is_set = "" if not vendor["key_variable"] else " (set)" if vendor["has_key"] else " (not set)"
-        print(f"{vendor['role']:<12} {vendor['kind']:<22} {key}{is_set}")
+        print(f"{vendor['role']:<16} {vendor['kind']:<22} {key}{is_set}")
     print('\nName one, or several that take over from one another: [agents.desk] transcriber = ["deepgram", "scribe"]')
     print("What a kind takes: offhook vendors KIND")
 

@@ -89,8 +89,8 @@ def _explain(error: BaseException, kind: Any, path: str) -> list[str]:
             known = [item.name for item in fields(exc.cl)]
             prefix = f"{here}." if here else ""
             lines += [f"{prefix}{key}: there is no such setting{hint(key, known)}" for key in sorted(exc.extra_fields)]
-        elif isinstance(exc, ValueError) and str(exc).startswith("expected"):
-            lines.append(f"{here}: {exc}")
+        elif isinstance(exc, ValueError) and (not notes or str(exc).startswith("expected")):
+            lines.append(f"{here}: {exc}")  # in words of ours; without a note it is what a table says of itself
         else:
             lines.append(f"{here}: expected {kind_in_words(inner)}")
     return lines

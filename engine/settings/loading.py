@@ -36,7 +36,7 @@ from engine.settings.tables import (
     WebhookSettings,
 )
 from engine.settings.tools import check_tools, variables_of
-from engine.settings.vendors import used_vendors
+from engine.settings.vendors import check_vendors, used_vendors
 
 DEFAULT_FILE = "offhook.toml"
 PREFIX = "OFFHOOK_"
@@ -58,6 +58,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     settings = _with_secrets(settings, environ)
     check_all(settings)
     check_tools(settings)
+    check_vendors(settings)
     return settings
 
 

@@ -12,6 +12,9 @@ from engine.settings.tables import AgentSettings, Settings
 EMBEDDED = "embedded"
 SCRIPT = "script"
 
+_OWN: Mapping[str, str] = {"transcriber": EMBEDDED, "synthesizer": EMBEDDED, "model": SCRIPT, "realtime": ""}
+"""What there is for each role without any vendor."""
+
 KEY_VARIABLES: Mapping[str, str] = {
     "speechmatics": "SPEECHMATICS_API_KEY",
     "speechmatics_speech": "SPEECHMATICS_API_KEY",
@@ -69,6 +72,23 @@ def vendors_of(agent: AgentSettings) -> Iterator[str]:
     """Names of all vendors of one agent."""
     named = (*agent.transcriber, *agent.synthesizer, *agent.model, *agent.realtime)
     yield from dict.fromkeys(name for name in named if name not in (EMBEDDED, SCRIPT))
+
+
+def check_vendors(settings: Settings) -> None:
+    """Raises SettingsError naming the agent's key at fault."""
+    for name, agent in settings.agents.items():
+        for role, own in _OWN.items():
+            named: tuple[str, ...] = getattr(agent, role)
+            here = f"agents.{name}.{role}"
+            if not named and role != "realtime":
+                raise SettingsError(f"{here}: expected at least one, such as {own!r}")
+            if len(set(named)) < len(named):
+                raise SettingsError(f"{here}: expected each once")
+            for other in {EMBEDDED, SCRIPT} - {own}:
+                if other in named:
+                    raise SettingsError(f"{here}: {other!r} cannot be a {role}")
+        if agent.realtime and agent.relay:
+            raise SettingsError(f"agents.{name}.relay: either this or realtime, not both")
 
 
 def used_vendors(settings: Settings) -> list[VendorTable]:

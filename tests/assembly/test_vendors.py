@@ -13,6 +13,7 @@ from engine.settings import AgentSettings, Secrets, Settings
 from engine.settings.vendors import KEY_VARIABLES, VendorTable
 
 ALL = [(role, kind) for role, kinds in KINDS.items() for kind in kinds]
+NEEDED_OF_KIND = {"compatible": {"url": "http://127.0.0.1:11434/v1"}}
 NEEDED = {"model": "m", "voice": "v", "agent": "a", "command": ["cat"]}
 
 
@@ -22,7 +23,8 @@ def table(kind: str, **options: object) -> VendorTable:
 
 def needed(role: Role, kind: str) -> dict[str, object]:
     config, _ = find_kind(role, kind)
-    return {name: value for name, value in NEEDED.items() if name in config.__dataclass_fields__}
+    given = {name: value for name, value in NEEDED.items() if name in config.__dataclass_fields__}
+    return given | NEEDED_OF_KIND.get(kind, {})
 
 
 def test_each_kind_is_known_to_the_settings_and_the_catalog() -> None:
@@ -60,9 +62,29 @@ def test_a_vendor_of_the_wrong_kind_is_named_with_those_that_would_do() -> None:
 def test_one_vendor_is_made_for_all_agents_that_use_it() -> None:
     settings = Settings(
         agents={"a": AgentSettings(model=("mine",)), "b": AgentSettings(model=("mine",))},
-        vendors={"mine": {"kind": "compatible", "model": "m", "name": "llama"}},
+        vendors={"mine": {"kind": "compatible", "model": "m", "name": "llama", "url": "http://127.0.0.1:8080/v1"}},
         secrets=Secrets(),
     )
     vendors = Vendors(settings, Network())
     assert vendors.vendor("a", Role.MODEL, "mine") is vendors.vendor("b", Role.MODEL, "mine")
     assert "llama" in vendor_labels(settings)
+
+
+def test_a_compatible_server_is_nobodys_but_the_one_that_is_named() -> None:
+    """Without an address its caller's words would go to the vendor whose protocol it speaks."""
+    config, _ = find_kind(Role.MODEL, "compatible")
+    with pytest.raises(SettingsError, match=r"vendors\.compatible\.url: must be given"):
+        configured(config, table("compatible", model="m"), {})
+    described = {item["name"]: item["default"] for item in describe_kind("compatible")["settings"]}
+    assert (described["url"], described["name"], described["compatible"]) == ("must be given", "compatible", True)
+
+
+def test_what_a_kind_says_of_its_own_settings_is_passed_on() -> None:
+    config, _ = find_kind(Role.TRANSCRIBER, "deepgram_flux")
+    with pytest.raises(SettingsError, match=r"vendors\.deepgram_flux: end_threshold must be 0\.5 to 1"):
+        configured(config, table("deepgram_flux", end_threshold=7.0), {"DEEPGRAM_API_KEY": "k"})
+
+
+def test_a_kind_is_told_in_every_role_that_it_can_have() -> None:
+    assert describe_kind("elevenlabs_agents")["role"] == "model, realtime"
+    assert describe_kind("cartesia")["role"] == "synthesizer"
