@@ -80,7 +80,7 @@ NOTES: Sequence[Note] = (
     Note(
         Column.OFFICIAL,
         (RELAY,),
-        "Twilio's package has no client for this socket; the document that opens it is the one that the package writes.",
+        "Twilio's package has no client for this socket; the document that opens it is the one that it writes.",
     ),
     Note(
         Column.OFFICIAL,
