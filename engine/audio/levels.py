@@ -29,4 +29,4 @@ def is_silent(
     format: AudioFormat,  # noqa: A002 - the field's word
     below_dbfs: float = SILENT_BELOW_DBFS,
 ) -> bool:
-    return dbfs(audio, format) < below_dbfs
+    return rms(audio, format) < FULL_SCALE * 10 ** (below_dbfs / 20)

@@ -79,7 +79,7 @@ class Hearing:
         self._events: deque[TranscriberEvent] = deque()
         self._changed = trio.Event()
         self._failure: VendorError | None = None
-        self._sent_s = 0.0
+        self._sent_bytes = 0
 
     @property
     def is_closed(self) -> bool:
@@ -90,7 +90,7 @@ class Hearing:
         self._unanswered.add(now_s, audio)
         if self._ear is None:
             return  # it is played to the next one
-        self._sent_s += self._call.format.duration_s(audio)
+        self._sent_bytes += len(audio)
         self._ear.send(audio)
         if self._deafness.sound(now_s, audio):
             self._waiting.deadline = min(self._waiting.deadline, self._deafness.due_at_s)
@@ -220,14 +220,16 @@ class Hearing:
         self.decides_turns = held.part.decides_turns
         self._deafness.reset()
         for audio in self._unanswered.all():
-            self._sent_s += self._call.format.duration_s(audio)
+            self._sent_bytes += len(audio)
             held.part.send(audio)
 
     def _count_audio(self) -> None:
-        if self._held is not None and self._sent_s:
+        if self._held is not None and self._sent_bytes:
             counted = self._around.metrics.speech_audio_seconds_total
-            counted.labels(vendor=self._held.vendor.name, kind=SpeechKind.STT).inc(self._sent_s)
-            self._sent_s = 0.0
+            counted.labels(vendor=self._held.vendor.name, kind=SpeechKind.STT).inc(
+                self._sent_bytes / self._call.format.bytes_per_s
+            )
+            self._sent_bytes = 0
 
 
 def _owned(vendor: TranscriberVendor, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:

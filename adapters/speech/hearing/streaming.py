@@ -96,6 +96,7 @@ class StreamingTranscriber:
         self._held: deque[tuple[bytes, float]] = deque()
         """Audio that waits for the vendor to catch up, and when it came."""
         self._held_bytes = 0
+        self._bytes_per_s = line.bytes_per_s
         self._max_held_bytes = int(QUEUE_S * line.bytes_per_s)
         self._max_piece_bytes = int(MAX_PIECE_S / FRAME_S) * line.frame_bytes
         self._held_lost_s = 0.0
@@ -209,7 +210,7 @@ class StreamingTranscriber:
 
     def _put(self, audio: bytes, came_at_s: float) -> None:
         feed, clock = self._feed, self._clock
-        clock.sent(len(audio) / self._line.bytes_per_s, came_at_s)
+        clock.sent(len(audio) / self._bytes_per_s, came_at_s)
         feed.put_audio(audio)
         if feed.dropped_s != self._lost_s:
             clock.dropped(feed.dropped_s - self._lost_s, feed.waiting_s)

@@ -9,7 +9,7 @@ every connection ends in that cloud, in memory and on the virtual clock.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,10 +98,14 @@ class Peer(Protocol):
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None: ...
 
 
-async def serve_stream(cloud: Cloud, stream: trio.abc.Stream) -> None:
+ServeSocket = Callable[[Cloud, Request, trio.abc.Stream, bytes], Awaitable[None]]
+"""Answers the upgrade that was asked for, and serves it; the bytes are all that was read so far."""
+
+
+async def serve_stream(cloud: Cloud, stream: trio.abc.Stream, serve_socket: ServeSocket | None = None) -> None:
     """One connection of a client, to its end. Whatever the client does, nothing is raised but Cancelled."""
     try:
-        await _serve(cloud, stream)
+        await _serve(cloud, stream, serve_socket or _serve_socket)
     except* (
         trio.BrokenResourceError,
         trio.ClosedResourceError,
@@ -170,7 +174,7 @@ def dialled(cloud: Cloud, nursery: trio.Nursery, pair: StreamPair = trio.testing
 # --- the server ----------------------------------------------------------------------------------------------
 
 
-async def _serve(cloud: Cloud, stream: trio.abc.Stream) -> None:
+async def _serve(cloud: Cloud, stream: trio.abc.Stream, serve_socket: ServeSocket) -> None:
     rest: bytes | None = b""
     while rest is not None:
         head = bytearray(rest)
@@ -181,7 +185,7 @@ async def _serve(cloud: Cloud, stream: trio.abc.Stream) -> None:
             head += data
         request, wants_socket = _request_of(bytes(head))
         if wants_socket:
-            await _serve_socket(cloud, request, _Replayed(stream, bytes(head)))
+            await serve_socket(cloud, request, stream, bytes(head))
             return
         rest = await _serve_http(cloud, stream, bytes(head))
 
@@ -252,10 +256,10 @@ async def _answer(connection: h11.Connection, stream: trio.abc.Stream, response:
     await send(h11.EndOfMessage())
 
 
-async def _serve_socket(cloud: Cloud, request: Request, stream: trio.abc.Stream) -> None:
+async def _serve_socket(cloud: Cloud, request: Request, stream: trio.abc.Stream, head: bytes) -> None:
     cloud.requests.append(request)
     async with trio.open_nursery() as nursery:
-        asked: WebSocketRequest = await wrap_server_stream(nursery, stream)
+        asked: WebSocketRequest = await wrap_server_stream(nursery, _Replayed(stream, head))
         try:
             cloud.admits(request)
         except Refuse as refusal:
