@@ -31,9 +31,7 @@ def vendor_labels(settings: Settings) -> tuple[str, ...]:
             if table.kind in kinds:
                 config, _ = find_kind(role, table.kind)
                 default = next(item.default for item in fields(config) if item.name == "name")
-                labels[str(table.options.get("name", default))] = None
-    if any(table.kind == "compatible" for table in used_vendors(settings)):
-        labels["compatible"] = None
+                labels[str(_of_table(table).get("name", default))] = None
     return tuple(labels)
 
 
@@ -73,8 +71,7 @@ class Vendors:
 def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -> Any:
     """The vendor's configuration. Raises SettingsError naming the key of ``[vendors.NAME]``, or the variable."""
     known = {item.name: item for item in fields(config)}
-    options: dict[str, Any] = dict(table.options)
-    options = {**OF_KIND.get(table.kind, {}), **options}
+    options = _of_table(table)
     key = keys.get(table.key_variable, "")
     if "key" in known:
         # A server of one's own may ask for none; the vendor itself always does.
@@ -86,6 +83,13 @@ def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -
         if name not in options and (_must_be_given(item) or name in ALSO_GIVEN.get(table.kind, ())):
             raise SettingsError(f"vendors.{table.name}.{name}: must be given")
     return structured(options, config, f"vendors.{table.name}")
+
+
+def _of_table(table: VendorTable) -> dict[str, Any]:
+    """Its options. One that is not called as its kind has a name of its own: what is told of it, and its breaker, are
+    not another table's."""
+    own = {"name": table.name} if table.name != table.kind else {}
+    return {**OF_KIND.get(table.kind, {}), **own, **table.options}
 
 
 def _must_be_given(item: Any) -> bool:

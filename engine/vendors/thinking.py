@@ -66,7 +66,7 @@ class Thinking:
         self._opener: Opener[ModelVendor, RawModel] = Opener(
             self._roster, nursery, lambda vendor: _owned(vendor, session, owner)
         )
-        self._held: dict[str, Held[ModelVendor, RawModel]] = {}
+        self._held: dict[ModelVendor, Held[ModelVendor, RawModel]] = {}
 
     @property
     def is_closed(self) -> bool:
@@ -124,9 +124,9 @@ class Thinking:
             self._around.metrics.llm_tokens_total.labels(vendor=vendor.name, type=kind).inc(count)
 
     async def _model_of(self, vendor: ModelVendor) -> Held[ModelVendor, RawModel]:
-        held = self._held.get(vendor.name)
+        held = self._held.get(vendor)
         if held is None or held.gone.is_set():
-            held = self._held[vendor.name] = await self._opener.hold(vendor, self._around.policy.try_s)
+            held = self._held[vendor] = await self._opener.hold(vendor, self._around.policy.try_s)
         return held
 
     def _has_shortened(self, context: Context, shorter: Context) -> None:

@@ -88,3 +88,20 @@ def test_what_a_kind_says_of_its_own_settings_is_passed_on() -> None:
 def test_a_kind_is_told_in_every_role_that_it_can_have() -> None:
     assert describe_kind("elevenlabs_agents")["role"] == "model, realtime"
     assert describe_kind("cartesia")["role"] == "synthesizer"
+
+
+def test_two_tables_of_one_kind_are_two_vendors() -> None:
+    """Else the breaker of the one that is down would keep the other from being asked."""
+    url = "http://127.0.0.1:8080/v1"
+    settings = Settings(
+        agents={"a": AgentSettings(model=("small", "big", "compatible"))},
+        vendors={
+            "small": {"kind": "compatible", "model": "m", "url": url},
+            "big": {"kind": "compatible", "model": "m", "url": url},
+            "compatible": {"model": "m", "url": url},
+        },
+    )
+    vendors = Vendors(settings, Network())
+    names = [vendors.vendor("a", Role.MODEL, name).name for name in settings.agents["a"].model]
+    assert names == ["small", "big", "compatible"]
+    assert set(names) <= set(vendor_labels(settings))

@@ -283,3 +283,10 @@ async def test_an_only_model_that_is_not_asked_fails_at_once(autojump_clock: Moc
                 await answer(mind)
             assert trio.current_time() == began_s
     assert len(one.contexts) == 1
+
+
+async def test_a_vendor_is_not_taken_for_another_one_of_the_same_name(autojump_clock: MockClock) -> None:
+    one, other = MindVendor("same", [fails(Why.TOO_LONG)] * 2), MindVendor("same", ["Yes."])
+    async with thinking(House(), one, other) as mind:
+        assert text_of(await answer(mind, context("What is open?"))) == "Yes."
+    assert len(other.asked_at_s) == 1
