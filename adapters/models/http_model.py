@@ -17,7 +17,6 @@ import trio
 
 from adapters.models.complaints import complaint, parsed
 from adapters.models.sse import ServerEvent, SseParser
-from engine.dialogue.sentences import whole_sentences
 from engine.errors import BadMessage, ModelFailed, SettingsError, Why
 from engine.events import Context, ModelPart, SessionInfo
 from engine.ports import Owner
@@ -30,11 +29,6 @@ ROOM = 64
 """Parts of an answer that have come and were not taken; then the vendor waits."""
 TAIL_S = 1.0
 """Between the end of the words and what may follow: usage, the mark of the end, the end of the stream."""
-GATHER_S = 0.05
-"""Once there is enough to be spoken for a while nobody waits for single words: they are read together, as each read
-costs more than the words in it."""
-AHEAD_CHARS = 80
-"""Whole sentences of so many characters take some seconds to say."""
 ERROR_BYTES = 64 * 1024
 """Looked at of an answer that is an error."""
 ERROR_S = 2.0
@@ -177,9 +171,6 @@ class _Reader:
         self._parser = SseParser()
         self._is_events = False
         self._has_events = False
-        self._begins = ""
-        """Of the answer, until there is enough to be spoken for a while."""
-        self._is_ahead = False
 
     async def read(self, response: httpx.Response) -> None:
         """Put all parts into the outlet and end it, then wait for the end of the stream. Raises ModelFailed."""
@@ -200,8 +191,6 @@ class _Reader:
         until_s = float("inf")
         while True:
             piece = None
-            if self._is_ahead and not self._outlet.has_ended:
-                await trio.sleep(GATHER_S)
             with trio.CancelScope(deadline=until_s) as tail:  # of the reading alone: whoever listens may take longer
                 piece = await anext(pieces, None)
             if piece is None:
@@ -219,34 +208,14 @@ class _Reader:
             await self._finish()
 
     async def _feed(self, events: Iterable[ServerEvent]) -> None:
-        texts: list[str] = []
-        try:
-            for event in events:
-                self._has_events = True
-                with self._junk():
-                    parts = list(self._reading.feed(event))
-                for part in parts:
-                    if isinstance(part, str):
-                        texts.append(part)
-                        continue
-                    await self._say(texts)
-                    await self._outlet.put(part)
-                if self._reading.is_over:
-                    break
-        except ModelFailed:
-            await self._say(texts)
-            raise
-        await self._say(texts)
-
-    async def _say(self, texts: list[str]) -> None:
-        """In one piece."""
-        if texts:
-            text = "".join(texts)
-            texts.clear()
-            if not self._is_ahead:
-                self._begins += text
-                self._is_ahead = len(self._begins) >= AHEAD_CHARS and whole_sentences(self._begins) >= AHEAD_CHARS
-            await self._outlet.put(text)
+        for event in events:
+            self._has_events = True
+            with self._junk():
+                parts = list(self._reading.feed(event))
+            for part in parts:
+                await self._outlet.put(part)
+            if self._reading.is_over:
+                return
 
     async def _finish(self) -> None:
         for part in self._reading.end():

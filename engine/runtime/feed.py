@@ -54,7 +54,7 @@ class Feed:
         self._changed = trio.Event()
         self._all_written = trio.Event()
         self._is_awaited = False
-        self._is_idle = False
+        self._is_idle = True
         """The writer has nothing to write, and will look when something waits."""
         self._received = 0
 

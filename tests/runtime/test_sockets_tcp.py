@@ -58,6 +58,39 @@ async def test_a_call_and_its_polite_end() -> None:
         assert server.close_code == 1000
 
 
+async def test_a_socket_that_is_held_is_read_at_each_look_alone() -> None:
+    async with facing() as (server, peer):
+        assert server.hold(True)
+        await peer.send(frame(TEXT, b"one"))
+        assert await server.receive() == "one"  # the read that was under way
+        await peer.send(frame(TEXT, b"two") + frame(TEXT, b"three"))
+        with trio.move_on_after(0.1) as waiting:
+            await server.receive()
+        assert waiting.cancelled_caught
+        server.look()
+        assert [await server.receive(), await server.receive()] == ["two", "three"]
+        server.look()  # nothing has come: it goes on waiting for the next one
+        await peer.send(frame(TEXT, b"four"))
+        assert not server.hold(False)
+        assert await server.receive() == "four"
+
+
+@pytest.mark.parametrize("is_looked_at", [True, False], ids=["by a look", "by closing it"])
+async def test_the_end_of_a_socket_that_is_held_is_seen(is_looked_at: bool) -> None:
+    async with facing() as (server, peer):
+        assert server.hold(True)
+        await peer.send(frame(TEXT, b"one"))
+        assert await server.receive() == "one"
+        await peer.send(frame(CLOSE, b"\x03\xe8"))
+        await trio.sleep(0.05)
+        if is_looked_at:
+            server.look()
+            await gone(server)
+        else:
+            await server.aclose()
+        assert server.close_code == 1000
+
+
 async def test_fault_4_a_reset_in_mid_frame_is_seen_at_once() -> None:
     async with facing() as (server, peer):
         await peer.send(frame(TEXT, b"x" * 200)[:80])

@@ -522,3 +522,44 @@ def _assert_whole(socket: FakeSocket) -> None:
             assert len(message) == 640
         else:
             json.loads(message)
+
+
+class HeldSocket(FakeSocket):
+    """One that is read at each look alone, if it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held = False
+        self.looks: list[float] = []
+
+    def hold(self, is_held: bool) -> bool:
+        self.is_held = is_held
+        return is_held
+
+    def look(self) -> None:
+        self.looks.append(round(trio.current_time() - self.began_at_s, 2))
+
+    began_at_s = 0.0
+
+
+async def test_a_slow_pace_looks_on_the_shared_beat_and_ends_with_the_line(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    socket, ticker = HeldSocket(), Ticker()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.run)
+        async with open_link(socket, started_twilio(), MULAW_8K, ticker=ticker) as link:
+            link.pace(0.06)
+            socket.began_at_s = trio.current_time()
+            await trio.sleep(0.19)
+            assert socket.looks == [0.02, 0.08, 0.14]
+            link.pace(0.0)
+            assert not socket.is_held
+            await trio.sleep(0.19)
+            assert len(socket.looks) == 3
+            link.pace(0.06)
+        assert not socket.is_held
+        assert len(ticker) == 0
+        link.pace(0.06)
+        assert not socket.is_held
+        nursery.cancel_scope.cancel()
