@@ -8,6 +8,7 @@ nothing of one that was cut off is played.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -67,6 +68,8 @@ TOOL_S = 15.0
 MAX_TOOLS = 16
 """At work at once; a model that calls more is told so."""
 
+FILL_AGAIN_S = 5.0
+"""Between two fillers: a model may use several tools before it says a word, and they may take long."""
 MAX_REPLIES = 8
 """Whole and waiting to be heard; a model that makes more is not listened to."""
 MAX_TEXT_CHARS = 20_000
@@ -122,7 +125,8 @@ class DuplexTalk:
         """The last words of the call: nobody interrupts them."""
         self._clip_while_opening: str | None = None
         """What is heard meanwhile, and not in the session yet."""
-        self._filled_opening = False
+        self._filled_until_s = -math.inf
+        """The end of the last filler, if the caller has said nothing since."""
         self._tools_at_work = 0
         self._last_heard: Reply | None = None
         """The model's last reply, if the caller has said nothing since."""
@@ -181,14 +185,15 @@ class DuplexTalk:
 
     async def fill(self) -> None:
         reply = self._replies.current
-        if reply is not None and not reply.is_clip:
-            if reply.utterance.has_sounded or reply.utterance.filler_said:
-                return
-            reply.utterance.filler_said = True
-        elif self._is_open.is_set() or self._filled_opening:
+        if trio.current_time() < self._filled_until_s + FILL_AGAIN_S:
             return
-        self._filled_opening = True
+        if reply is not None and not reply.is_clip:
+            if reply.utterance.has_sounded:
+                return
+        elif self._is_open.is_set() and not self._tools_at_work:
+            return
         if await self.voice.say_clip(self.phrases.filler):
+            self._filled_until_s = self.voice.queued_until_s
             self._timeline.note(What.FILLER)
 
     def say(self, text: str, *, then: CallEnd | None = None) -> None:
@@ -351,6 +356,7 @@ class DuplexTalk:
     def _onset(self, at_s: float) -> None:
         self.pulse.last_activity_s = trio.current_time()
         self._is_caller_speaking = True
+        self._filled_until_s = -math.inf
         self._scribe.caller_began()
         self._interrupt(BargeIn.SPEECH, at_s)
 

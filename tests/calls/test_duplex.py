@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -187,6 +190,36 @@ async def test_a_filler_covers_a_model_that_thinks(autojump_clock: MockClock) ->
         await trio.sleep(2)
         assert on.texts(What.SAID)[-1] == "Yes."
         assert on.count(What.FILLER) == 1
+
+
+@pytest.mark.parametrize("words", ["", "Let me see."])
+async def test_tools_that_take_long_are_covered_to_their_end(words: str, autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent(outcomes={"look": [4.9, "nothing"], "dig": [14.0, "nine"]})
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.realtime.hears("how many")
+        if words:
+            agent.realtime.replies(words)
+            agent.realtime.tells(ToolCall("c1", "look", "{}"))
+        else:
+            agent.realtime.tells(ReplyStarted("r9"), ToolCall("c1", "look", "{}"), ReplyOver("r9"))
+        longest_s = await longest_silence_s(caller, until=lambda: len(agent.realtime.results) == 1)
+        agent.realtime.tells(ReplyStarted("r10"), ToolCall("c2", "dig", "{}"), ReplyOver("r10"))
+        longest_s = max(longest_s, await longest_silence_s(caller, until=lambda: len(agent.realtime.results) == 2))
+        agent.realtime.replies("Nine.")
+        await trio.sleep(2)
+        assert on.texts(What.SAID)[-1] == "Nine."
+        assert longest_s < 7.5
+
+
+async def longest_silence_s(caller: Any, until: Callable[[], bool]) -> float:
+    longest_s, heard_s, since_s = 0.0, caller.heard_s, trio.current_time()
+    while not until():
+        await trio.sleep(0.1)
+        if caller.heard_s > heard_s:
+            heard_s, since_s = caller.heard_s, trio.current_time()
+        longest_s = max(longest_s, trio.current_time() - since_s)
+    return longest_s
 
 
 async def test_a_model_that_owes_an_answer_is_regretted_once_and_then_given_up(autojump_clock: MockClock) -> None:
