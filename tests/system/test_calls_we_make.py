@@ -130,11 +130,11 @@ async def test_of_whom_nobody_tells_anything_is_given_up(autojump_clock: MockClo
 
 
 async def test_an_answering_machine_is_left_a_word_after_its_beep(autojump_clock: MockClock) -> None:
-    async with dialling(greeting="Hello there, this is the desk and much more.") as on:
+    async with dialling() as on:
         call = await on.dial(detect_machine=True, voicemail="please call back")
         assert on.orders[0]["MachineDetection"] == "DetectMessageEnd"
         async with on.answered() as phone:
-            await phone.wait_until_heard()
+            await phone.wait_for_reply()
             await on.tell(AnsweredBy="machine_end_beep")
             assert await on.state(call) == "machine"
             await phone.wait_until_over(within_s=20)
@@ -148,7 +148,7 @@ async def test_a_machine_that_is_to_be_left_nothing_is_hung_up_on(autojump_clock
     async with dialling() as on:
         call = await on.dial(detect_machine=True)
         async with on.answered() as phone:
-            await phone.wait_until_heard()
+            await phone.wait_for_reply()
             await on.tell(AnsweredBy="machine_end_silence")
             await phone.wait_until_over(within_s=2)
         assert (await on.state(call), on.updates[-1]) == ("machine", {"Status": "completed"})
