@@ -24,6 +24,11 @@ def merged(kept: str, text: str) -> str:
         is_repeated = old[len(old) - count - 1 : -1] == new[:count]
         if is_repeated and len(old[-1]) >= least and new[count].startswith(old[-1]):
             return " ".join([*before[:-1], *after[count:]])
+    for count in range(min(len(old), len(new)) - 2, 0, -1):
+        # Both.
+        is_repeated = old[-count - 1 : -1] == new[1 : count + 1]
+        if is_repeated and _ends_with(old[-count - 2 : -count - 1], new[0]) and new[count + 1].startswith(old[-1]):
+            return " ".join([*before[:-1], *after[count + 1 :]])
     return " ".join([*before, *after])
 
 

@@ -17,6 +17,8 @@ from engine.vendors.merging import merged
         ("book a table for", "ble for two", "book a table for two"),
         ("book a table for t", "table for two", "book a table for two"),
         ("book a table for tw", "table for two", "book a table for two"),
+        ("book a table for t", "ook a table for two", "book a table for two"),
+        ("at seven in t", "ven in the evening", "at seven in the evening"),
         ("no no", "no no no", "no no no"),
         ("ninety two", "", "ninety two"),
         ("", "hello", "hello"),
