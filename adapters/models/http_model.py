@@ -190,11 +190,15 @@ class _Reader:
         """True if the vendor, done with its words, was not waited for any longer."""
         until_s = float("inf")
         while True:
-            piece = None
-            with trio.CancelScope(deadline=until_s) as tail:  # of the reading alone: whoever listens may take longer
+            piece, is_cut_short = None, False
+            if until_s == float("inf"):
                 piece = await anext(pieces, None)
+            else:
+                with trio.CancelScope(deadline=until_s) as tail:  # of the reading alone: a listener may take longer
+                    piece = await anext(pieces, None)
+                is_cut_short = tail.cancelled_caught
             if piece is None:
-                return tail.cancelled_caught
+                return is_cut_short
             if not self._outlet.has_ended:
                 await self._take(piece)
             if self._reading.is_complete or self._reading.is_over:
