@@ -14,6 +14,7 @@ import trio
 from adapters.providers.link import open_link
 from engine import __version__
 from engine.assembly.agents import Workshop, agent_from_factory, load_speech, needs_speech, script_of
+from engine.assembly.composed import ComposedAgent
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
 from engine.assembly.recordings import recording_store
@@ -25,7 +26,7 @@ from engine.calls.recording import Recordings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
 from engine.errors import SettingsError, SpeechFailed, StoreDown
-from engine.events import FRAME_S, CallInfo
+from engine.events import FRAME_S, AudioFormat, CallInfo
 from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop, WebhookEvent
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Watcher
@@ -78,6 +79,8 @@ SWITCH_INTERVAL_S = 0.0005
 """How long a worker thread may keep the interpreter from the event loop; Python's own 5 ms would be heard."""
 LISTEN_BACKLOG = 1024
 HOUSEKEEPING_S = 1.0
+PREPARE_AGAIN_S, LONGEST_PAUSE_S = 5.0, 120.0
+"""Between two tries to make phrases ready."""
 
 
 class Engine:
@@ -224,6 +227,11 @@ class Engine:
         if failure is not None:
             raise failure
 
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """By name, once they have been made."""
+        return self._agents
+
     def stop(self) -> None:
         """Refuse new calls and let live ones finish, for at most ``limits.drain_s``."""
         self.supervisor.refuse_new()
@@ -313,10 +321,21 @@ class Engine:
                 self._agents[name] = agent_from_factory(name, agent)
                 continue
             composed = workshop.agent(name)
-            await composed.prepare(lines, [settings.recording.announce] if settings.recording.announce else [])
+            announced = [settings.recording.announce] if settings.recording.announce else []
+            if await composed.prepare(lines, announced):
+                actors.start_soon(self._prepare_again, composed, lines, announced)
             self._agents[name] = composed
             if self.speech is not None and composed.pipeline == EMBEDDED:
                 actors.start_soon(self._prepare_answers, self.speech, name)
+
+    async def _prepare_again(self, agent: ComposedAgent, lines: Sequence[AudioFormat], texts: Sequence[str]) -> None:
+        """Its voice could not be had at the start: until there are clips, a caller hears nothing when it fails."""
+        pause_s, left = PREPARE_AGAIN_S, True
+        while left:
+            await trio.sleep(pause_s)
+            left = bool(await agent.prepare(lines, texts))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        log.info("phrases_prepared", agent=agent.name)
 
     async def _prepare_answers(self, speech: EmbeddedSpeech, name: str) -> None:
         """What a script says to all callers alike, while calls are taken already: the first ones wait 70 ms longer for

@@ -13,8 +13,8 @@ from engine.settings import AgentSettings, Secrets, Settings
 from engine.settings.vendors import KEY_VARIABLES, VendorTable
 
 ALL = [(role, kind) for role, kinds in KINDS.items() for kind in kinds]
-NEEDED_OF_KIND = {"compatible": {"url": "http://127.0.0.1:11434/v1"}}
-NEEDED = {"model": "m", "voice": "v", "agent": "a", "command": ["cat"]}
+NEEDED_OF_KIND: dict[str, dict[str, object]] = {"compatible": {"url": "http://127.0.0.1:11434/v1"}}
+NEEDED: dict[str, object] = {"model": "m", "voice": "v", "agent": "a", "command": ["cat"]}
 
 
 def table(kind: str, **options: object) -> VendorTable:

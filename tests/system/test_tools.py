@@ -150,7 +150,7 @@ async def test_a_caller_hears_something_while_a_tool_hangs(autojump_clock: MockC
             await call.wait_for_reply(within_s=15)
             began_s = trio.current_time()
             answer = await say(call, "call the tool hangs", quiet_s=6.0)
-            assert answer.startswith("One moment. The tool said Error: No answer within 5 s")
+            assert answer.startswith("One moment. One moment, please. The tool said Error: No answer within 5 s")
             assert trio.current_time() - began_s < 20
         assert rig.value("tool_calls_total", tool="hangs", outcome="timeout") == 1
 
