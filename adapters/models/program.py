@@ -71,7 +71,7 @@ class ProgramConfig:
 
 
 class ProgramModelVendor:
-    """See ``engine.ports.ModelVendor``. Raises SettingsError. ``environ``: what variables are taken from."""
+    """See ``engine.ports.PatientVendor``. Raises SettingsError. ``environ``: what variables are taken from."""
 
     def __init__(
         self, config: ProgramConfig, network: Network | None = None, *, environ: Mapping[str, str] = os.environ
@@ -81,6 +81,8 @@ class ProgramModelVendor:
         if config.stdin not in _STDIN:
             raise SettingsError(f"vendors.{config.name}.stdin: one of {', '.join(_STDIN)}, not {config.stdin!r}")
         self.name = config.name
+        self.patience_s = config.timeout_s + config.close_s
+        """See ``engine.ports.PatientVendor``: to its own time's end, and until it is gone."""
         self._config = config
         self._environ = environ
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from engine.ports.agents import Agent, CountingAgent, Mode, Phrases, RealtimeAgent, counts_itself
 from engine.ports.control import NO_CONTROL, CallControl
-from engine.ports.models import LanguageModel, ModelVendor, RawModel, RealtimeModel, RealtimeVendor
+from engine.ports.models import (
+    LanguageModel,
+    ModelVendor,
+    PatientVendor,
+    RawModel,
+    RealtimeModel,
+    RealtimeVendor,
+    patience_of,
+)
 from engine.ports.ownership import Owner, ResourceKind
 from engine.ports.records import (
     Append,
@@ -72,6 +80,7 @@ __all__ = [
     "ModelVendor",
     "Outcome",
     "Owner",
+    "PatientVendor",
     "Phrases",
     "Provider",
     "ProviderLink",
@@ -101,4 +110,5 @@ __all__ = [
     "Write",
     "Written",
     "counts_itself",
+    "patience_of",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -60,6 +60,22 @@ class ModelVendor(Protocol):
         """For one call, or for one written turn. Asks nothing of the vendor yet. ``owner`` is for what lies beneath it.
         Every request logs ``session.session_id``."""
         ...
+
+
+@runtime_checkable
+class PatientVendor(ModelVendor, Protocol):
+    """A language model that takes longer than most: a program, a model on a machine of one's own."""
+
+    patience_s: float
+    """How long it is waited for, before its answer begins and between two pieces of it, in the place of
+    ``limits.first_token_s``, ``token_gap_s`` and ``vendor_answer_s``. Once that is over it is not asked again."""
+
+
+def patience_of(vendors: Sequence[ModelVendor], usual_s: float) -> float:
+    """Seconds in which these, each after the one before, are to bring something of an answer. ``usual_s``: for those
+    that have no patience of their own, all together."""
+    patient_s = [vendor.patience_s for vendor in vendors if isinstance(vendor, PatientVendor)]
+    return sum(patient_s) + (usual_s if len(patient_s) < len(vendors) else 0.0)
 
 
 class RealtimeModel(Protocol):

@@ -16,7 +16,7 @@ from engine.dialogue.sentences import MAX_CHARS, whole_sentences
 from engine.errors import ModelFailed, VendorError, Why
 from engine.events import Context, ModelPart, Role, SessionInfo, ToolCall, Usage
 from engine.observe.labels import Token, VendorKind
-from engine.ports import ModelVendor, Owner, RawModel, ResourceKind
+from engine.ports import ModelVendor, Owner, PatientVendor, RawModel, ResourceKind, patience_of
 from engine.runtime.background import beside, ungrouped
 from engine.runtime.outlet import Outlet, filled
 from engine.vendors.around import Asked, Vendoring
@@ -60,6 +60,7 @@ class Thinking:
     ) -> None:
         self._around = around
         self._session = session
+        self._vendors = vendors
         self._roster = Roster(
             vendors, VendorKind.LLM, around, ModelFailed, call_id=session.call_id or session.session_id
         )
@@ -85,7 +86,7 @@ class Thinking:
 
     async def _answer(self, context: Context, outlet: Outlet[ModelPart]) -> None:
         policy = self._around.policy
-        tries = self._roster.tries(within_s=policy.answer_s, most=policy.tries)
+        tries = self._roster.tries(within_s=patience_of(self._vendors, policy.answer_s), most=policy.tries)
         answer = _Answer(context.said, outlet)
         may_shorten = True
         vendor = await tries.next()
@@ -114,7 +115,10 @@ class Thinking:
         policy = self._around.policy
         held = await self._model_of(vendor)
         with self._around.asked(vendor.name, VendorKind.LLM) as asked:
-            patience = Patience(min(policy.first_token_s, tries.left_s), policy.token_gap_s)
+            first_s, gap_s = policy.first_token_s, policy.token_gap_s
+            if isinstance(vendor, PatientVendor):
+                first_s = gap_s = vendor.patience_s
+            patience = Patience(min(first_s, tries.left_s), gap_s)
             with patience.scope, ungrouped():
                 usage = await answer.take(held.part, context, patience, asked)
             if patience.is_over:

@@ -11,6 +11,7 @@ import trio
 
 from engine.errors import VendorError, Why
 from engine.observe.labels import VendorKind
+from engine.ports import PatientVendor
 from engine.vendors.around import Vendoring
 
 log = structlog.get_logger()
@@ -119,7 +120,8 @@ class Tries(Generic[V]):
 
     def _pause_s(self, failure: VendorError) -> float | None:
         """Before the same vendor is asked again; None if it is not."""
-        is_slow = failure.why is Why.TIMEOUT and self._waiting
+        has_had_its_time = self._waiting or isinstance(self._vendor, PatientVendor)
+        is_slow = failure.why is Why.TIMEOUT and has_had_its_time
         if not failure.why.may_pass or is_slow or self._count >= self._most:
             return None
         pauses_s = self._roster.around.policy.pauses_s

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -439,9 +440,9 @@ async def test_an_answer_that_does_not_come_is_given_up_in_time(way: Way, autoju
 BRISK = Policy(pauses_s=(0.01,), first_token_s=0.3, token_gap_s=0.3, answer_s=1.0)
 
 
-async def said_by(house: House, script: str) -> str:
+async def said_by(house: House, script: str, within_s: float = 30.0) -> str:
     """What a shell script answers. Real processes, real time."""
-    config = ProgramConfig(command=("/bin/sh", "-c", script), timeout_s=30.0)
+    config = ProgramConfig(command=("/bin/sh", "-c", script), timeout_s=within_s)
     async with (
         open_model([ProgramModelVendor(config, environ={})], SESSION, house.ledger, house.around) as model,
         model.open_reply(asked("hello")) as parts,
@@ -458,12 +459,17 @@ async def test_an_answer_whose_program_dies_in_the_middle_goes_on(tmp_path: Path
     assert (house.book.open, house.book.leaks) == ([], 0)
 
 
+async def test_a_program_has_its_own_time_and_not_that_of_other_models() -> None:
+    house = House(replace(BRISK, answer_s=0.4))
+    assert await said_by(house, "sleep 0.5; echo 'One is said.'; sleep 0.5; echo 'Two.'") == "One is said.\nTwo.\n"
+
+
 @pytest.mark.proves("deadline", adapter="program")
 @pytest.mark.parametrize("words_first", ["", "echo 'One is said. '; "])
 async def test_a_program_that_says_nothing_or_nothing_more_is_given_up_in_time(words_first: str) -> None:
     house, began_s = House(BRISK), time.monotonic()
     with pytest.raises(ModelFailed) as failure:
-        await said_by(house, f"{words_first}exec sleep 60")
+        await said_by(house, f"{words_first}exec sleep 60", within_s=0.5)
     assert failure.value.why is Why.TIMEOUT
     assert time.monotonic() - began_s < 5.0
     assert (house.book.open, house.book.leaks) == ([], 0)

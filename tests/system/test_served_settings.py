@@ -58,6 +58,21 @@ async def test_a_model_has_turn_s_for_a_text_and_the_journal_its_bytes(tmp_path:
         assert callers_words(session["messages"])[: int(kept)] == caller.said[: int(kept)]
 
 
+async def test_a_program_as_a_brain_has_its_own_time_for_a_text_and_is_started_once(tmp_path: Path) -> None:
+    brain = "echo started >>starts; sleep 1.5; echo We open at nine."
+    settings: dict[str, dict[str, object]] = {
+        "agents.thinker": {"model": ["brain"]},
+        "vendors.brain": {"kind": "program", "command": ["/bin/sh", "-c", brain], "timeout_s": 10.0},
+        "limits": {"first_token_s": 0.3, "token_gap_s": 0.3, "vendor_answer_s": 0.5},
+    }
+    process = Process(tmp_path / "engine", settings)
+    async with processes(process), process.client() as client:
+        asked = await client.post("/turn", json={"text": "When?", "stream_sid": "robot", "agent": "thinker"})
+        assert asked.status_code == 200, asked.text
+        assert "We open at nine." in asked.text
+        assert (process.folder / "starts").read_text().split() == ["started"]
+
+
 async def metric_is(process: Process, client: httpx.AsyncClient, name: str, value: float) -> None:
     with trio.fail_after(START_S):
         while await process.metric(client, name) != value:  # noqa: ASYNC110 - seen from outside

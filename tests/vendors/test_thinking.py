@@ -123,6 +123,47 @@ async def test_no_answer_at_all_is_told_within_six_seconds(autojump_clock: MockC
             assert trio.current_time() - began_s <= 6.0
 
 
+class Thinker(MindVendor):
+    """Takes its time."""
+
+    patience_s = 30.0
+
+
+async def test_a_patient_vendor_is_waited_for_as_long_as_it_says_and_no_longer(autojump_clock: MockClock) -> None:
+    house, one = House(), Thinker("one", [29.0, "We are", 29.0, " open."], [math.inf], ["One. ", math.inf])
+    async with thinking(house, one) as mind:
+        assert text_of(await answer(mind)) == "We are open."
+        began_s = trio.current_time()
+        with pytest.raises(ModelFailed, match="gave no answer in time"):
+            await answer(mind)
+        assert trio.current_time() - began_s == pytest.approx(30.0)
+        with pytest.raises(ModelFailed, match="stopped in the middle"):
+            await answer(mind)
+    assert house.requests("one", "llm") == {"ok": 1, "timeout": 2}
+
+
+async def test_a_patient_vendor_that_has_had_its_time_by_its_own_clock_is_not_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    one = Thinker("one", [28.0, fails(Why.TIMEOUT)], [fails(Why.UNREACHABLE)], ["Yes."])
+    async with thinking(House(), one) as mind:
+        with pytest.raises(ModelFailed):
+            await answer(mind)
+        assert len(one.asked_at_s) == 1
+        assert text_of(await answer(mind)) == "Yes."  # what fails at once still is
+
+
+async def test_whoever_takes_over_from_a_patient_vendor_has_the_usual_time(autojump_clock: MockClock) -> None:
+    one, two = Thinker("one", [math.inf]), MindVendor("two", [3.0, "Yes."], [math.inf])
+    async with thinking(House(), one, two) as mind:
+        assert text_of(await answer(mind)) == "Yes."
+        assert two.asked_at_s[0] - one.asked_at_s[0] == pytest.approx(30.0)
+    two, one = MindVendor("two", [math.inf]), Thinker("one", [29.0, "Yes."])
+    async with thinking(House(), two, one) as mind:
+        assert text_of(await answer(mind)) == "Yes."
+        assert one.asked_at_s[0] - two.asked_at_s[0] == pytest.approx(4.0)
+
+
 @pytest.mark.parametrize("end", [math.inf, fails(Why.CUT), fails(Why.FAILED)], ids=["stalls", "cut", "error"])
 async def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_whole_sentence(
     end: float | Exception, autojump_clock: MockClock
