@@ -478,7 +478,7 @@ class Talk:
         if utterance.was_interrupted:
             return
         if not is_whole:
-            if utterance.spoken:
+            if utterance.spoken and not utterance.spoken[-1].is_whole:
                 self.meters.turn(TurnOutcome.ERROR)
                 self.pulse.end(CallEnd(Cause.SPEECH_FAILED, "no answer in time"))
                 return

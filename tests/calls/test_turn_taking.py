@@ -284,3 +284,17 @@ async def test_a_long_silence_in_the_middle_of_an_answer_is_filled_and_only_what
         said = on.texts(What.SAID)[1]
         assert said.startswith("Let me look. It is")
         assert not said.endswith("left.")
+
+
+async def test_a_model_that_stalls_behind_a_whole_sentence_is_the_models_failure(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(
+        lambda context: ["Let me look. ", 999.0] if context[-1].text == "where is it" else echo(context)
+    )
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.hears("where is it")
+        await trio.sleep(14)
+        assert on.texts(What.SAID)[1:] == ["Let me look.", agent.phrases.sorry]
+        agent.transcriber.hears("never mind")
+        await trio.sleep(3)
+        assert on.texts(What.SAID)[-1] == "You said never mind."
