@@ -4,16 +4,19 @@ from engine.assembly.agents import check_agents, load_speech, needs_speech
 from engine.assembly.engine import Engine
 from engine.assembly.memory import migrate_store, open_vault
 from engine.assembly.providers import PROVIDER_KEYS, configured_providers
+from engine.assembly.tools import check_tools, used_tools
 from engine.assembly.vendors import vendor_url
 
 __all__ = [
     "PROVIDER_KEYS",
     "Engine",
     "check_agents",
+    "check_tools",
     "configured_providers",
     "load_speech",
     "migrate_store",
     "needs_speech",
     "open_vault",
+    "used_tools",
     "vendor_url",
 ]

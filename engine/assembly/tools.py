@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import trio
 
@@ -16,7 +17,7 @@ from engine.runtime.guarded_http import GuardedHttp
 from engine.runtime.network import Network
 from engine.runtime.signing import read_secret
 from engine.settings import Settings
-from engine.settings.tables import ToolSettings
+from engine.settings.tables import AgentSettings, ToolSettings
 from engine.settings.tools import BUILT_IN, filled, is_address
 from engine.tools.builtin import built_in
 from engine.tools.http import HttpTool, check_endpoint
@@ -27,6 +28,25 @@ from engine.tools.toolbox import Toolbox
 def tool_labels(settings: Settings) -> tuple[str, ...]:
     """Every tool that a metric may name."""
     return (*TOOLS, *settings.tools)
+
+
+def used_tools(settings: Settings) -> list[str]:
+    """Tables of tools that an agent uses, each once."""
+    named = (name for agent in settings.agents.values() for name in agent.tools)
+    return list(dict.fromkeys(name for name in named if name not in BUILT_IN))
+
+
+def check_tools(settings: Settings) -> list[tuple[str, str]]:
+    """Tools that cannot be made, and why: their callables are imported, as at a start, and nothing is asked of any."""
+    wrong: list[tuple[str, str]] = []
+    metrics, network = Metrics(), Network()
+    for name in used_tools(settings):
+        alone = replace(settings, agents={"": AgentSettings(tools=(name,))})
+        try:
+            Tools(alone, metrics, network)
+        except SettingsError as exc:
+            wrong.append((name, str(exc)))
+    return wrong
 
 
 class Tools:
@@ -43,8 +63,7 @@ class Tools:
         self._tools: dict[str, Tool] = {}
         self.servers: dict[str, McpServer] = {}
         """By the name of their table."""
-        used = dict.fromkeys(name for agent in settings.agents.values() for name in agent.tools if name not in BUILT_IN)
-        for name in used:
+        for name in used_tools(settings):
             try:
                 self._make(name, settings.tools[name])
             except SettingsError as exc:

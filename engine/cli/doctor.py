@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as json_text
 import os
 import resource
+import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +21,12 @@ from rich.table import Table
 from engine.assembly import (
     PROVIDER_KEYS,
     check_agents,
+    check_tools,
     configured_providers,
     load_speech,
     needs_speech,
     open_vault,
+    used_tools,
     vendor_url,
 )
 from engine.cli.store import journal_bytes
@@ -32,6 +35,8 @@ from engine.errors import SettingsError, SpeechFailed, StoreDown
 from engine.events import MULAW_8K
 from engine.sessions.webhooks import check_webhooks
 from engine.settings import AgentSettings, Settings, load_settings
+from engine.settings.tables import ToolSettings
+from engine.settings.tools import filled, is_address
 from engine.settings.vendors import EMBEDDED, SCRIPT, VendorTable, used_vendors
 from engine.storage.keyring import KeyRing
 from engine.web.keys import parse_keys
@@ -58,7 +63,7 @@ class Finding:
 
 
 def doctor(*, config: Path | None = None, json: bool = False) -> int:
-    """Check settings, port, file descriptors, providers, keys, the store and the embedded speech.
+    """Check settings, port, file descriptors, providers, keys, the store, tools, vendors and the embedded speech.
 
     Parameters
     ----------
@@ -86,7 +91,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from trio.run(_store, settings)
     yield from _trust(settings)
     yield from trio.run(_agents, settings)
+    yield from trio.run(_tools, settings)
     yield from trio.run(_vendors, settings)
+    yield from _programs(settings)
     if needs_speech(settings):
         yield _speech(settings)
 
@@ -224,6 +231,54 @@ def _source(agent: AgentSettings) -> str:
         return f"the provider hears and speaks; thinks: {mind}"
     ear, voice = (" then ".join(names) for names in (agent.transcriber, agent.synthesizer))
     return mind if (ear, voice) == (EMBEDDED, EMBEDDED) else f"hears: {ear}; thinks: {mind}; speaks: {voice}"
+
+
+async def _tools(settings: Settings) -> list[Finding]:
+    """Inside trio for the same reason: callables are imported."""
+    wrong = dict(check_tools(settings))
+    return [
+        Finding(f"tool {name}", Verdict.FAILED, wrong[name])
+        if name in wrong
+        else _tool(name, settings.tools[name], settings.secrets.vendor_keys)
+        for name in used_tools(settings)
+    ]
+
+
+def _tool(name: str, table: ToolSettings, keys: Mapping[str, str]) -> Finding:
+    """One that can be made."""
+    check = f"tool {name}"
+    if table.python:
+        return Finding(check, Verdict.OK, f"calls {table.python}")
+    if table.url or is_address(table.mcp):
+        host = urlsplit(table.url or table.mcp[0]).hostname
+        return Finding(check, Verdict.OK, f"{'asks' if table.url else 'MCP server at'} {host}")
+    path = filled(table.env, keys, "env").get("PATH")
+    return _program(check, f"tools.{name}.mcp", table.mcp[0], path=path)
+
+
+def _programs(settings: Settings) -> Iterator[Finding]:
+    """Vendors that are programs here. What else is wrong with them is told with the agents."""
+    try:
+        tables = [table for table in used_vendors(settings) if table.kind == "program"]
+    except SettingsError:
+        return
+    for table in tables:
+        command, folder = table.options.get("command", ()), table.options.get("directory", "")
+        if isinstance(command, str):
+            command = (command,)
+        if command and isinstance(command[0], str):
+            key = f"vendors.{table.name}.command"
+            yield _program(f"vendor {table.name}", key, command[0], folder=str(folder))
+
+
+def _program(check: str, key: str, program: str, *, folder: str = "", path: str | None = None) -> Finding:
+    """``path``: where it is looked for; ours if None. A name with a folder in it is taken from where it runs."""
+    is_placed = os.sep in program
+    found = shutil.which(Path(folder, program).absolute() if is_placed else program, path=path)
+    if found is None:
+        where_not = "not there" if is_placed else "not on the PATH"
+        return Finding(check, Verdict.FAILED, f"{key}: {program!r} is {where_not}, or cannot be run")
+    return Finding(check, Verdict.OK, f"runs {found}")
 
 
 async def _vendors(settings: Settings) -> list[Finding]:

@@ -168,3 +168,71 @@ def test_vendors_are_told_and_whether_their_machines_answer(tmp_path: Path, monk
     assert findings["agent desk"].detail == "anthropic then local"
     assert (findings["vendor anthropic"].verdict, findings["vendor local"].verdict) == (Verdict.WARNING, Verdict.OK)
     assert "cannot be reached" in findings["vendor anthropic"].detail
+
+
+# --- tools and programs -------------------------------------------------------------------------------------
+
+
+def area(radius: float) -> float:
+    """Of a circle."""
+    return 3 * radius * radius
+
+
+@pytest.fixture
+def somewhere(tmp_path: Path) -> Path:
+    """A folder with a program in it."""
+    program = tmp_path / "there"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return tmp_path
+
+
+def findings_in(folder: Path, text: str) -> dict[str, Finding]:
+    config = folder / "offhook.toml"
+    config.write_text(f'[store]\nkind = "memory"\n{text}')
+    return findings_on(load_settings(config, {}))
+
+
+@pytest.mark.parametrize(
+    ("tool", "verdict", "detail"),
+    [
+        ('python = "tests.cli.test_doctor:area"', Verdict.OK, "calls tests.cli.test_doctor:area"),
+        (
+            'python = "tests.cli.test_doctor:nope"',
+            Verdict.FAILED,
+            "tools.it.python: 'tests.cli.test_doctor:nope'",
+        ),
+        ('url = "https://shop.example.com/slots"\ndescription = "d"', Verdict.OK, "asks shop.example.com"),
+        ('url = "http://127.0.0.1/"\ndescription = "d"', Verdict.FAILED, "allow_private allows it"),
+        ('mcp = "https://crm.example.com/mcp"', Verdict.OK, "MCP server at crm.example.com"),
+        ('mcp = "https://crm.example.com/mcp"\nheaders = { A = "${NOT_SET}" }', Verdict.FAILED, "set NOT_SET"),
+        ('mcp = ["FOLDER/there", "--quiet"]', Verdict.OK, "/there"),
+        ('mcp = "there"\nenv = { PATH = "FOLDER" }', Verdict.OK, "/there"),
+        ('mcp = ["there", "--quiet"]', Verdict.FAILED, "tools.it.mcp: 'there' is not on the PATH"),
+        ('mcp = ["FOLDER/offhook.toml"]', Verdict.FAILED, "is not there, or cannot be run"),
+    ],
+)
+def test_a_tool_that_cannot_be_used_is_found(somewhere: Path, tool: str, verdict: Verdict, detail: str) -> None:
+    if "mcp" in tool:
+        pytest.importorskip("mcp", reason="the extra mcp is not installed")
+    text = f'[agents.desk]\ntools = ["hang_up", "it"]\n[tools.it]\n{tool}\n[tools.unused]\npython = "no:where"\n'
+    found = findings_in(somewhere, text.replace("FOLDER", str(somewhere)))
+    assert (found["tool it"].verdict, detail in found["tool it"].detail) == (verdict, True), found["tool it"]
+    assert "tool unused" not in found
+
+
+@pytest.mark.parametrize(
+    ("vendor", "verdict", "detail"),
+    [
+        ('command = ["there", "{text}"]', Verdict.FAILED, "vendors.mind.command: 'there' is not on the PATH"),
+        ('command = "FOLDER/there"', Verdict.OK, "/there"),
+        ('command = ["./there"]\ndirectory = "FOLDER"', Verdict.OK, "/there"),
+        ('command = ["./there"]', Verdict.FAILED, "'./there' is not there"),
+    ],
+)
+def test_a_vendor_whose_program_is_not_there_is_found(
+    somewhere: Path, vendor: str, verdict: Verdict, detail: str
+) -> None:
+    text = f'[agents.desk]\nmodel = "mind"\n[vendors.mind]\nkind = "program"\n{vendor}\n'
+    found = findings_in(somewhere, text.replace("FOLDER", str(somewhere)))["vendor mind"]
+    assert (found.verdict, detail in found.detail) == (verdict, True), found
