@@ -37,6 +37,8 @@ class Breaker:
         self, tolerance: Tolerance = Tolerance(), *, on_change: Callable[[BreakerState], None] = lambda _: None
     ) -> None:
         self.state = BreakerState.CLOSED
+        self.why = Why.UNREACHABLE
+        """What whoever is not let through is to be told."""
         self._tolerance = tolerance
         self._on_change = on_change
         self._failed_at_s: deque[float] = deque(maxlen=tolerance.failures)
@@ -71,6 +73,7 @@ class Breaker:
         is_too_much = is_full and now - self._failed_at_s[0] <= self._tolerance.within_s
         if self.state is BreakerState.PROBING or why is Why.AUTH or (is_too_much and self.state is BreakerState.CLOSED):
             self._opened_until_s = now + self._tolerance.open_s
+            self.why = Why.AUTH if why is Why.AUTH else Why.UNREACHABLE
             self._turn(BreakerState.OPEN)
 
     def let_go(self) -> None:

@@ -146,6 +146,7 @@ class Tries(Generic[V]):
         return self._is_live and not self._waiting
 
     def _not_asked(self, vendor: V) -> VendorError:
-        wait_s = self._roster.around.breakers.of(vendor.name, self._roster.kind).wait_s
-        what = "is not asked for now, because it failed too often"
-        return self._roster.error(vendor.name, what, why=Why.UNREACHABLE, retry_after_s=wait_s)
+        breaker = self._roster.around.breakers.of(vendor.name, self._roster.kind)
+        is_key = breaker.why is Why.AUTH
+        what = f"is not asked for now, because it {'does not take our key' if is_key else 'failed too often'}"
+        return self._roster.error(vendor.name, what, why=breaker.why, retry_after_s=breaker.wait_s)

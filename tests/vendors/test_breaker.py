@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from engine.errors import Why
 from engine.observe.labels import BreakerState, VendorKind
 from engine.observe.metrics import Metrics
-from engine.vendors.breaker import Breaker, Breakers
+from engine.vendors.breaker import Breaker, Breakers, Tolerance
 from tests.fakes.samples import sample
 
 
@@ -101,3 +101,13 @@ def opened() -> Breaker:
         breaker.failed(Why.UNREACHABLE)
     assert breaker.state is BreakerState.OPEN
     return breaker
+
+
+async def test_whoever_is_not_let_through_learns_whether_it_is_the_key(autojump_clock: MockClock) -> None:
+    breaker = Breaker()
+    breaker.failed(Why.AUTH)
+    assert (breaker.admits(), breaker.why) == (False, Why.AUTH)
+    await trio.sleep(Tolerance().open_s)
+    assert breaker.admits()
+    breaker.failed(Why.CUT)
+    assert (breaker.admits(), breaker.why) == (False, Why.UNREACHABLE)
