@@ -26,6 +26,7 @@ from engine.ports import (
     SynthesizerVendor,
     Transcriber,
     TranscriberVendor,
+    patience_of,
 )
 from engine.tools.toolbox import Toolbox
 from engine.tools.using import tool_using
@@ -57,7 +58,7 @@ class Crew:
 
 
 class ComposedAgent:
-    """Implements ``engine.ports.Agent`` and ``engine.ports.RealtimeAgent``."""
+    """Implements ``engine.ports.Agent`` with all that it may be besides."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class ComposedAgent:
         self.transcriber_vendor = crew.transcribers[0].name if crew.transcribers else "none"
         self.synthesizer_vendor = crew.synthesizers[0].name if crew.synthesizers else "none"
         self.model_vendor = crew.realtimes[0].name if crew.realtimes else crew.models[0].name
+        self.patience_s = patience_of(crew.models, 0.0)
         self._crew = crew
         self._phrasebook = phrasebook
         self._around = around

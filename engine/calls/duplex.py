@@ -23,7 +23,7 @@ from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.pump import pump
 from engine.calls.replies import Replies, Reply, clip_reply, reply_to
 from engine.calls.scribe import Account, Scribe
-from engine.calls.voice import Voice
+from engine.calls.voice import FILL_AGAIN_S, Voice
 from engine.dialogue.turns import Endpointing, Turn
 from engine.errors import CallEnd, ModelFailed, Why
 from engine.events import (
@@ -68,8 +68,6 @@ TOOL_S = 15.0
 MAX_TOOLS = 16
 """At work at once; a model that calls more is told so."""
 
-FILL_AGAIN_S = 5.0
-"""Between two fillers: a model may use several tools before it says a word, and they may take long."""
 MAX_REPLIES = 8
 """Whole and waiting to be heard; a model that makes more is not listened to."""
 MAX_TEXT_CHARS = 20_000
@@ -102,7 +100,7 @@ class DuplexTalk:
         self.limits = limits
         self.meters = meters
         self.pulse = Pulse()
-        self.voice = Voice(link, agent, meters, patience_s=limits.reply_s)
+        self.voice = Voice(link, agent, meters, patience_s=lambda: limits.reply_s)
         self._link = link
         self._open_model = open_model
         self._tools = tools

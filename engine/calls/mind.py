@@ -16,7 +16,7 @@ from engine.dialogue.sentences import SentenceSplitter
 from engine.errors import CallEnd, Cause, ModelFailed, VendorError
 from engine.events import HandOver, HangUp, Noted, ReplyPart, Transfer
 from engine.observe.labels import Stage, VendorKind, VendorStatus
-from engine.ports import Agent, LanguageModel
+from engine.ports import Agent, LanguageModel, patience_with
 from engine.runtime.background import ungrouped
 from engine.sessions.call_session import CallSession
 
@@ -103,6 +103,7 @@ class Mind:
             await saying.gate.wait()
             self.agent, self._model = await self._errands.hand_over(self._session.successor)
             self._session.follow()
+            saying.scope.deadline += patience_with(self.agent)
         for _ in range(2):
             for _ in range(MAX_HANDOVERS):
                 successor = await self._ask(saying, say)
@@ -112,6 +113,7 @@ class Mind:
                 await saying.gate.wait()
                 self.agent, self._model = await self._errands.hand_over(successor)
                 self._session.hand_over(successor)
+                saying.scope.deadline += patience_with(self.agent)
             if saying.after or saying.has_words:
                 return
         raise ModelFailed(self.agent.model_vendor, "empty answer")

@@ -23,13 +23,14 @@ from engine.calls.minutes import AgentSay
 from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.scribe import Account, Scribe
 from engine.calls.text_link import TextLink
+from engine.calls.voice import FILL_AGAIN_S
 from engine.dialogue.heard import CHARS_PER_S, Spoken, heard_text
 from engine.dialogue.turns import Endpointing, Turn, asks_for_presence
 from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, Why
 from engine.events import CallInfo, CutOff, Dtmf, Noted, Prompt, RelayEvent, Stopped
 from engine.observe.labels import BargeIn, DeadAir, TurnOutcome
 from engine.observe.timeline import Timeline, What
-from engine.ports import Ability, Agent, CallControl, LanguageModel, Phrases
+from engine.ports import Ability, Agent, CallControl, LanguageModel, Phrases, patience_with
 from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
@@ -173,10 +174,12 @@ class RelayTalk:
 
     async def fill(self) -> None:
         saying = self._saying
-        if saying is None or saying.has_words or saying.filler:
+        if saying is None or saying.has_words:
             return
-        saying.filler = self.phrases.filler
-        self._put(saying.filler)
+        if saying.filler and trio.current_time() < self._link.says_until_s + FILL_AGAIN_S:
+            return
+        saying.filler = f"{saying.filler} {self.phrases.filler}".lstrip()
+        self._put(self.phrases.filler)
         self._timeline.note(What.FILLER)
 
     def say(self, text: str, *, then: CallEnd | None = None) -> None:
@@ -377,7 +380,9 @@ class RelayTalk:
         self._link.say(f"{text} ")
 
     def _be_patient(self, said: Said) -> None:
-        said.scope.deadline = trio.current_time() + self._link.remaining_s() + self.limits.reply_s
+        # No filler comes between its words.
+        more_s = 0.0 if said.has_words else patience_with(self._mind.agent)
+        said.scope.deadline = trio.current_time() + self._link.remaining_s() + self.limits.reply_s + more_s
 
     def _is_over(self, said: Said, *, is_whole: bool) -> None:
         self.pulse.last_activity_s = self.pulse.last_progress_s = trio.current_time()

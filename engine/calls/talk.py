@@ -22,7 +22,7 @@ from engine.calls.meters import CallMeters, outcome_of
 from engine.calls.mind import After, Errands, Mind, leave
 from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.pump import pump
-from engine.calls.voice import Utterance, Voice
+from engine.calls.voice import FILL_AGAIN_S, Utterance, Voice
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker, asks_for_presence
 from engine.errors import CallEnd, Cause, ModelFailed, SpeechFailed, VendorError, Why
 from engine.events import (
@@ -38,7 +38,7 @@ from engine.events import (
 )
 from engine.observe.labels import BargeIn, DeadAir, Stage, TurnOutcome
 from engine.observe.timeline import Timeline, What
-from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber
+from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber, patience_with
 from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
@@ -101,7 +101,7 @@ class Talk:
         self.limits = limits
         self.meters = meters
         self.pulse = Pulse()
-        self.voice = Voice(link, agent, meters, patience_s=limits.reply_s)
+        self.voice = Voice(link, agent, meters, patience_s=self._patience_s)
         self.turns = TurnTaker(Endpointing(limits.finished_turn_s, limits.unfinished_turn_s))
         self.utterance: Utterance | None = None
         """What is being said, or thought about, now."""
@@ -178,11 +178,11 @@ class Talk:
             if self._filled_opening:
                 return
             self._filled_opening = True
-        elif utterance is None or utterance.filler_said:
+        elif utterance is None or trio.current_time() < utterance.filled_until_s + FILL_AGAIN_S:
             return
-        else:
-            utterance.filler_said = True
         if await self.voice.say_clip(self.phrases.filler, utterance):
+            if utterance is not None:
+                utterance.filled_until_s = self.voice.queued_until_s
             self._timeline.note(What.FILLER)
 
     def say(self, text: str, *, then: CallEnd | None = None) -> None:
@@ -512,6 +512,10 @@ class Talk:
             vendor = self._agent.synthesizer_vendor
             self.meters.stage(Stage.TTS_FIRST_AUDIO, vendor, utterance.first_audio_at_s - asked_at_s)
             self.meters.stage(Stage.PLAYOUT, self.call.provider, utterance.behind_s)
+
+    def _patience_s(self) -> float:
+        agent = self._agent if self._parts is None else self._parts.mind.agent
+        return self.limits.reply_s + patience_with(agent)
 
     def _utterance_is_over(self, utterance: Utterance, *, is_whole: bool) -> None:
         self.utterance = None

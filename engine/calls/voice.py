@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -20,6 +21,9 @@ from engine.ports import Agent, ProviderLink, Synthesizer
 
 MARK_GRACE_S = 2.0
 """A mark that has not come back this long after its audio was due is taken for lost."""
+
+FILL_AGAIN_S = 5.0
+"""Between two fillers: a model, or the tools that it uses, may take long."""
 
 DRY_S = 0.001
 """A line that has had nothing to play for longer than this ran dry."""
@@ -42,7 +46,8 @@ class Utterance:
     was_interrupted: bool = False
     may_resume: bool = False
     """What interrupted it may turn out to be no words at all."""
-    filler_said: bool = False
+    filled_until_s: float = -math.inf
+    """The end of the last filler in it."""
     is_queued: bool = False
     """All of it is with the provider, or waits for its turn there."""
     after: After | None = None
@@ -89,7 +94,10 @@ class Utterance:
 class Voice:
     """One utterance at a time. ``play`` and ``until_heard`` run in the utterance's own task; ``hush`` from any."""
 
-    def __init__(self, link: ProviderLink, agent: Agent, meters: CallMeters, *, patience_s: float) -> None:
+    def __init__(
+        self, link: ProviderLink, agent: Agent, meters: CallMeters, *, patience_s: Callable[[], float]
+    ) -> None:
+        """``patience_s``: how long an utterance may make no progress, by whoever answers now."""
         self._link = link
         self._agent = agent
         self._meters = meters
@@ -114,7 +122,7 @@ class Voice:
 
     def be_patient(self, utterance: Utterance) -> None:
         """Progress was made: from now on the utterance may take ``patience_s`` to make more."""
-        utterance.scope.deadline = trio.current_time() + self._link.remaining_s() + self._patience_s
+        utterance.scope.deadline = trio.current_time() + self._link.remaining_s() + self._patience_s()
 
     async def say(self, utterance: Utterance, sentence: str, synthesizer: Synthesizer) -> None:
         """Queue one sentence; returns when all of its audio is queued, up to a couple of seconds ahead of the ear.

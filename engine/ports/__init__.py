@@ -7,7 +7,16 @@ queues returns at once and never waits.
 
 from __future__ import annotations
 
-from engine.ports.agents import Agent, CountingAgent, Mode, Phrases, RealtimeAgent, counts_itself
+from engine.ports.agents import (
+    Agent,
+    CountingAgent,
+    Mode,
+    PatientAgent,
+    Phrases,
+    RealtimeAgent,
+    counts_itself,
+    patience_with,
+)
 from engine.ports.control import NO_CONTROL, CallControl
 from engine.ports.models import (
     LanguageModel,
@@ -80,6 +89,7 @@ __all__ = [
     "ModelVendor",
     "Outcome",
     "Owner",
+    "PatientAgent",
     "PatientVendor",
     "Phrases",
     "Provider",
@@ -111,4 +121,5 @@ __all__ = [
     "Written",
     "counts_itself",
     "patience_of",
+    "patience_with",
 ]

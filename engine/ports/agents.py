@@ -119,6 +119,19 @@ def counts_itself(agent: Agent) -> bool:
 
 
 @runtime_checkable
+class PatientAgent(Agent, Protocol):
+    """An agent whose models may take longer than most (``PatientVendor``)."""
+
+    patience_s: float
+    """So much longer than ``limits.reply_s`` a caller may have to wait for an answer, or for more of it."""
+
+
+def patience_with(agent: Agent) -> float:
+    """Seconds over ``limits.reply_s``."""
+    return agent.patience_s if isinstance(agent, PatientAgent) else 0.0
+
+
+@runtime_checkable
 class RealtimeAgent(Agent, Protocol):
     """An agent of the mode REALTIME: what it would transcribe and synthesise with is not asked for in its calls. Its
     language model answers written turns."""

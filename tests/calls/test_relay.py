@@ -145,6 +145,25 @@ async def test_a_filler_covers_a_model_that_thinks_and_is_nobodys_words(autojump
         assert on.texts(What.SAID)[-1] == "One is"
 
 
+class Thinker(PuppetAgent):
+    """Its model takes its time."""
+
+    patience_s = 23.0
+
+
+async def test_a_model_that_takes_its_time_is_covered_by_one_filler_after_the_other(autojump_clock: MockClock) -> None:
+    agent = Thinker(lambda _: [15.0, "One is the first."])
+    async with stage(agent) as on, relay_call(on) as caller:
+        await trio.sleep(3)
+        await caller.says("count")
+        await trio.sleep(18)
+        fillers = " ".join(3 * ["One moment, please."])
+        assert caller.utterances[-2] == f"{fillers} One is the first. "
+        await caller.interrupts(f"{fillers} One is", 1500)
+        await trio.sleep(1)
+        assert on.texts(What.SAID)[-1] == "One is"
+
+
 async def test_what_the_provider_has_said_is_believed_over_the_estimate(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: ["Goodbye, and thank you for calling us.", HangUp()])
     async with stage(agent) as on, relay_call(on) as caller:

@@ -298,3 +298,40 @@ async def test_a_model_that_stalls_behind_a_whole_sentence_is_the_models_failure
         agent.transcriber.hears("never mind")
         await trio.sleep(3)
         assert on.texts(What.SAID)[-1] == "You said never mind."
+
+
+class Thinker(PuppetAgent):
+    """Its model takes its time."""
+
+    patience_s = 23.0
+
+
+async def test_who_takes_his_time_is_waited_for_and_the_caller_never_hears_nothing_for_long(
+    autojump_clock: MockClock,
+) -> None:
+    agent = Thinker(lambda _: [25.0, "There you are. ", 25.0, "And that is all."])
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("how long?")
+        at_s, heard_s, quiet_s = trio.current_time(), caller.heard_s, 0.0
+        while on.count(What.SAID) < 2:
+            if caller.heard_s > heard_s:
+                at_s, heard_s = trio.current_time(), caller.heard_s
+            quiet_s = max(quiet_s, trio.current_time() - at_s)
+            await trio.sleep(0.1)
+        assert on.texts(What.SAID)[-1] == "There you are. And that is all."
+        assert quiet_s < 8
+        assert not caller.gone.is_set()
+
+
+async def test_who_has_had_his_time_is_given_up_with_a_word_of_regret(autojump_clock: MockClock) -> None:
+    agent = Thinker(lambda _: [999.0])
+    async with stage(agent, silence_s=60) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.transcriber.hears("how long?")
+        asked_at = trio.current_time()
+        while on.texts(What.SAID)[-1] != agent.phrases.sorry:  # noqa: ASYNC110 - what is heard
+            await trio.sleep(0.1)
+        assert trio.current_time() - asked_at == pytest.approx(30 + len(agent.phrases.sorry) * 0.06, abs=1.0)
+        assert on.count(What.FILLER) == pytest.approx(5, abs=1)
+        assert not caller.gone.is_set()
