@@ -62,7 +62,7 @@ class Thinking:
         self._session = session
         self._vendors = vendors
         self._roster = Roster(
-            vendors, VendorKind.LLM, around, ModelFailed, call_id=session.call_id or session.session_id
+            vendors, VendorKind.LLM, around, ModelFailed, call_id=session.call_id, session_id=session.session_id
         )
         self._opener: Opener[ModelVendor, RawModel] = Opener(
             self._roster, nursery, lambda vendor: _owned(vendor, session, owner)

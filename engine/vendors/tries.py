@@ -36,11 +36,14 @@ class Roster(Generic[V]):
         error: type[VendorError],
         *,
         call_id: str,
+        session_id: str = "",
     ) -> None:
+        """``call_id`` is empty for a text, which is told by its session's."""
         self.kind = kind
         self.around = around
         self.error = error
-        self.call_id = call_id
+        self.ids = {key: value for key, value in (("call_id", call_id), ("session_id", session_id)) if value}
+        """For the log."""
         self._ring = deque(vendors)
 
     @property
@@ -61,9 +64,7 @@ class Roster(Generic[V]):
     def turn_to(self, vendor: V) -> None:
         if vendor is self.current:
             return
-        log.warning(
-            "vendor_failover", call_id=self.call_id, kind=str(self.kind), vendor=self.current.name, to=vendor.name
-        )
+        log.warning("vendor_failover", kind=str(self.kind), vendor=self.current.name, to=vendor.name, **self.ids)
         self.around.failed_over(self.current.name, self.kind)
         self._ring.rotate(-self._ring.index(vendor))
 
@@ -102,11 +103,11 @@ class Tries(Generic[V]):
         self._failure = failure
         log.warning(
             "vendor_failed",
-            call_id=self._roster.call_id,
             kind=str(self._roster.kind),
             vendor=failure.vendor,
             why=str(failure.why),
             detail=str(failure),
+            **self._roster.ids,
         )
 
     def progressed(self) -> None:

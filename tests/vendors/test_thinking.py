@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from engine.errors import ModelFailed, Why
@@ -121,6 +123,20 @@ async def test_no_answer_at_all_is_told_within_six_seconds(autojump_clock: MockC
             with pytest.raises(ModelFailed, match="in time"):
                 await answer(mind)
             assert trio.current_time() - began_s <= 6.0
+
+
+@pytest.mark.parametrize("call_id", ["CA1", ""], ids=["call", "text"])
+async def test_a_failure_is_told_with_the_call_if_there_is_one_and_the_session(
+    call_id: str, autojump_clock: MockClock
+) -> None:
+    house, one, two = House(), MindVendor("one", [fails(Why.AUTH)]), MindVendor("two")
+    session = replace(SESSION, call_id=call_id)
+    with capture_logs() as lines:
+        async with open_model((one, two), session, house.ledger, house.around) as mind:
+            await answer(mind)
+    told = [line for line in lines if line["event"] in ("vendor_failed", "vendor_failover")]
+    assert [line.get("call_id", "") for line in told] == [call_id] * 2
+    assert [line["session_id"] for line in told] == [session.session_id] * 2
 
 
 class Thinker(MindVendor):
