@@ -46,7 +46,7 @@ app.command(
 )
 app.command(
     "engine.cli.doctor:doctor",
-    help="""Check settings, port, file descriptors, providers, keys, store and speech on this machine.
+    help="""Check settings, port, file descriptors, providers, keys, store, tools, vendors and speech on this machine.
 
     Exit code 1 when a check failed, 2 when the settings cannot be read.""",
 )
