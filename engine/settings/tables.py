@@ -75,7 +75,8 @@ class Limits:
     filler_s: float = _at_least(0.1, 2.0)
     """The caller's wait for an answer before a filler is said."""
     reply_s: float = _at_least(0.5, 7.0)
-    """The caller's wait for an answer, or for more of it, before the call is given up with an apology."""
+    """The caller's wait for an answer, or for more of it, before the call is given up with an apology. With a program
+    as the agent's model, that program's ``timeout_s`` and ``close_s`` come on top, with a filler every 5 s."""
     finished_turn_s: float = _at_least(0.1, 0.4)
     """Silence that ends a turn whose words look finished."""
     unfinished_turn_s: float = _at_least(0.1, 1.2)
