@@ -17,7 +17,7 @@ from engine.assembly.agents import Workshop, agent_from_factory, load_speech, ne
 from engine.assembly.composed import ComposedAgent
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
-from engine.assembly.recordings import recording_store
+from engine.assembly.recordings import has_recordings, recording_store
 from engine.assembly.tools import Tools, tool_labels
 from engine.assembly.vendors import Vendors, vendor_labels
 from engine.calls.call import Surroundings
@@ -131,7 +131,7 @@ class Engine:
         self._new_http_client = self._network.client
         region = settings.sessions.default_region
         self.recordings: Recordings | None = None
-        if settings.recording.enabled:
+        if has_recordings(settings):
             self.recordings = Recordings(
                 settings.recording,
                 recording_store(settings, self._new_http_client),
@@ -147,7 +147,7 @@ class Engine:
             list(watchers),
             open_session=self._open_session,
             store=settings.store.kind,
-            recordings=self.recordings,
+            recordings=self.recordings if settings.recording.enabled else None,
             tell=self._tell_outside,
         )
         self.supervisor = Supervisor(self.registry, self._agents, settings, around)

@@ -11,6 +11,12 @@ from engine.ports.recordings import RecordingStore
 from engine.settings import Settings
 
 
+def has_recordings(settings: Settings) -> bool:
+    """Calls are recorded, or may have been: what is kept of a caller is erased with them, whatever is set now."""
+    recording = settings.recording
+    return recording.enabled or bool(recording.bucket) or Path(recording.directory).is_dir()
+
+
 def recording_store(settings: Settings, new_http_client: Callable[[], httpx.AsyncClient]) -> RecordingStore:
     recording, secrets = settings.recording, settings.secrets
     # Each is imported by its users alone.

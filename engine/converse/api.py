@@ -145,7 +145,7 @@ def _refusal(method: str, path: str, response: httpx.Response) -> str:
                 message = "".join(filter(str.isprintable, text))[:_SHOWN_CHARS]
     except ValueError:
         pass
-    hint = " Is API_KEY set to a key that the engine has?" if response.status_code in {401, 403} else ""
+    hint = " Is API_KEY set to a key that the engine has?" if response.status_code == 401 else ""
     return f"{method} {_shape(path)} answered HTTP {response.status_code}{': ' if message else ''}{message}{hint}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 import wave
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.audio.g711 import pcm16_to_mulaw
 from engine.events import MULAW_8K, PCM16_8K
-from engine.settings import RecordingSettings, Settings
+from engine.settings import RecordingSettings, Settings, StoreSettings
 from tests.fakes.plain_speech import MAGIC, words
 from tests.system.rig import Rig, running_engine
 
@@ -25,11 +26,14 @@ KEY = "a-key-of-many-characters"
 
 
 @asynccontextmanager
-async def recording(directory: Path, **settings: Any) -> AsyncIterator[Rig]:
+async def recording(
+    directory: Path, *, enabled: bool = True, store: StoreSettings | None = None, **settings: Any
+) -> AsyncIterator[Rig]:
     def configure(was: Settings) -> Settings:
         return replace(
             was,
-            recording=RecordingSettings(True, directory=str(directory), **settings),
+            store=store or was.store,
+            recording=RecordingSettings(enabled, directory=str(directory), **settings),
             secrets=replace(was.secrets, api_keys=f"boss:privacy:{KEY}"),
         )
 
@@ -134,3 +138,29 @@ async def test_whoever_is_erased_is_erased_from_the_recordings(tmp_path: Path, a
             assert await rig.say(phone, "still there")
         await rig.quiet()
         assert len(files(tmp_path)) == 1
+
+
+async def test_whoever_is_erased_is_erased_by_an_engine_that_records_no_more(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    kept = tmp_path / "kept"
+    store = StoreSettings(kind="sqlite", path=str(tmp_path / "offhook.db"), journal=str(tmp_path / "offhook.journal"))
+    _in_real_time(autojump_clock)
+    async with recording(kept, store=store) as rig:
+        async with rig.call(caller="+15005550006") as phone:
+            await phone.wait_for_reply()
+        await written(rig)
+        assert len(files(kept)) == 1
+    async with recording(kept, enabled=False, store=store) as rig:
+        async with rig.call(caller="+15005550007") as phone:
+            await phone.wait_for_reply()
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            url = f"{rig.engine.url}/privacy/delete/+15005550006"
+            reply = await client.delete(url, headers={"authorization": f"Bearer {KEY}"})
+            assert reply.status_code == 200
+        assert files(kept) == []
+
+
+def _in_real_time(clock: MockClock) -> None:
+    """For a store that works in threads."""
+    clock.rate, clock.autojump_threshold = 1.0, math.inf
