@@ -58,3 +58,17 @@ async def test_agents_that_hand_over_to_and_fro_do_not_do_so_for_ever(autojump_c
         assert on.last(What.CALL_ENDED)["cause"] == "llm_failed"
         assert on.last(What.CALL_RELEASED)["opened"] == 5  # each mind once, however often it comes back
     assert desk.open_parts == sales.open_parts == 0
+
+
+async def test_the_next_agent_has_its_own_patience(autojump_clock: MockClock) -> None:
+    class Thinker(PuppetAgent):
+        patience_s = 23.0
+
+    desk = PuppetAgent(lambda _: [HandOver("thinker")], name="desk")
+    thinker = Thinker(lambda _: [25.0, "There you are."], name="thinker")
+    async with stage(desk, thinker) as on, on.call():
+        for text in ("a quote", "and another"):
+            await trio.sleep(3)
+            desk.transcriber.hears(text)
+            await trio.sleep(29)
+            assert on.texts(What.SAID)[-1] == "There you are."
