@@ -124,6 +124,7 @@ class Wire(trio.abc.Stream):
         self._plain = stream.socket if isinstance(stream, trio.SocketStream) else None
         """The socket of a plain TCP stream, for the short cuts of the hot path."""
         self._is_held = False
+        self._has_more = False
         self._looks = trio.lowlevel.ParkingLot()
 
     @property
@@ -144,15 +145,19 @@ class Wire(trio.abc.Stream):
             raise trio.ClosedResourceError
         if self._plain is None:
             return bytes(await self.stream.receive_some(max_bytes))
+        most = max_bytes or PIECE_BYTES
         while self._is_held:
-            await self._looks.park()
+            # Whoever has sent more than one read holds is no silent line: what there is of it is read at once.
+            await (trio.lowlevel.checkpoint() if self._has_more else self._looks.park())
             if self._gone:
                 raise trio.ClosedResourceError
-            if data := _read_what_came(self._plain, max_bytes or PIECE_BYTES):
+            data = _read_what_came(self._plain, most)
+            self._has_more = bool(data) and len(data or b"") >= most
+            if data:
                 return data
             if data is not None:
                 break  # an end, which waiting tells
-        return await _read_when_readable(self._plain, max_bytes or PIECE_BYTES)
+        return await _read_when_readable(self._plain, most)
 
     def hold(self, is_held: bool) -> bool:
         """Read at each ``look`` alone. Returns whether it does."""
