@@ -148,7 +148,10 @@ class Wire(trio.abc.Stream):
         most = max_bytes or PIECE_BYTES
         while self._is_held:
             # Whoever has sent more than one read holds is no silent line: what there is of it is read at once.
-            await (trio.lowlevel.checkpoint() if self._has_more else self._looks.park())
+            if self._has_more:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._looks.park()
             if self._gone:
                 raise trio.ClosedResourceError
             data = _read_what_came(self._plain, most)
