@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import cast
 
 import trio
 
@@ -37,12 +37,6 @@ from engine.vendors.speaking import open_synthesizer
 from engine.vendors.thinking import open_model
 
 Recollect = Callable[[Sequence[Message], Recollection, SessionInfo], Awaitable[Recollection]]
-
-
-class Clips(Protocol):
-    """What is at hand as audio."""
-
-    def clip(self, text: str, line: AudioFormat) -> bytes | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import Any
 from adapters.catalog import KINDS, Role, find_kind
 from engine.errors import SettingsError
 from engine.observe.labels import VENDORS
-from engine.ports import ModelVendor, RealtimeVendor, SynthesizerVendor, TranscriberVendor
 from engine.runtime.network import Network
 from engine.settings import Settings
 from engine.settings.checks import structured
@@ -19,8 +18,6 @@ OF_KIND: Mapping[str, Mapping[str, Any]] = {"compatible": {"compatible": True, "
 """What a kind has by default that its configuration, which is another kind's too, has not."""
 ALSO_GIVEN: Mapping[str, tuple[str, ...]] = {"compatible": ("url",)}
 """What must be given, where the configuration has a default for another kind."""
-
-Vendor = TranscriberVendor | SynthesizerVendor | ModelVendor | RealtimeVendor
 
 
 def vendor_labels(settings: Settings) -> tuple[str, ...]:
