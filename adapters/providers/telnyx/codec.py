@@ -16,7 +16,7 @@ from engine.events import MULAW_8K, ProviderEvent, Stopped, StreamStarted
 
 log = structlog.get_logger()
 
-_ENCODINGS: Final = frozenset({"PCMU", "audio/x-mulaw", "audio/pcmu"})
+_ENCODINGS: Final = ("PCMU", "audio/x-mulaw", "audio/pcmu")
 """What its documents call mu-law, in one version or another."""
 
 _CLEAR: Final = '{"event":"clear"}'

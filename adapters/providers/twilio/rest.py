@@ -16,7 +16,7 @@ from adapters.providers.texts import pieces
 from engine.errors import VendorError, Why
 from engine.ports import Ability, Dial
 
-_GONE: Final = frozenset({20404, 21220})
+_GONE: Final = (20404, 21220)
 """Twilio's error codes for a call that it does not know, or that is over already."""
 
 _ABILITIES: Final = frozenset(

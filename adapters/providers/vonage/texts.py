@@ -19,8 +19,9 @@ PARTS_S: Final = 600.0
 """How long the parts of a text wait for the others."""
 
 _MAX_PART_CHARS: Final = 160
-_TEXT_TYPES: Final = frozenset({"text", "unicode"})
-_TEXT_CHANNELS: Final = frozenset({"sms", "mms"})
+# Tuples: what is looked for in them came from outside, and may not be hashable.
+_TEXT_TYPES: Final = ("text", "unicode")
+_TEXT_CHANNELS: Final = ("sms", "mms")
 
 
 def read_message(fields: Mapping[str, Any]) -> IncomingText | None:
