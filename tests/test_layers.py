@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 BASE = {"engine", "engine.events", "engine.errors", "engine.machine"}
 PURE = {"engine.audio", "engine.dialogue"}
 PORTS = {"engine.ports", "engine.settings"}
+CALL = {f"engine.calls.{name}" for name in ("gate", "meters", "registry", "text_link")}
+"""What the parts of a call share, whatever is said in it."""
 MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "engine.events": set(),
@@ -28,7 +30,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.tools": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
     "engine.storage": BASE | PURE | PORTS | {"engine.observe", "engine.runtime"},
     "engine.sessions": BASE | PURE | PORTS | {"engine.observe", "engine.runtime", "engine.storage"},
-    "engine.calls": BASE | PURE | PORTS | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions")},
+    "engine.calls": BASE
+    | PURE
+    | PORTS
+    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls.talks", "calls.outbound")}
+    | CALL,
+    "engine.calls.gate": set(),
+    "engine.calls.meters": BASE | PURE | PORTS | {"engine.observe"},
+    "engine.calls.text_link": BASE | PURE | PORTS | {"engine.runtime"},
+    "engine.calls.registry": BASE | PORTS | {"engine.observe", "engine.runtime"},
+    "engine.calls.talks": BASE
+    | PURE
+    | PORTS
+    | {f"engine.{name}" for name in ("observe", "runtime", "sessions")}
+    | (CALL - {"engine.calls.registry"}),
+    "engine.calls.outbound": BASE | PORTS | {"engine.observe", "engine.runtime", "engine.calls.registry"},
     "engine.phone": BASE | PURE | {"engine.runtime"},
     "engine.converse": BASE
     | PURE
@@ -36,12 +52,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.web": BASE
     | PURE
     | PORTS
-    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls")},
+    | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls", "calls.outbound")}
+    | CALL,
     "engine.assembly": BASE
     | PURE
     | PORTS
     | {f"engine.{name}" for name in ("observe", "runtime", "storage", "sessions", "calls", "web", "vendors", "tools")}
-    | {"adapters"},
+    | {"engine.calls.outbound", "adapters"}
+    | CALL,
     "engine.cli": BASE
     | PURE
     | PORTS

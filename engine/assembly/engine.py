@@ -21,7 +21,7 @@ from engine.assembly.recordings import has_recordings, recording_store
 from engine.assembly.tools import Tools, tool_labels
 from engine.assembly.vendors import Vendors, vendor_labels
 from engine.calls.call import Surroundings
-from engine.calls.dialing import Dialing
+from engine.calls.outbound.dialing import Dialing
 from engine.calls.recording import Recordings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor

@@ -19,10 +19,10 @@ import trio
 from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
 from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
-from engine.calls.pulse import Conversing
 from engine.calls.recording import RecordedLink, Recordings, recorded
 from engine.calls.registry import Slot
 from engine.calls.requests import Requests
+from engine.calls.talks.pulse import Conversing
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
 from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer, VendorError

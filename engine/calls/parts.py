@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import structlog
 
 from engine.calls.control import LiveControl
-from engine.calls.duplex import DuplexTalk
 from engine.calls.meters import CallMeters
-from engine.calls.mind import Errands
-from engine.calls.pulse import Conversing
-from engine.calls.relay import RelayControl, RelayTalk
-from engine.calls.talk import Talk
+from engine.calls.talks.duplex import DuplexTalk
+from engine.calls.talks.mind import Errands
+from engine.calls.talks.pulse import Conversing
+from engine.calls.talks.relay import RelayControl, RelayTalk
+from engine.calls.talks.talk import Talk
 from engine.calls.text_link import TextLink
 from engine.errors import ModelFailed, Why
 from engine.events import CallInfo, Context, ProviderEvent, RelayEvent

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from engine.calls.mind import Errands, leave
-from engine.calls.pulse import Conversing
 from engine.calls.registry import Slot, Transferring
-from engine.calls.watch import watch
+from engine.calls.talks.mind import Errands, leave
+from engine.calls.talks.pulse import Conversing
+from engine.calls.talks.watch import watch
 from engine.errors import CallEnd, Cause, ModelFailed, Why
 from engine.events import Transfer
 from engine.ports import Agent, LanguageModel

@@ -11,10 +11,10 @@ import trio
 from msgspec import UNSET
 from starlette.responses import Response
 
-from engine.calls.dialing import Dialing
-from engine.calls.dials import DialFault, Dialled, DialRefused, Wanted
+from engine.calls.outbound.dialing import Dialing
+from engine.calls.outbound.dials import DialFault, Dialled, DialRefused, Wanted
+from engine.calls.outbound.tolls import why_not_to
 from engine.calls.registry import Registry, Slot
-from engine.calls.tolls import why_not_to
 from engine.errors import CallEnd, Cause, StoreDown
 from engine.observe.masking import mask_number
 from engine.settings import Settings

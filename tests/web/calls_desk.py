@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 import trio
 
-from engine.calls.dialing import Dialing
+from engine.calls.outbound.dialing import Dialing
 from engine.calls.registry import Registry
 from engine.observe.metrics import Metrics
 from engine.ports import Ability, Dial

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from engine.calls.minutes import AgentSay
-from engine.calls.voice import Utterance
+from engine.calls.talks.minutes import AgentSay
+from engine.calls.talks.voice import Utterance
 from engine.dialogue.heard import Spoken
 from engine.dialogue.turns import Turn
 

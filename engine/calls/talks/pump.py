@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from engine.calls.pace import Pace
-from engine.calls.pulse import Pulse
+from engine.calls.talks.pace import Pace
+from engine.calls.talks.pulse import Pulse
 from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
 from engine.events import FRAME_S, ProviderEvent, Stopped
 from engine.ports import ProviderLink

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
-from engine.calls.minutes import AgentSay, CallerSay, Minutes
+from engine.calls.talks.minutes import AgentSay, CallerSay, Minutes
 from engine.events import Noted
 from engine.observe.timeline import Timeline, What
 from engine.sessions.call_session import CallSession

@@ -1,7 +1,7 @@
 """The conversation inside a call whose provider hears and speaks itself: text comes, text goes.
 
 Tasks: the reader (``_listen``), ``_speak`` (one utterance at a time), those of the keys and of the scribe, and the
-watch of :mod:`engine.calls.watch`. There is no audio: how far the caller has heard an answer is what the provider
+watch of :mod:`engine.calls.talks.watch`. There is no audio: how far the caller has heard an answer is what the provider
 tells, or what is estimated.
 """
 
@@ -16,14 +16,14 @@ import structlog
 import trio
 
 from engine.calls.gate import Gate
-from engine.calls.keys import Keys
 from engine.calls.meters import CallMeters, outcome_of
-from engine.calls.mind import After, Errands, Mind, leave
-from engine.calls.minutes import AgentSay
-from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
-from engine.calls.scribe import Account, Scribe
+from engine.calls.talks.keys import Keys
+from engine.calls.talks.mind import After, Errands, Mind, leave
+from engine.calls.talks.minutes import AgentSay
+from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of_run
+from engine.calls.talks.scribe import Account, Scribe
+from engine.calls.talks.voice import FILL_AGAIN_S
 from engine.calls.text_link import TextLink
-from engine.calls.voice import FILL_AGAIN_S
 from engine.dialogue.heard import CHARS_PER_S, Spoken, heard_text
 from engine.dialogue.turns import Endpointing, Turn, asks_for_presence
 from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, Why
@@ -44,7 +44,7 @@ PARTIAL_S = 3.0
 
 @dataclass(eq=False, slots=True)
 class Said:
-    """One utterance. Implements :class:`engine.calls.mind.Saying`."""
+    """One utterance. Implements :class:`engine.calls.talks.mind.Saying`."""
 
     turn: Turn | None = None
     """What it answers; None for what the agent says of its own accord."""
@@ -108,7 +108,7 @@ class RelayControl:
 
 
 class RelayTalk:
-    """``run`` it once. Implements :class:`engine.calls.pulse.Conversing`."""
+    """``run`` it once. Implements :class:`engine.calls.talks.pulse.Conversing`."""
 
     def __init__(  # noqa: PLR0917 - the parts of one call, made in one place
         self,

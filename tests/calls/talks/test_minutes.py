@@ -7,7 +7,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.calls.minutes import MAX_SAYS, AgentSay, CallerSay, Minutes
+from engine.calls.talks.minutes import MAX_SAYS, AgentSay, CallerSay, Minutes
 
 
 def texts(minutes: Minutes, now_s: float) -> list[str]:

@@ -2,8 +2,8 @@
 
 Tasks: the pump (provider to model), ``_listen`` (opens the model, then takes what it says), ``_speak`` (one reply at a
 time to the line), those of the keys and of the scribe, one for each tool at work, and the watch of
-:mod:`engine.calls.watch`. Replies come faster than they are heard: they wait in :mod:`engine.calls.replies`, and
-nothing of one that was cut off is played.
+:mod:`engine.calls.talks.watch`. Replies come faster than they are heard: they wait in
+:mod:`engine.calls.talks.replies`, and nothing of one that was cut off is played.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import replace
 import structlog
 import trio
 
-from engine.calls.keys import Keys
 from engine.calls.meters import CallMeters, outcome_of
-from engine.calls.mind import After, Errands, leave
-from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
-from engine.calls.pump import pump
-from engine.calls.replies import Replies, Reply, clip_reply, reply_to
-from engine.calls.scribe import Account, Scribe
-from engine.calls.voice import FILL_AGAIN_S, Voice
+from engine.calls.talks.keys import Keys
+from engine.calls.talks.mind import After, Errands, leave
+from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of_run
+from engine.calls.talks.pump import pump
+from engine.calls.talks.replies import Replies, Reply, clip_reply, reply_to
+from engine.calls.talks.scribe import Account, Scribe
+from engine.calls.talks.voice import FILL_AGAIN_S, Voice
 from engine.dialogue.turns import Endpointing, Turn
 from engine.errors import CallEnd, ModelFailed, Why
 from engine.events import (
@@ -78,7 +78,7 @@ OpenModel = Callable[[Callable[[], Context]], Awaitable[RealtimeModel]]
 
 
 class DuplexTalk:
-    """``run`` it once. Implements :class:`engine.calls.pulse.Conversing`.
+    """``run`` it once. Implements :class:`engine.calls.talks.pulse.Conversing`.
 
     ``open_model`` is asked for the model while the greeting is played already, if there is a clip of it.
     """

@@ -10,7 +10,7 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
-from engine.calls.pulse import Pulse
+from engine.calls.talks.pulse import Pulse
 from engine.dialogue.conversation import MAX_HANDOVERS
 from engine.dialogue.sentences import SentenceSplitter
 from engine.errors import CallEnd, Cause, ModelFailed, VendorError

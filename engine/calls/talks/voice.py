@@ -11,7 +11,7 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
-from engine.calls.mind import After
+from engine.calls.talks.mind import After
 from engine.dialogue.heard import Spoken, heard_text, unheard
 from engine.dialogue.turns import Turn
 from engine.errors import SpeechFailed

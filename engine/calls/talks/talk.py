@@ -2,8 +2,8 @@
 interrupted, fall silent, end.
 
 Tasks: the pump (provider to recogniser), ``_listen`` (speech onset and words to turns), ``_speak`` (one utterance at a
-time) and the watch of :mod:`engine.calls.watch`. They share this object and one loop, so a plain attribute is enough
-between them.
+time) and the watch of :mod:`engine.calls.talks.watch`. They share this object and one loop, so a plain attribute is
+enough between them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters, outcome_of
-from engine.calls.mind import After, Errands, Mind, leave
-from engine.calls.pulse import Announcement, Conversing, Pulse, verdict_of_run
-from engine.calls.pump import pump
-from engine.calls.voice import FILL_AGAIN_S, Utterance, Voice
+from engine.calls.talks.mind import After, Errands, Mind, leave
+from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of_run
+from engine.calls.talks.pump import pump
+from engine.calls.talks.voice import FILL_AGAIN_S, Utterance, Voice
 from engine.dialogue.turns import Endpointing, Turn, TurnTaker, asks_for_presence
 from engine.errors import CallEnd, Cause, ModelFailed, SpeechFailed, VendorError, Why
 from engine.events import (
@@ -79,7 +79,7 @@ EARLY_FRAMES = 100
 
 
 class Talk:
-    """``run`` it once. Implements :class:`engine.calls.pulse.Conversing`.
+    """``run`` it once. Implements :class:`engine.calls.talks.pulse.Conversing`.
 
     ``open_parts`` is asked for what hears, thinks and speaks while the greeting is heard already, if there is a clip of
     it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.calls.pace import QUIET_S, TOGETHER_S, Pace
+from engine.calls.talks.pace import QUIET_S, TOGETHER_S, Pace
 from engine.events import FRAME_S, MULAW_8K, PCM16_16K, AudioFormat
 from tests.fakes.plain_speech import noise
 

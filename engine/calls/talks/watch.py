@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import trio
 
-from engine.calls.pulse import Conversing
+from engine.calls.talks.pulse import Conversing
 from engine.errors import CallEnd, Cause
 from engine.observe.labels import TurnOutcome
 

@@ -1,0 +1,1 @@
+"""Calls that we make: who may be called, how often, and what became of it."""
