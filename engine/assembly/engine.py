@@ -128,6 +128,7 @@ class Engine:
         self._on_started = on_started
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
         self._network = Network()
+        self._breakers = Breakers(self.metrics)
         self._new_http_client = self._network.client
         region = settings.sessions.default_region
         self.recordings: Recordings | None = None
@@ -248,7 +249,7 @@ class Engine:
 
     async def _serve_until_drained(self) -> None:
         self._on_started()
-        self._note_store()
+        self._note_lacks()
         self.supervisor.is_started = True
         is_ready, why = self.supervisor.ready
         log.info("engine_started", url=self.url, agents=list(self._agents), is_ready=is_ready, why=why)
@@ -311,7 +312,7 @@ class Engine:
         if needs_speech(settings):
             self.speech = await load_speech(settings)
             self._keep(actors, "speech", self.speech.run)
-        around = Vendoring(self.metrics, Breakers(self.metrics), Policy.of(settings.limits))
+        around = Vendoring(self.metrics, self._breakers, Policy.of(settings.limits))
         vendors, tools = Vendors(settings, self._network), Tools(settings, self.metrics, self._network)
         self._keep(actors, "tools", tools.run, is_vital=False)
         workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech)
@@ -379,7 +380,7 @@ class Engine:
         metrics = self.metrics
         while True:
             self.supervisor.loop_lag_s = self._lag.worst_recent_s
-            self._note_store()
+            self._note_lacks()
             _ = self.supervisor.ready
             metrics.tasks_alive.set(trio.lowlevel.current_statistics().tasks_living)
             limiter = self.speech.limiter if self.speech else trio.to_thread.current_default_thread_limiter()
@@ -393,7 +394,9 @@ class Engine:
                 self._note_hearing(self.speech.activity)
             await trio.sleep(HOUSEKEEPING_S)
 
-    def _note_store(self) -> None:
+    def _note_lacks(self) -> None:
+        """What calls go on without."""
+        self.supervisor.vendors_down = self._breakers.not_asked()
         if self.memory is not None:
             self.supervisor.lacks_store_keys = self.memory.vault.lacks_keys
             self.supervisor.store_is_down = self.memory.writer.is_down

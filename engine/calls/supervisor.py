@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -13,6 +13,7 @@ from engine.calls.parts import Line, Words
 from engine.calls.registry import NotAdmitted, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
+from engine.observe.labels import VendorKind
 from engine.ports import Agent, CallStatus, Codec, IncomingCall, Mode, Provider, Relay, TextCodec
 from engine.runtime.mailbox import MailboxClosed, MailboxFull
 from engine.runtime.rates import RateLimiter, number_key
@@ -67,6 +68,8 @@ class Supervisor:
         """The store cannot be read or written for want of a key. Kept up to date by whoever looks after the store."""
         self.store_is_down = False
         """What is said goes to the journal. Kept up to date likewise."""
+        self.vendors_down: Sequence[tuple[str, VendorKind]] = ()
+        """Vendors that are not asked for now, having failed too often. Kept up to date by whoever has the breakers."""
 
     # --- the switchboard of engine.web ----------------------------------------------------------------------
 
@@ -87,9 +90,10 @@ class Supervisor:
         return not why, why
 
     @property
-    def lacks(self) -> str:
-        """What calls go on without: ``store_down``, or empty."""
-        return "store_down" if self.store_is_down else ""
+    def lacks(self) -> list[str]:
+        """What calls go on without: ``store_down``, ``stt:deepgram`` for a vendor in its role."""
+        store = ["store_down"] if self.store_is_down else []
+        return [*store, *(f"{kind}:{vendor}" for vendor, kind in self.vendors_down)]
 
     def live_calls(self) -> list[str]:
         return self.registry.live_calls()

@@ -59,14 +59,20 @@ class _Health:
 
     async def ready(self, _request: Request) -> Response:
         is_ready, why = self.switchboard.ready
-        return PlainTextResponse("ready") if is_ready else error(503, "New calls should go elsewhere.", why)
+        if not is_ready:
+            return error(503, "New calls should go elsewhere.", why)
+        # What it goes on without is no reason to send callers elsewhere: other engines lack the same vendor.
+        lacks = self.switchboard.lacks
+        return PlainTextResponse(f"ready (degraded: {', '.join(lacks)})" if lacks else "ready")
 
     async def state(self, _request: Request) -> Response:
         live = self.switchboard.live_calls()
         is_ready, why = self.switchboard.ready
+        lacks = self.switchboard.lacks
         return json(
             HealthReply(
-                status=why if not is_ready else self.switchboard.lacks or "ok",
+                status=why if not is_ready else "degraded" if lacks else "ok",
+                lacks=lacks,
                 sessions=LiveCalls(len(live), live),
                 capacity=self.switchboard.capacity,
                 draining=self.switchboard.draining,

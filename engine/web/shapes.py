@@ -432,7 +432,11 @@ class LiveCalls(Struct, frozen=True):
 
 
 class HealthReply(Struct, frozen=True):
+    """``status``: ``ok``; ``degraded`` while calls go on without what ``lacks`` names (``store_down``, ``stt:deepgram``
+    for a vendor in its role); else why no calls are taken."""
+
     status: str
+    lacks: list[str]
     sessions: LiveCalls
     capacity: int
     draining: bool

@@ -36,8 +36,8 @@ class Switchboard(Protocol):
         ...
 
     @property
-    def lacks(self) -> str:
-        """What calls go on without at the moment: ``store_down``, or empty."""
+    def lacks(self) -> list[str]:
+        """What calls go on without at the moment: ``store_down``, ``stt:deepgram`` for a vendor in its role."""
         ...
 
     def live_calls(self) -> list[str]:

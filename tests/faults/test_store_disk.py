@@ -80,7 +80,7 @@ async def test_with_a_full_disk_calls_go_on_and_with_room_what_was_kept_is_store
                 async with desk.call(NEWCOMER) as fresh:
                     await Caller(fresh, "newcomer").turns(1)
                 await desk.ask("POST", "/turn", json={"text": "Is it lost?", "stream_sid": "robot"}, status=503)
-                await health_is(desk, "store_down")
+                await health_is(desk, "degraded")
                 lost = desk.total("store_lost_total")
                 filler.unlink()
                 await backlog_is(desk, lambda value: value == 0)

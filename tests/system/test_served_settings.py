@@ -58,10 +58,12 @@ async def test_a_model_has_turn_s_for_a_text_and_the_journal_its_bytes(tmp_path:
         assert callers_words(session["messages"])[: int(kept)] == caller.said[: int(kept)]
 
 
-async def test_a_program_as_a_brain_has_its_own_time_for_a_text_and_is_started_once(tmp_path: Path) -> None:
+async def test_a_program_as_a_brain_has_its_own_time_and_health_names_a_model_that_is_not_there(tmp_path: Path) -> None:
     brain = "echo started >>starts; sleep 1.5; echo We open at nine."
     settings: dict[str, dict[str, object]] = {
         "agents.thinker": {"model": ["brain"]},
+        "agents.lost": {"model": ["nowhere"]},
+        "vendors.nowhere": {"kind": "compatible", "url": "http://127.0.0.1:9/v1", "model": "none"},
         "vendors.brain": {"kind": "program", "command": ["/bin/sh", "-c", brain], "timeout_s": 10.0},
         "limits": {"first_token_s": 0.3, "token_gap_s": 0.3, "vendor_answer_s": 0.5},
     }
@@ -71,6 +73,15 @@ async def test_a_program_as_a_brain_has_its_own_time_for_a_text_and_is_started_o
         assert asked.status_code == 200, asked.text
         assert "We open at nine." in asked.text
         assert (process.folder / "starts").read_text().split() == ["started"]
+        assert (await client.get("/api/health")).json()["status"] == "ok"
+        for _ in range(3):
+            await client.post("/turn", json={"text": "When?", "stream_sid": "robot", "agent": "lost"})
+        with trio.fail_after(START_S):
+            while (health := (await client.get("/api/health")).json())["status"] == "ok":
+                await trio.sleep(0.05)
+        assert (health["status"], health["lacks"]) == ("degraded", ["llm:nowhere"])
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.text) == (200, "ready (degraded: llm:nowhere)")
 
 
 async def metric_is(process: Process, client: httpx.AsyncClient, name: str, value: float) -> None:

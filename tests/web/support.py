@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import h11
 import httpx
@@ -61,7 +61,7 @@ class FakeSwitchboard:
     refusal: Refused | None = None
     stalls: bool = False
     fails: Exception | None = None
-    lacks: str = ""
+    lacks: list[str] = field(default_factory=list)
     is_relayed: bool = False
     tokens: dict[str, str] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)
@@ -145,6 +145,10 @@ class FakeProvider:
         self.abilities = frozenset({Ability.SEND_TEXT} if can_send_text else ())
         self.sent: list[tuple[str, str, str]] = []
         """Texts that went over REST: from, to, text."""
+
+    @property
+    def control(self) -> Self:
+        return self
 
     def verify(self, request: WebhookRequest) -> str:
         signature = request.headers.get("x-signature")

@@ -16,6 +16,7 @@ async def test_health_tells_the_sessions_and_the_state(autojump_clock: MockClock
         assert reply.headers["content-type"] == "application/json"
         assert reply.json == {
             "status": "ok",
+            "lacks": [],
             "sessions": {"active_count": 2, "uuids": ["CA1", "CA2"]},
             "capacity": 7,
             "draining": False,
@@ -25,9 +26,11 @@ async def test_health_tells_the_sessions_and_the_state(autojump_clock: MockClock
 
 
 async def test_health_tells_what_calls_go_on_without() -> None:
-    async with front(FakeSwitchboard(lacks="store_down")) as at:
-        assert b'"status":"store_down"' in (await at.ask("GET", "/api/health")).body
-        assert (await at.ask("GET", "/readyz")).status == 200
+    async with front(FakeSwitchboard(lacks=["store_down", "stt:deepgram"])) as at:
+        health = (await at.ask("GET", "/api/health")).body
+        assert b'"status":"degraded","lacks":["store_down","stt:deepgram"]' in health
+        ready = await at.ask("GET", "/readyz")
+        assert (ready.status, ready.body) == (200, b"ready (degraded: store_down, stt:deepgram)")
         at.switchboard.draining = True
         assert b'"status":"draining"' in (await at.ask("GET", "/api/health")).body
 
