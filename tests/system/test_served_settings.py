@@ -77,7 +77,7 @@ async def test_a_program_as_a_brain_has_its_own_time_and_health_names_a_model_th
         for _ in range(3):
             await client.post("/turn", json={"text": "When?", "stream_sid": "robot", "agent": "lost"})
         with trio.fail_after(START_S):
-            while (health := (await client.get("/api/health")).json())["status"] == "ok":
+            while (health := (await client.get("/api/health")).json())["status"] == "ok":  # noqa: ASYNC110 - seen from outside
                 await trio.sleep(0.05)
         assert (health["status"], health["lacks"]) == ("degraded", ["llm:nowhere"])
         ready = await client.get("/readyz")
