@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import orjson
 
-from adapters.providers.fields import DIGITS
-from engine.errors import BadMessage
+from adapters.providers.fields import DIGITS, read_object
+from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, Dtmf, MarkPlayed
 
 MAX_AUDIO_BYTES: Final = MULAW_8K.bytes_per_s
@@ -29,6 +29,40 @@ def read_message(message: str | bytes) -> dict[str, Any]:
     if type(data) is not dict:
         raise BadMessage("shape")
     return data
+
+
+def read_start(message: str | bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The start message and its content; None for the greeting before it, ``connected``.
+
+    Raises ProtocolError for all else.
+    """
+    data = read_object(message) if isinstance(message, str) else None
+    if data is None:
+        raise ProtocolError("no JSON object before the start message")
+    match data.get("event"):
+        case "connected":
+            return None
+        case "start":
+            start = data.get("start")
+            if not isinstance(start, dict):
+                raise ProtocolError("start message without its content")
+            return data, start
+    raise ProtocolError("unexpected message before the start message")
+
+
+def read_event(data: dict[str, Any], id_field: str, stream_id: str) -> str:
+    """What a message after the start says, if it is of this stream. Raises ProtocolError for a second start,
+    BadMessage for anything unusable."""
+    event = data.get("event")
+    if event == "start":
+        raise ProtocolError("a second start message")
+    if not isinstance(event, str):
+        raise BadMessage("shape")
+    if event == "connected":
+        raise BadMessage("type")
+    if data.get(id_field) != stream_id:
+        raise BadMessage("stream")
+    return event
 
 
 def read_mulaw(media: dict[str, Any]) -> bytes:

@@ -348,7 +348,7 @@ class Call:
 
     async def _transfer(self, to: str) -> bool:
         """Connect the caller to somebody else in place of us."""
-        provider, info = self._line.provider, self._info
+        provider, info = self._line.provider.control, self._info
         if Ability.TRANSFER not in provider.abilities:
             self._log.warning("transfer_failed", detail=f"{info.provider} cannot transfer with the keys that are set")
             return False
@@ -360,7 +360,7 @@ class Call:
     async def _hang_up(self) -> None:
         """Tell the provider that the call is over, where that is our decision; its socket closes in any case. One that
         speaks itself has been told over the socket, behind our last words."""
-        provider = self._line.provider
+        provider = self._line.provider.control
         is_told = isinstance(self._line.codec, Words) or self._is_in_other_hands
         if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities and not is_told:
             within_s = self._around.limits.close_s * HANG_UP_SHARE

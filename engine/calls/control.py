@@ -44,7 +44,7 @@ class LiveControl:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        abilities = self._provider.abilities
+        abilities = self._provider.control.abilities
         return abilities if self._number() and self._call.dialled else abilities - {Ability.SEND_TEXT}
 
     async def send_text(self, text: str) -> None:
@@ -53,11 +53,11 @@ class LiveControl:
         if not number:
             raise VendorError(self._call.provider, "the caller has no number", why=Why.BAD_REQUEST)
         async with self._client() as client:
-            await self._provider.send_text(self._call.dialled, number, text, client)
+            await self._provider.control.send_text(self._call.dialled, number, text, client)
 
     async def press(self, digits: str) -> None:
         async with self._client() as client:
-            await self._provider.press(self._call.call_id, digits, client)
+            await self._provider.control.press(self._call.call_id, digits, client)
 
     def thinking(self, gate: Gate) -> None:
         """An answer is being thought of: it is certain once its gate is open."""

@@ -17,6 +17,7 @@ from engine.ports.agents import (
     counts_itself,
     patience_with,
 )
+from engine.ports.backing import Backed, vendor_of
 from engine.ports.control import NO_CONTROL, CallControl
 from engine.ports.models import (
     LanguageModel,
@@ -55,6 +56,7 @@ from engine.ports.telephony import (
     IncomingCall,
     IncomingText,
     Provider,
+    ProviderControl,
     ProviderLink,
     Relay,
     TextCodec,
@@ -72,6 +74,7 @@ __all__ = [
     "Answer",
     "Append",
     "AuditRow",
+    "Backed",
     "CallControl",
     "CallStatus",
     "CallTools",
@@ -93,6 +96,7 @@ __all__ = [
     "PatientVendor",
     "Phrases",
     "Provider",
+    "ProviderControl",
     "ProviderLink",
     "RawModel",
     "RealtimeAgent",
@@ -122,4 +126,5 @@ __all__ = [
     "counts_itself",
     "patience_of",
     "patience_with",
+    "vendor_of",
 ]

@@ -139,8 +139,42 @@ class Codec(Protocol):
     def encode_clear(self) -> str | bytes: ...
 
 
+class ProviderControl(Protocol):
+    """A provider's REST API, with the keys that are set. The caller sets the deadline, and owns the client.
+
+    All of it raises VendorError: ``why`` is BAD_REQUEST or AUTH for what cannot be done with these keys, or at all.
+    """
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What can be asked of it. Without ``HANG_UP`` a call is ended by closing its socket alone."""
+        ...
+
+    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
+        """End the call; one that is already over is a success. Without keys nothing is done."""
+        ...
+
+    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
+        """Connect the caller to ``to`` (a number in E.164 or a SIP address) in place of us; ``sender`` is the number of
+        ours that was called. The media socket ends by it."""
+        ...
+
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        """Send key tones (0-9, *, #, and w for half a second) into the call."""
+        ...
+
+    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
+        """Make a call; returns the provider's id of it, or nothing where only its webhooks tell. ``why`` is BAD_REQUEST
+        for a number that it does not take."""
+        ...
+
+    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
+        """Send an SMS."""
+        ...
+
+
 class Provider(Protocol):
-    """A telephony provider: webhooks, answer documents, wire and REST control."""
+    """A telephony provider: webhooks, answer documents, the wire; REST under ``control``."""
 
     name: str
     media_path: str
@@ -149,9 +183,8 @@ class Provider(Protocol):
     """Path to kind and allowed HTTP methods."""
 
     @property
-    def abilities(self) -> frozenset[Ability]:
-        """What can be asked of its REST API with the keys that are set. Without ``HANG_UP`` a call is ended by closing
-        its socket alone."""
+    def control(self) -> ProviderControl:
+        """Its REST API."""
         ...
 
     @property
@@ -198,30 +231,7 @@ class Provider(Protocol):
         """The document that answers an SMS webhook with this text; with an empty one, with nothing."""
         ...
 
-    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        """Send an SMS over the provider's REST API. Raises VendorError. The caller sets the deadline."""
-        ...
-
     def new_codec(self) -> Codec: ...
-
-    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """End the call over the provider's REST API; a call that is already over is a success. Raises VendorError. The
-        caller sets the deadline."""
-        ...
-
-    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
-        """Connect the caller to ``to`` (a number in E.164 or a SIP address) in place of us; ``sender`` is the number of
-        ours that was called. The media socket ends by it. Raises VendorError. The caller sets the deadline."""
-        ...
-
-    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
-        """Send key tones (0-9, *, #, and w for half a second) into the call. Raises VendorError."""
-        ...
-
-    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        """Make a call; returns the provider's id of it, or nothing where only its webhooks tell. Raises VendorError:
-        ``why`` is BAD_REQUEST for a number that it does not take. The caller sets the deadline."""
-        ...
 
 
 class TextCodec(Protocol):

@@ -219,7 +219,7 @@ class TextDesk:
         return TextOutcome.ANSWERED_LATER if text.by_rest else TextOutcome.ANSWERED
 
     async def _was_sent(self, text: _Text) -> bool:
-        if Ability.SEND_TEXT not in text.provider.abilities:
+        if Ability.SEND_TEXT not in text.provider.control.abilities:
             self._tell("text_not_sent", text, "not_configured")
             return False
         try:
@@ -236,7 +236,7 @@ class TextDesk:
         incoming = text.incoming
         for pause_s in (*PAUSES_S, None):
             try:
-                await text.provider.send_text(incoming.recipient, incoming.sender, text.answer, client)
+                await text.provider.control.send_text(incoming.recipient, incoming.sender, text.answer, client)
                 return True
             except VendorError as exc:
                 self._tell("text_not_sent", text, str(exc))

@@ -42,11 +42,11 @@ UNABLE: Mapping[str, Provider] = {
 every = pytest.mark.parametrize("name", ABLE)
 DIAL = Dial("+15551230009", "+15551230002", "https://h/v?dial=t", "https://h/s", detects_machine=True)
 ASKS: Mapping[Ability, Callable[[Provider, httpx.AsyncClient], Any]] = {
-    Ability.HANG_UP: lambda by, http: by.hang_up("c1", http),
-    Ability.SEND_TEXT: lambda by, http: by.send_text("+15551230002", "+15551230009", "hello", http),
-    Ability.TRANSFER: lambda by, http: by.transfer("c1", "+15551230009", "+15551230002", http),
-    Ability.PRESS_DIGITS: lambda by, http: by.press("c1", "12w#", http),
-    Ability.DIAL: lambda by, http: by.dial(DIAL, http),
+    Ability.HANG_UP: lambda by, http: by.control.hang_up("c1", http),
+    Ability.SEND_TEXT: lambda by, http: by.control.send_text("+15551230002", "+15551230009", "hello", http),
+    Ability.TRANSFER: lambda by, http: by.control.transfer("c1", "+15551230009", "+15551230002", http),
+    Ability.PRESS_DIGITS: lambda by, http: by.control.press("c1", "12w#", http),
+    Ability.DIAL: lambda by, http: by.control.dial(DIAL, http),
 }
 
 
@@ -168,7 +168,7 @@ async def test_what_it_is_able_to_do_it_asks_for_and_nothing_else(name: str) -> 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         for ability, ask in ASKS.items():
             asked.clear()
-            if ability in by.abilities:
+            if ability in by.control.abilities:
                 assert await ask(by, client) in (None, "c2")
                 assert len(asked) == 1, ability
                 assert asked[0].url.scheme == "https"
@@ -177,13 +177,13 @@ async def test_what_it_is_able_to_do_it_asks_for_and_nothing_else(name: str) -> 
                     await ask(by, client)
                 assert caught.value.why is Why.BAD_REQUEST
                 assert not asked
-    assert Ability.DETECT_MACHINE in by.abilities
+    assert Ability.DETECT_MACHINE in by.control.abilities
 
 
 @every
 async def test_without_keys_it_is_able_to_do_nothing_and_asks_nobody(name: str) -> None:
     by = UNABLE[name]
-    assert by.abilities == frozenset()
+    assert by.control.abilities == frozenset()
     async with failing_with(AssertionError("asked")) as client:
         for ability, ask in ASKS.items():
             if ability is Ability.HANG_UP:
@@ -211,7 +211,7 @@ async def test_whatever_goes_wrong_on_the_way_comes_out_with_its_reason_and_no_s
 ) -> None:
     by = ABLE[name]
     async with failing_with(error) as client:
-        for ability in by.abilities & ASKS.keys():
+        for ability in by.control.abilities & ASKS.keys():
             with pytest.raises(VendorError) as caught:
                 await ASKS[ability](by, client)
             assert caught.value.why is why
@@ -226,7 +226,7 @@ async def test_a_provider_that_is_asked_too_often_says_when_to_ask_again(name: s
 
     by = ABLE[name]
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        for ability in by.abilities & ASKS.keys():
+        for ability in by.control.abilities & ASKS.keys():
             with pytest.raises(VendorError) as caught:
                 await ASKS[ability](by, client)
             assert (caught.value.why, caught.value.retry_after_s) == (Why.RATE_LIMITED, 7.0)

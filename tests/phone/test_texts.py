@@ -56,7 +56,7 @@ class Engine:
     async def answer_later(self) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             async for text in self._unanswered:
-                await self.provider.send_text(text.recipient, text.sender, self.say(text.text), client)
+                await self.provider.control.send_text(text.recipient, text.sender, self.say(text.text), client)
 
 
 @asynccontextmanager
@@ -141,7 +141,7 @@ async def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one() -> N
         with pytest.raises(TooSlow):
             await send_text("twilio", callee, "first", inbox=inbox, within_s=0.1)
         async with httpx.AsyncClient(trust_env=False) as client:
-            await engine.provider.send_text(DIALLED, CALLER, "late", client)
+            await engine.provider.control.send_text(DIALLED, CALLER, "late", client)
         with pytest.raises(TooSlow):
             await send_text("twilio", callee, "second", inbox=inbox, within_s=0.1)
 
@@ -172,9 +172,9 @@ async def test_a_rest_api_that_refuses_is_a_vendor_error_at_the_engine(name: str
     async with open_inbox() as inbox, running(name, inbox) as (engine, _), httpx.AsyncClient(trust_env=False) as client:
         inbox.fails_with = 429
         with pytest.raises(VendorError, match="429"):
-            await engine.provider.send_text(DIALLED, CALLER, "hello", client)
+            await engine.provider.control.send_text(DIALLED, CALLER, "hello", client)
         inbox.fails_with = 0
-        await engine.provider.hang_up("CA" + "b" * 32, client)
+        await engine.provider.control.hang_up("CA" + "b" * 32, client)
         assert inbox.requests[-1].endswith((" 200", " 204"))
 
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
-import httpx
-
 from adapters.providers.documents import xml_answer
 from adapters.providers.fields import printable
 from adapters.providers.plivo.codec import PlivoCodec, encode_value
@@ -20,10 +18,8 @@ from adapters.providers.rest import destination, is_marked_outbound
 from adapters.providers.texts import received
 from adapters.providers.webhook_fields import id_in, international, number_in, read_fields, text_in, told
 from engine.ports import (
-    Ability,
     Answer,
     CallStatus,
-    Dial,
     IncomingCall,
     IncomingText,
     Relay,
@@ -75,7 +71,7 @@ class PlivoProvider:
     def __init__(self, config: PlivoConfig, *, insecure: bool = False) -> None:
         self._auth_token = config.auth_token
         self._insecure = insecure
-        self._rest = PlivoRest(config.api_base, config.auth_id, config.auth_token, config.transfer_url)
+        self.control = PlivoRest(config.api_base, config.auth_id, config.auth_token, config.transfer_url)
 
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature."""
@@ -166,32 +162,12 @@ class PlivoProvider:
         """Without the text: it goes over ``send_text``."""
         return xml_answer(ET.Element("Response"))
 
-    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        await self._rest.send_text(sender, recipient, text, client)
-
     def new_codec(self) -> PlivoCodec:
         return PlivoCodec()
 
     @property
-    def abilities(self) -> frozenset[Ability]:
-        return self._rest.abilities
-
-    @property
     def relay(self) -> Relay | None:
         return None
-
-    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without id and token it does nothing. Raises VendorError."""
-        await self._rest.hang_up(call_id, client)
-
-    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
-        await self._rest.transfer(call_id, to, sender, client)
-
-    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
-        await self._rest.press(call_id, digits, client)
-
-    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        return await self._rest.dial(call, client)
 
 
 def _answered_by(fields: Mapping[str, Any]) -> str:

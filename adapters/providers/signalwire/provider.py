@@ -6,18 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import httpx
-
-from adapters.providers.rest import not_able
 from adapters.providers.signalwire.signature import replay_key, verify_signature
 from adapters.providers.twilio.codec import TwilioCodec
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from adapters.providers.twilio.rest import TwilioRest
 from engine.ports import (
-    Ability,
     Answer,
     CallStatus,
-    Dial,
     IncomingCall,
     IncomingText,
     Relay,
@@ -54,7 +49,7 @@ class SignalWireProvider:
         self._insecure = insecure
         self._documents = TwilioProvider(TwilioConfig())
         has_space = bool(config.api_base)
-        self._rest = TwilioRest(
+        self.control = TwilioRest(
             self.name,
             f"{config.api_base.rstrip('/')}/api/laml",
             config.project_id if has_space else "",
@@ -92,31 +87,9 @@ class SignalWireProvider:
     def answer_text(self, text: str) -> Answer:
         return self._documents.answer_text(text)
 
-    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        await self._rest.send_text(sender, recipient, text, client)
-
     def new_codec(self) -> TwilioCodec:
         return TwilioCodec()
 
     @property
-    def abilities(self) -> frozenset[Ability]:
-        """None without project, token and space; then our close of the socket ends the call."""
-        return self._rest.abilities
-
-    @property
     def relay(self) -> Relay | None:
         return None
-
-    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without project, token and space it does nothing. Raises VendorError."""
-        await self._rest.hang_up(call_id, client)
-
-    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
-        await self._rest.transfer(call_id, to, sender, client)
-
-    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
-        """Raises VendorError always, as on Twilio."""
-        raise not_able(self.name, "pressing keys")
-
-    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        return await self._rest.dial(call, client)

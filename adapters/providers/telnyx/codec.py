@@ -8,8 +8,16 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from adapters.providers.fields import is_long_id, read_object, read_parameters
-from adapters.providers.media_fields import read_count, read_dtmf, read_mark, read_message, read_mulaw
+from adapters.providers.fields import is_long_id, read_parameters
+from adapters.providers.media_fields import (
+    read_count,
+    read_dtmf,
+    read_event,
+    read_mark,
+    read_message,
+    read_mulaw,
+    read_start,
+)
 from adapters.providers.reorder import Reorder
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, ProviderEvent, Stopped, StreamStarted
@@ -41,15 +49,8 @@ class TelnyxCodec:
 
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """``connected`` gives None, ``start`` the stream. Raises ProtocolError for all else."""
-        data = read_object(message) if isinstance(message, str) else None
-        if data is None:
-            raise ProtocolError("no JSON object before the start message")
-        match data.get("event"):
-            case "connected":
-                return None
-            case "start":
-                return self._start(data)
-        raise ProtocolError("unexpected message before the start message")
+        found = read_start(message)
+        return None if found is None else self._start(*found)
 
     def decode(self, message: str | bytes) -> ProviderEvent | None:
         """None for repeats, for audio that waits for what comes before it, and for events of no use here."""
@@ -80,16 +81,7 @@ class TelnyxCodec:
         return audio if chunk is None else self._reorder.put(_read_number(chunk), audio)
 
     def _rare(self, data: dict[str, Any]) -> ProviderEvent | None:
-        event = data.get("event")
-        if event == "start":
-            raise ProtocolError("a second start message")
-        if not isinstance(event, str):
-            raise BadMessage("shape")
-        if event == "connected":
-            raise BadMessage("type")
-        if data.get("stream_id") != self._stream_id:
-            raise BadMessage("stream")
-        match event:
+        match read_event(data, "stream_id", self._stream_id):
             case "mark":
                 mark = data.get("mark")
                 return read_mark(mark.get("name") if isinstance(mark, dict) else None)
@@ -114,10 +106,7 @@ class TelnyxCodec:
             known = code if isinstance(code, int) else None
             log.warning("provider_complains", provider="telnyx", call_id=self._call_id, code=known)
 
-    def _start(self, data: dict[str, Any]) -> StreamStarted:
-        start = data.get("start")
-        if not isinstance(start, dict):
-            raise ProtocolError("start message without its content")
+    def _start(self, data: dict[str, Any], start: dict[str, Any]) -> StreamStarted:
         stream_id: object = data.get("stream_id")
         call_id: object = start.get("call_control_id")
         if not is_long_id(stream_id):

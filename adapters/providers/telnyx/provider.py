@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-import httpx
-
 from adapters.providers.documents import xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
@@ -21,10 +19,8 @@ from adapters.providers.texts import received
 from adapters.providers.webhook_fields import id_in, number_in, read_fields, read_json, text_in, told
 from engine.errors import BadRequest
 from engine.ports import (
-    Ability,
     Answer,
     CallStatus,
-    Dial,
     IncomingCall,
     IncomingText,
     Relay,
@@ -93,7 +89,7 @@ class TelnyxProvider:
         self._key = read_public_key(config.public_key) if config.public_key else None
         self._insecure = insecure
         self._now = now
-        self._rest = TelnyxRest(config.api_base, config.api_key, config.account_sid, config.application_id)
+        self.control = TelnyxRest(config.api_base, config.api_key, config.account_sid, config.application_id)
 
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature."""
@@ -185,32 +181,12 @@ class TelnyxProvider:
         """Without the text: it goes over ``send_text``."""
         return Answer(b"", "text/plain", 200)
 
-    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        await self._rest.send_text(sender, recipient, text, client)
-
     def new_codec(self) -> TelnyxCodec:
         return TelnyxCodec()
 
     @property
-    def abilities(self) -> frozenset[Ability]:
-        return self._rest.abilities
-
-    @property
     def relay(self) -> Relay | None:
         return None
-
-    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without a key it does nothing. Raises VendorError."""
-        await self._rest.hang_up(call_id, client)
-
-    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
-        await self._rest.transfer(call_id, to, sender, client)
-
-    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
-        await self._rest.press(call_id, digits, client)
-
-    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        return await self._rest.dial(call, client)
 
 
 def _attestation(fields: Mapping[str, Any]) -> str:

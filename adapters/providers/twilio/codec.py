@@ -7,8 +7,16 @@ from typing import Any, Final
 
 import orjson
 
-from adapters.providers.fields import is_id, read_object, read_parameters
-from adapters.providers.media_fields import read_count, read_dtmf, read_mark, read_message, read_mulaw
+from adapters.providers.fields import is_id, read_parameters
+from adapters.providers.media_fields import (
+    read_count,
+    read_dtmf,
+    read_event,
+    read_mark,
+    read_message,
+    read_mulaw,
+    read_start,
+)
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, ProviderEvent, Stopped, StreamStarted
 
@@ -34,15 +42,8 @@ class TwilioCodec:
 
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """``connected`` gives None, ``start`` the stream. Raises ProtocolError for all else."""
-        data = read_object(message) if isinstance(message, str) else None
-        if data is None:
-            raise ProtocolError("no JSON object before the start message")
-        match data.get("event"):
-            case "connected":
-                return None
-            case "start":
-                return self._start(data)
-        raise ProtocolError("unexpected message before the start message")
+        found = read_start(message)
+        return None if found is None else self._start(*found)
 
     def decode(self, message: str | bytes) -> ProviderEvent | None:
         """None for repeats, for the other side's track and for events of no use here."""
@@ -83,16 +84,7 @@ class TwilioCodec:
         return not is_new
 
     def _rare(self, data: dict[str, Any]) -> ProviderEvent | None:
-        event = data.get("event")
-        if event == "start":
-            raise ProtocolError("a second start message")
-        if not isinstance(event, str):
-            raise BadMessage("shape")
-        if event == "connected":
-            raise BadMessage("type")
-        if data.get("streamSid") != self._stream_id:
-            raise BadMessage("stream")
-        match event:
+        match read_event(data, "streamSid", self._stream_id):
             case "mark":
                 mark = data.get("mark")
                 return read_mark(mark.get("name") if isinstance(mark, dict) else None)
@@ -107,10 +99,7 @@ class TwilioCodec:
             raise BadMessage("stream")
         return Stopped()
 
-    def _start(self, data: dict[str, Any]) -> StreamStarted:
-        start = data.get("start")
-        if not isinstance(start, dict):
-            raise ProtocolError("start message without its content")
+    def _start(self, data: dict[str, Any], start: dict[str, Any]) -> StreamStarted:
         stream_id: object = data.get("streamSid")
         call_id: object = start.get("callSid")
         if not is_id(stream_id) or start.get("streamSid", stream_id) != stream_id:

@@ -9,11 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree as ET
 
-import httpx
-
 from adapters.providers.documents import xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
-from adapters.providers.rest import not_able
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio.codec import TwilioCodec
 from adapters.providers.twilio.relay import RelayConfig, TwilioRelay
@@ -21,10 +18,8 @@ from adapters.providers.twilio.rest import TwilioRest
 from adapters.providers.twilio.signature import read_form, verify_signature
 from engine.errors import BadRequest, BadSignature
 from engine.ports import (
-    Ability,
     Answer,
     CallStatus,
-    Dial,
     IncomingCall,
     IncomingText,
     Relay,
@@ -103,7 +98,7 @@ class TwilioProvider:
         self._config = config
         self._insecure = insecure
         self._relay = TwilioRelay(config.relay)
-        self._rest = TwilioRest(self.name, config.api_base, config.account_sid, config.auth_token)
+        self.control = TwilioRest(self.name, config.api_base, config.account_sid, config.auth_token)
 
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. Also for the upgrade of a media socket: a GET of its wss URL without a body.
@@ -182,34 +177,12 @@ class TwilioProvider:
             ET.SubElement(response, "Message").text = piece
         return xml_answer(response)
 
-    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        await self._rest.send_text(sender, recipient, text, client)
-
     def new_codec(self) -> TwilioCodec:
         return TwilioCodec()
 
     @property
-    def abilities(self) -> frozenset[Ability]:
-        """None without an account and a token; then our close of the socket ends the call."""
-        return self._rest.abilities
-
-    @property
     def relay(self) -> Relay | None:
         return self._relay
-
-    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without account and token it does nothing. Raises VendorError."""
-        await self._rest.hang_up(call_id, client)
-
-    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
-        await self._rest.transfer(call_id, to, sender, client)
-
-    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
-        """Raises VendorError always: Twilio presses no keys without ending the media stream."""
-        raise not_able(self.name, "pressing keys")
-
-    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        return await self._rest.dial(call, client)
 
 
 def _read_fields(request: WebhookRequest) -> dict[str, str]:

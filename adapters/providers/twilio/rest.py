@@ -60,6 +60,10 @@ class TwilioRest:
         response = await self._post(client, "transfer", f"Calls/{call_id}.json", {"Twiml": document})
         check(self.vendor, "transfer", response)
 
+    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
+        """Raises VendorError always: no keys are pressed without ending the media stream."""
+        raise not_able(self.vendor, "pressing keys")
+
     async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
         """The id of the call. Whether a person answered is told to the status URL while the call goes on already, and
         of a machine once its beep has come. Raises VendorError."""

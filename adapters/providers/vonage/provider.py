@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
 import orjson
 
 from adapters.providers.fields import printable
@@ -22,10 +21,8 @@ from adapters.providers.vonage.texts import TextParts, read_message
 from adapters.providers.webhook_fields import id_in, international, number_in, read_fields, read_json, told
 from engine.errors import BadRequest, BadSignature, SettingsError
 from engine.ports import (
-    Ability,
     Answer,
     CallStatus,
-    Dial,
     IncomingCall,
     IncomingText,
     Relay,
@@ -98,7 +95,7 @@ class VonageProvider:
         self._insecure = insecure
         self._now = now
         self._parts = TextParts()
-        self._rest = VonageRest(config.api_base, config.application_id, config.private_key, now)
+        self.control = VonageRest(config.api_base, config.application_id, config.private_key, now)
 
     def verify(self, request: WebhookRequest) -> str:
         """Raises BadSignature. The replay key comes from the token's ``jti``, or from the ``sig`` of a text of the SMS
@@ -117,7 +114,7 @@ class VonageProvider:
         call_id = id_in(fields, "uuid")
         caller, dialled = international(number_in(fields, "from")), international(number_in(fields, "to"))
         is_outbound = fields.get("direction") == "outbound" or is_marked_outbound(request.url)
-        self._rest.remember_region(call_id, fields.get("region_url"))
+        self.control.remember_region(call_id, fields.get("region_url"))
         return IncomingCall(
             call_id=call_id,
             caller=dialled if is_outbound else caller,
@@ -186,33 +183,12 @@ class VonageProvider:
         """Without the text: it goes over ``send_text``."""
         return Answer(b"", "text/plain", 200)
 
-    async def send_text(self, sender: str, recipient: str, text: str, client: httpx.AsyncClient) -> None:
-        await self._rest.send_text(sender, recipient, text, client)
-
     def new_codec(self) -> VonageCodec:
         return VonageCodec(FORMATS[self._config.rate_hz])
 
     @property
-    def abilities(self) -> frozenset[Ability]:
-        """None without an application and its key; then our close of the socket ends the call."""
-        return self._rest.abilities
-
-    @property
     def relay(self) -> Relay | None:
         return None
-
-    async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
-        """Without application and key it does nothing. Raises VendorError."""
-        await self._rest.hang_up(call_id, client)
-
-    async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
-        await self._rest.transfer(call_id, to, sender, client)
-
-    async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
-        await self._rest.press(call_id, digits, client)
-
-    async def dial(self, call: Dial, client: httpx.AsyncClient) -> str:
-        return await self._rest.dial(call, client)
 
 
 def _fields_to_verify(request: WebhookRequest) -> dict[str, Any]:

@@ -94,10 +94,10 @@ class Dialing:
     async def hang_up(self, dial: Dialled) -> None:
         """Before it is answered. Raises VendorError, trio.TooSlowError."""
         provider = self._providers[dial.provider]
-        if dial.call_id and Ability.HANG_UP in provider.abilities:
+        if dial.call_id and Ability.HANG_UP in provider.control.abilities:
             with trio.fail_after(ASK_S):
                 async with self._new_http_client() as client:
-                    await provider.hang_up(dial.call_id, client)
+                    await provider.control.hang_up(dial.call_id, client)
         self._finish(dial, DialState.NO_ANSWER)
 
     async def settle(self) -> None:
@@ -256,7 +256,7 @@ class Dialing:
         raise DialRefused(DialFault.NO_SENDER, "from, provider: there is no such number of ours in outbound.numbers.")
 
     def _check_abilities(self, provider: str, *, detects: bool) -> None:
-        abilities = self._providers[provider].abilities
+        abilities = self._providers[provider].control.abilities
         if Ability.DIAL not in abilities:
             raise DialRefused(DialFault.NOT_ABLE, f"{provider} cannot make calls with the keys that are set.")
         if detects and Ability.DETECT_MACHINE not in abilities:
@@ -287,7 +287,7 @@ class Dialing:
         try:
             with trio.move_on_after(ASK_S) as asking:
                 async with self._new_http_client() as client:
-                    dial.call_id = await provider.dial(order, client) or dial.call_id
+                    dial.call_id = await provider.control.dial(order, client) or dial.call_id
         except VendorError as exc:
             log.warning("dial_failed", dial_id=dial.dial_id, provider=dial.provider, detail=str(exc))
             if exc.why not in _DUNNO:

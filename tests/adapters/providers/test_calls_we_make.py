@@ -41,12 +41,12 @@ HANDED_OVER = '<Response><Dial callerId="+15551230002"><Number>+15551230009</Num
 
 async def twilio(base: str, what: str, *words: Any) -> Any:
     async with httpx.AsyncClient(trust_env=False) as client:
-        return await getattr(TwilioProvider(TwilioConfig(TOKEN, ACCOUNT, base)), what)(*words, client)
+        return await getattr(TwilioProvider(TwilioConfig(TOKEN, ACCOUNT, base)).control, what)(*words, client)
 
 
 async def vonage(base: str, what: str, *words: Any, verify: ssl.SSLContext | bool = True) -> Any:
     async with httpx.AsyncClient(trust_env=False, verify=verify) as client:
-        return await getattr(VonageProvider(VonageConfig("s", "app", PEM, base)), what)(*words, client)
+        return await getattr(VonageProvider(VonageConfig("s", "app", PEM, base)).control, what)(*words, client)
 
 
 def taken(request: ApiRequest) -> tuple[int, bytes]:
@@ -237,7 +237,7 @@ async def where_hang_up_goes(*calls: WebhookRequest, call_id: str = UUID) -> str
     for call in calls:
         by.read_call(call)
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        await by.hang_up(call_id, client)
+        await by.control.hang_up(call_id, client)
     return asked[0]
 
 
@@ -326,12 +326,12 @@ async def test_an_answer_without_an_id_is_no_call(ask: Any) -> None:
 async def test_without_keys_there_are_no_abilities_and_twilio_presses_none() -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for by in (TwilioProvider(TwilioConfig(TOKEN)), VonageProvider(VonageConfig("s"))):
-            assert by.abilities == frozenset()
-            for asked in (by.transfer(CALL, "+15551230009", "", client), by.dial(DIAL, client)):
+            assert by.control.abilities == frozenset()
+            for asked in (by.control.transfer(CALL, "+15551230009", "", client), by.control.dial(DIAL, client)):
                 with pytest.raises(VendorError):
                     await asked
-    assert Ability.PRESS_DIGITS not in TwilioProvider(TwilioConfig(TOKEN, ACCOUNT)).abilities
-    assert VonageProvider(VonageConfig("s", "app", PEM)).abilities == frozenset(Ability)
+    assert Ability.PRESS_DIGITS not in TwilioProvider(TwilioConfig(TOKEN, ACCOUNT)).control.abilities
+    assert VonageProvider(VonageConfig("s", "app", PEM)).control.abilities == frozenset(Ability)
 
 
 def test_the_mark_of_a_call_of_ours_is_in_the_query_and_nowhere_else() -> None:

@@ -301,7 +301,7 @@ def official(monkeypatch: pytest.MonkeyPatch) -> Any:
 async def ask(base: str, what: str, *words: Any, config: PlivoConfig | None = None) -> Any:
     async with httpx.AsyncClient(trust_env=False) as client:
         by = PlivoProvider(config or PlivoConfig(TOKEN, ACCOUNT, base, STATUS_URL))
-        return await getattr(by, what)(*words, client)
+        return await getattr(by.control, what)(*words, client)
 
 
 @pytest.mark.parametrize("what", ["hang_up", "transfer", "press", "send_text", "dial"])
@@ -415,13 +415,13 @@ async def test_what_is_no_id_number_or_key_is_asked_of_nobody(words: tuple[Any, 
 async def test_without_an_account_nothing_is_asked_and_without_an_address_nobody_is_transferred() -> None:
     async with rest_api(strict_plivo) as api:
         config = PlivoConfig(TOKEN, api_base=api.base)
-        assert PlivoProvider(config).abilities == frozenset()
+        assert PlivoProvider(config).control.abilities == frozenset()
         await ask(api.base, "hang_up", CALL, config=config)
         for words in (("transfer", CALL, "+15551230009", ""), ("dial", DIAL), ("press", CALL, "1")):
             with pytest.raises(VendorError):
                 await ask(api.base, *words, config=config)
         without_address = PlivoConfig(TOKEN, ACCOUNT, api.base)
-        assert PlivoProvider(without_address).abilities == frozenset(Ability) - {Ability.TRANSFER}
+        assert PlivoProvider(without_address).control.abilities == frozenset(Ability) - {Ability.TRANSFER}
         with pytest.raises(VendorError):
             await ask(api.base, "transfer", CALL, "+15551230009", "", config=without_address)
         assert api.requests == []

@@ -156,10 +156,10 @@ async def test_rest_goes_to_the_space() -> None:
 
     async with rest_api(answer) as api, httpx.AsyncClient(trust_env=False) as client:
         by = SignalWireProvider(SignalWireConfig(KEY, TOKEN, PROJECT, f"{api.base}/"))
-        await by.hang_up(CALL, client)
-        await by.transfer(CALL, "+15551230009", "+15551230002", client)
-        assert await by.dial(Dial("+15551230009", "+15551230002", URL, URL), client) == CALL
-        await by.send_text("+15551230002", "+15551230001", "hello", client)
+        await by.control.hang_up(CALL, client)
+        await by.control.transfer(CALL, "+15551230009", "+15551230002", client)
+        assert await by.control.dial(Dial("+15551230009", "+15551230002", URL, URL), client) == CALL
+        await by.control.send_text("+15551230002", "+15551230001", "hello", client)
         account = f"/api/laml/2010-04-01/Accounts/{PROJECT}"
         assert [(request.method, request.path) for request in api.requests] == [
             ("POST", f"{account}/Calls/{CALL}.json"),
@@ -174,9 +174,9 @@ async def test_without_a_space_nothing_is_asked_and_keys_cannot_be_pressed() -> 
     async with httpx.AsyncClient(trust_env=False) as client:
         for config in (SignalWireConfig(KEY, TOKEN, PROJECT), SignalWireConfig(KEY, "", PROJECT, "http://127.0.0.1:1")):
             by = SignalWireProvider(config)
-            assert by.abilities == frozenset()
-            await by.hang_up(CALL, client)
-        assert Ability.PRESS_DIGITS not in provider.abilities
+            assert by.control.abilities == frozenset()
+            await by.control.hang_up(CALL, client)
+        assert Ability.PRESS_DIGITS not in provider.control.abilities
         with pytest.raises(VendorError) as caught:
-            await provider.press(CALL, "1", client)
+            await provider.control.press(CALL, "1", client)
         assert caught.value.why is Why.BAD_REQUEST

@@ -356,19 +356,22 @@ async def test_we_ask_what_the_official_client_asks(what: str) -> None:
             "AsyncAmdStatusCallbackMethod": "POST",
         }
         asks: dict[str, tuple[Any, Any]] = {
-            "hang_up": (partial(actions.hangup, CALL), lambda by, http: by.hang_up(CALL, http)),
+            "hang_up": (partial(actions.hangup, CALL), lambda by, http: by.control.hang_up(CALL, http)),
             "transfer": (
                 partial(actions.transfer, CALL, to="+15551230009", from_="+15551230002"),
-                lambda by, http: by.transfer(CALL, "+15551230009", "+15551230002", http),
+                lambda by, http: by.control.transfer(CALL, "+15551230009", "+15551230002", http),
             ),
-            "press": (partial(actions.send_dtmf, CALL, digits="1w#"), lambda by, http: by.press(CALL, "1w#", http)),
+            "press": (
+                partial(actions.send_dtmf, CALL, digits="1w#"),
+                lambda by, http: by.control.press(CALL, "1w#", http),
+            ),
             "text": (
                 partial(they.messages.send, from_="+15551230002", to="+15551230001", text="hello & ü"),
-                lambda by, http: by.send_text("+15551230002", "+15551230001", "hello & ü", http),
+                lambda by, http: by.control.send_text("+15551230002", "+15551230001", "hello & ü", http),
             ),
             "dial": (
                 partial(they.texml.accounts.calls.calls, ACCOUNT, body=dialled),  # type: ignore[arg-type] # plain
-                lambda by, http: by.dial(DIAL, http),
+                lambda by, http: by.control.dial(DIAL, http),
             ),
         }
         await both(api.base, *asks[what])
@@ -381,7 +384,7 @@ async def test_we_ask_what_the_official_client_asks(what: str) -> None:
 async def ask(base: str, what: str, *words: Any, config: TelnyxConfig | None = None) -> Any:
     async with httpx.AsyncClient(trust_env=False) as client:
         by = TelnyxProvider(config or TelnyxConfig(PUBLIC_KEY, KEY, ACCOUNT, APPLICATION, base))
-        return await getattr(by, what)(*words, client)
+        return await getattr(by.control, what)(*words, client)
 
 
 async def test_a_dialled_call_has_its_id_or_none_if_the_answer_tells_none() -> None:
@@ -439,11 +442,11 @@ async def test_what_is_no_id_number_or_key_is_asked_of_nobody(words: tuple[Any, 
 async def test_without_a_key_nothing_is_asked() -> None:
     async with rest_api(strict_telnyx) as api:
         config = TelnyxConfig(PUBLIC_KEY, api_base=api.base)
-        assert TelnyxProvider(config).abilities == frozenset()
+        assert TelnyxProvider(config).control.abilities == frozenset()
         await ask(api.base, "hang_up", CALL, config=config)
         for words in (("transfer", CALL, "+15551230009", ""), ("dial", DIAL), ("press", CALL, "1")):
             with pytest.raises(VendorError):
                 await ask(api.base, *words, config=config)
         assert api.requests == []
-    without_application = TelnyxProvider(TelnyxConfig(PUBLIC_KEY, KEY)).abilities
+    without_application = TelnyxProvider(TelnyxConfig(PUBLIC_KEY, KEY)).control.abilities
     assert without_application == frozenset(Ability) - {Ability.DIAL, Ability.DETECT_MACHINE}

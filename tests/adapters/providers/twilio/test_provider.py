@@ -362,8 +362,8 @@ def strict_twilio(request: ApiRequest) -> tuple[int, bytes]:
 async def hang_up(base: str, call_id: str = CALL, token: str = TOKEN) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         by = TwilioProvider(TwilioConfig(token, ACCOUNT, base))
-        assert Ability.HANG_UP in by.abilities
-        await by.hang_up(call_id, client)
+        assert Ability.HANG_UP in by.control.abilities
+        await by.control.hang_up(call_id, client)
 
 
 async def test_hang_up_asks_what_the_official_client_asks() -> None:
@@ -413,6 +413,6 @@ async def test_without_credentials_nothing_is_asked() -> None:
     async with rest_api(strict_twilio) as api, httpx.AsyncClient(trust_env=False) as client:
         for config in (TwilioConfig(TOKEN, api_base=api.base), TwilioConfig("", ACCOUNT, api.base)):
             by = TwilioProvider(config)
-            assert Ability.HANG_UP not in by.abilities
-            await by.hang_up(CALL, client)
+            assert Ability.HANG_UP not in by.control.abilities
+            await by.control.hang_up(CALL, client)
         assert api.requests == []

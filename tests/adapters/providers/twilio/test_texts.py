@@ -157,8 +157,8 @@ async def send(
 ) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         by = TwilioProvider(TwilioConfig(token, ACCOUNT, base))
-        assert Ability.SEND_TEXT in by.abilities
-        await by.send_text("+15551230002", recipient, text, client)
+        assert Ability.SEND_TEXT in by.control.abilities
+        await by.control.send_text("+15551230002", recipient, text, client)
 
 
 async def test_a_text_asks_what_the_official_client_asks() -> None:
@@ -219,9 +219,9 @@ async def test_without_credentials_no_text_can_be_sent() -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for config in (TwilioConfig(TOKEN), TwilioConfig("", ACCOUNT)):
             by = TwilioProvider(config)
-            assert Ability.SEND_TEXT not in by.abilities
+            assert Ability.SEND_TEXT not in by.control.abilities
             with pytest.raises(VendorError):
-                await by.send_text("+1", "+2", "x", client)
+                await by.control.send_text("+1", "+2", "x", client)
 
 
 # --- attestation ------------------------------------------------------------------------------------------------

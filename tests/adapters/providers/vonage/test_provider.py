@@ -353,8 +353,8 @@ def strict_vonage(request: ApiRequest) -> tuple[int, bytes]:
 async def hang_up(base: str, call_id: str = CALL, verify: ssl.SSLContext | bool = True) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=verify) as client:
         by = VonageProvider(VonageConfig(SECRET, "app", PEM, base))
-        assert Ability.HANG_UP in by.abilities
-        await by.hang_up(call_id, client)
+        assert Ability.HANG_UP in by.control.abilities
+        await by.control.hang_up(call_id, client)
 
 
 async def test_hang_up_asks_what_the_official_client_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,6 +399,6 @@ async def test_without_credentials_nothing_is_asked() -> None:
     async with rest_api(strict_vonage) as api, httpx.AsyncClient(trust_env=False) as client:
         for config in (VonageConfig(SECRET, "app", api_base=api.base), VonageConfig(SECRET, "", PEM, api.base)):
             by = VonageProvider(config)
-            assert Ability.HANG_UP not in by.abilities
-            await by.hang_up(CALL, client)
+            assert Ability.HANG_UP not in by.control.abilities
+            await by.control.hang_up(CALL, client)
         assert api.requests == []

@@ -327,8 +327,8 @@ async def send(
 ) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=verify) as client:
         by = VonageProvider(VonageConfig(SECRET, "app", PEM, base))
-        assert Ability.SEND_TEXT in by.abilities
-        await by.send_text("14155550111", recipient, text, client)
+        assert Ability.SEND_TEXT in by.control.abilities
+        await by.control.send_text("14155550111", recipient, text, client)
 
 
 async def test_a_text_asks_what_the_official_client_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,6 +391,6 @@ async def test_without_credentials_no_text_can_be_sent() -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for config in (VonageConfig(SECRET, "app"), VonageConfig(SECRET, "", PEM)):
             by = VonageProvider(config)
-            assert Ability.SEND_TEXT not in by.abilities
+            assert Ability.SEND_TEXT not in by.control.abilities
             with pytest.raises(VendorError):
-                await by.send_text("14155550111", "14155550100", "x", client)
+                await by.control.send_text("14155550111", "14155550100", "x", client)
