@@ -27,6 +27,7 @@ from engine.ports import (
     Transcriber,
     TranscriberVendor,
     patience_of,
+    vendor_of,
 )
 from engine.tools.toolbox import Toolbox
 from engine.tools.using import tool_using
@@ -145,6 +146,11 @@ class _Instructed:
     @property
     def is_closed(self) -> bool:
         return self._inner.is_closed
+
+    @property
+    def vendor(self) -> str:
+        """See ``engine.ports.Backed``."""
+        return vendor_of(self._inner, "")
 
     def open_reply(self, context: Context) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[ModelPart]]:
         return self._inner.open_reply(replace(context, instructions=self._instructions))

@@ -14,7 +14,7 @@ from engine.errors import ModelFailed
 from engine.events import HandOver, HangUp, Modality, Noted, SessionInfo, Transfer
 from engine.observe.labels import VendorKind, VendorStatus
 from engine.observe.timeline import Timeline
-from engine.ports import NO_CONTROL, ResourceKind, counts_itself
+from engine.ports import NO_CONTROL, LanguageModel, ResourceKind, counts_itself, vendor_of
 from engine.runtime.book import Book
 from engine.runtime.ledger import Ledger
 from engine.sessions.answers import TurnAnswer
@@ -88,6 +88,7 @@ class Answering:
         )
         info = SessionInfo(record.session_id, agent.name, self.modality, caller=record.number)
         ledger = Ledger(conversation.turn_id, Book(self.around.metrics, Timeline(conversation.turn_id)))
+        model: LanguageModel | None = None
         began_at_s, status, said = trio.current_time(), VendorStatus.ERROR, list[str]()
         after: HandOver | HangUp | None = None
         opening = agent.open_model(info, ledger, NO_CONTROL)
@@ -123,9 +124,10 @@ class Answering:
                 text=text,
                 status=str(status),
                 took_s=trio.current_time() - began_at_s,
+                vendor=vendor_of(model, agent.model_vendor),
             )
         if text:
             pieces.append(text)
         if not pieces and not isinstance(after, HandOver):
-            raise ModelFailed(agent.model_vendor, "empty answer")
+            raise ModelFailed(vendor_of(model, agent.model_vendor), "empty answer")
         return after

@@ -94,9 +94,9 @@ class CallSession:
         """What to say first: the opening, once in a session's life; afterwards a welcome back (C4, D2)."""
         return phrases.returning if self.is_returning else phrases.greeting
 
-    def context(self, agent: Agent, *, unsaid: str = "") -> Context:
+    def context(self, agent: Agent, *, unsaid: str = "", vendor: str = "") -> Context:
         """What the model is shown for the turn that is open. ``unsaid``: words of the caller, of whom it is not certain
-        yet that they were all; they are not in the session."""
+        yet that they were all; they are not in the session. ``vendor``: whose model, if not the agent's first."""
         told = [entry for turn in self._told for entry in turn.entries]
         return self._showing.context(
             self._seat.record,
@@ -108,6 +108,7 @@ class CallSession:
             is_returning=self.is_returning,
             facts=self._seat.facts,
             unsaid=unsaid,
+            vendor=vendor,
         )
 
     def recalled(self, agent: Agent) -> Context:
@@ -138,9 +139,9 @@ class CallSession:
             text, interrupted=interrupted, is_opening=is_opening, response_ms=response_ms
         )
 
-    def model_answered(self, agent: Agent, text: str, *, status: str, took_s: float) -> None:
+    def model_answered(self, agent: Agent, text: str, *, status: str, took_s: float, vendor: str = "") -> None:
         self._showing.answered(
-            self._conversation, self.session_id, agent=agent, text=text, status=status, took_s=took_s
+            self._conversation, self.session_id, agent=agent, text=text, status=status, took_s=took_s, vendor=vendor
         )
 
     def note(self, noted: Noted) -> None:

@@ -38,9 +38,11 @@ class Showing:
         is_returning: bool,
         facts: FactsKnown,
         unsaid: str = "",
+        vendor: str = "",
     ) -> Context:
         """The context of the turn that is open in ``conversation``; ``before`` is everything that came before it, and
-        ``facts`` is what the session knows of it. ``unsaid``: words of the caller that may not be all of a turn yet."""
+        ``facts`` is what the session knows of it. ``unsaid``: words of the caller that may not be all of a turn yet.
+        ``vendor``: who is asked, if not the first of the agent's models."""
         entries = (*before, *conversation.open_entries_with(unsaid))
         built = build_context(
             entries,
@@ -57,9 +59,10 @@ class Showing:
         self._count(built, broken)
         if broken:
             log.warning("context_violated", session_id=record.session_id, rules=[str(rule) for rule in broken])
-        log.debug("model_asked", session_id=record.session_id, turn_id=conversation.turn_id, vendor=agent.model_vendor)
+        vendor = vendor or agent.model_vendor
+        log.debug("model_asked", session_id=record.session_id, turn_id=conversation.turn_id, vendor=vendor)
         if self._keeps_trace:
-            self._trace(built.context, broken, conversation, agent, call_id)
+            self._trace(built.context, broken, conversation, agent, vendor, call_id)
         if any(entry.modality is not modality for entry in entries[-self._limits.window :]):
             conversation.bridged(record.session_id)
         return built.context
@@ -96,15 +99,21 @@ class Showing:
         for rule in broken:
             self._metrics.context_violations_total.labels(rule=rule).inc()
 
-    def _trace(
-        self, context: Context, broken: Sequence[Rule], conversation: Conversation, agent: Agent, call_id: str
+    def _trace(  # noqa: PLR0917 - all that a trace of it holds
+        self,
+        context: Context,
+        broken: Sequence[Rule],
+        conversation: Conversation,
+        agent: Agent,
+        vendor: str,
+        call_id: str,
     ) -> None:
         conversation.trace(
             TraceWhat.MODEL_ASKED,
             context.session_id,
             turn_id=context.turn_id,
             agent=agent.name,
-            vendor=agent.model_vendor,
+            vendor=vendor,
             modality=str(context.modality),
             call_id=call_id,
             shown=[[str(message.role), message.text] for message in context],
@@ -112,16 +121,24 @@ class Showing:
         )
 
     def answered(
-        self, conversation: Conversation, session_id: str, *, agent: Agent, text: str, status: str, took_s: float
+        self,
+        conversation: Conversation,
+        session_id: str,
+        *,
+        agent: Agent,
+        text: str,
+        status: str,
+        took_s: float,
+        vendor: str = "",
     ) -> None:
-        """What came back."""
+        """What came back. ``vendor``: of whom, if not of the first of the agent's models."""
         if self._keeps_trace:
             conversation.trace(
                 TraceWhat.MODEL_ANSWERED,
                 session_id,
                 turn_id=conversation.turn_id,
                 agent=agent.name,
-                vendor=agent.model_vendor,
+                vendor=vendor or agent.model_vendor,
                 text=text,
                 status=status,
                 ms=round(took_s * 1000, 1),

@@ -12,7 +12,7 @@ import trio
 
 from engine.errors import VendorError
 from engine.events import Context, Exchange, HandOver, HangUp, ReplyPart, SessionInfo, ToolCall, Transfer, Usage
-from engine.ports import Action, CallControl, LanguageModel, RawModel
+from engine.ports import Action, CallControl, LanguageModel, RawModel, vendor_of
 from engine.runtime.background import beside, ungrouped
 from engine.tools.toolbox import Round, Toolbox, ToolUse
 
@@ -45,6 +45,11 @@ class _ToolUsing:
     @property
     def is_closed(self) -> bool:
         return self._model.is_closed
+
+    @property
+    def vendor(self) -> str:
+        """See ``engine.ports.Backed``."""
+        return vendor_of(self._model, "")
 
     @asynccontextmanager
     async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:

@@ -85,6 +85,11 @@ class Hearing:
     def is_closed(self) -> bool:
         return self._opener.is_closed
 
+    @property
+    def vendor(self) -> str:
+        """See ``engine.ports.Backed``."""
+        return self._roster.current.name
+
     def send(self, audio: bytes) -> None:
         now_s = trio.current_time()
         self._unanswered.add(now_s, audio)

@@ -105,6 +105,11 @@ class Realtime:
     def is_closed(self) -> bool:
         return self._opener.is_closed
 
+    @property
+    def vendor(self) -> str:
+        """See ``engine.ports.Backed``."""
+        return self._roster.current.name
+
     # --- the port -------------------------------------------------------------------------------------------
 
     def send(self, audio: bytes) -> None:

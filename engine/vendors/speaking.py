@@ -63,6 +63,11 @@ class Speaking:
     def is_closed(self) -> bool:
         return self._opener.is_closed
 
+    @property
+    def vendor(self) -> str:
+        """See ``engine.ports.Backed``."""
+        return self._roster.current.name
+
     async def connect(self) -> None:
         """Raises SpeechFailed."""
         self._held = await self._opener.open(within_s=self._policy.open_s)

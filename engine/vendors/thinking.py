@@ -73,6 +73,11 @@ class Thinking:
     def is_closed(self) -> bool:
         return self._opener.is_closed
 
+    @property
+    def vendor(self) -> str:
+        """See ``engine.ports.Backed``."""
+        return self._roster.current.name
+
     async def connect(self) -> None:
         """Raises ModelFailed."""
         await self._model_of(self._roster.current)

@@ -317,6 +317,9 @@ async def test_c32_a_model_that_says_nothing_costs_four_seconds_and_a_filler(
             assert caller.answer().endswith("You said good morning.")
             assert caller.silence_s() <= 3.0
         assert w.value("vendor_failovers_total", kind="llm", vendor="openai") == 1
+        # Whoever answered is named, not the first choice.
+        assert w.value("turn_stage_seconds_count", stage="llm_first_token", vendor="anthropic") == 1
+        assert w.value("turn_stage_seconds_count", stage="llm_first_token", vendor="openai") == 0
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from engine.events import (
 )
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import What
-from engine.ports import CallControl, LanguageModel, Mode, Owner, Phrases, RawModel, Synthesizer, Transcriber
+from engine.ports import CallControl, LanguageModel, Mode, Owner, Phrases, RawModel, Synthesizer, Transcriber, vendor_of
 from engine.runtime.network import Network
 from engine.settings import Limits
 from engine.vendors.around import Vendoring
@@ -122,6 +122,10 @@ class _WithoutTools:
     @property
     def is_closed(self) -> bool:
         return self._inner.is_closed
+
+    @property
+    def vendor(self) -> str:
+        return vendor_of(self._inner, "")
 
     @asynccontextmanager
     async def open_reply(self, context: Context) -> AsyncIterator[trio.abc.ReceiveChannel[ReplyPart]]:

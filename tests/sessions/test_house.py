@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 import trio
@@ -12,12 +15,17 @@ from trio.testing import MockClock
 from adapters.stores.memory import MemoryStore
 from engine.dialogue import context
 from engine.dialogue.recollection import key_facts
-from engine.errors import Busy, ModelFailed, StoreDown
-from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Noted, ReplyPart
-from engine.ports import IncomingText
+from engine.errors import Busy, ModelFailed, StoreDown, Why
+from engine.events import Context, HandOver, HangUp, MemoryItem, MemoryKind, Noted, ReplyPart, SessionInfo
+from engine.ports import CallControl, IncomingText, LanguageModel, Owner
 from engine.storage.identity import caller_key, stream_key
+from engine.vendors.around import Vendoring
+from engine.vendors.breaker import Breakers
+from engine.vendors.thinking import open_model
 from tests.fakes.puppet import PuppetAgent
+from tests.fakes.stage import stage
 from tests.sessions.rig import ADA, BOB, LINE, Clock, house
+from tests.vendors.puppets import MindVendor
 
 
 def shows(context: Context) -> list[ReplyPart | float | Exception]:
@@ -414,6 +422,42 @@ async def test_each_turn_is_traced_with_what_was_shown_and_what_came_back(autoju
     assert answered.fields["text"] == "You said hello."
     assert {event.fields["session_id"] for event in traces} == {answer.session_id}
     assert asked.fields["turn_id"] == answered.fields["turn_id"] == answer.turn_id
+
+
+async def test_a_trace_names_the_vendor_that_answered_in_a_text_and_in_a_call(autojump_clock: MockClock) -> None:
+    class TwoModels(PuppetAgent):
+        """The first of its vendors is down."""
+
+        @asynccontextmanager
+        async def open_model(
+            self, session: SessionInfo, owner: Owner, control: CallControl
+        ) -> AsyncIterator[LanguageModel]:
+            around = Vendoring(rig.metrics, Breakers(rig.metrics))
+            down = MindVendor("one", [ModelFailed("one", "no", why=Why.AUTH)])
+            async with open_model([down, MindVendor("two")], session, owner, around) as model:
+                yield cast("LanguageModel", model)  # it calls no tools
+
+    agent = TwoModels()
+    async with (
+        house(agent, keep_calls=True) as rig,
+        stage(agent, open_session=lambda call, _: rig.sessions.joined(call)) as on,
+    ):
+        await rig.sessions.turn("hello")
+        async with on.call():
+            for _ in range(2):
+                await trio.sleep(4)
+                agent.transcriber.hears("hello")
+            await trio.sleep(4)
+        await rig.sessions.settle()
+        await rig.writer.flush()
+        rows = await rig.store.scan()
+        traced = [event for row in rows for event in await rig.vault.traces(row.session_id)]
+    vendors = [(str(event.what), event.fields["vendor"]) for event in traced if "vendor" in event.fields]
+    in_the_text, in_the_call = vendors[:2], vendors[2:]
+    assert in_the_text == [("model_asked", "custom"), ("model_answered", "two")]
+    first, second = in_the_call[:2], in_the_call[2:]
+    assert first == [("model_asked", "one"), ("model_answered", "two")]
+    assert second == [("model_asked", "two"), ("model_answered", "two")]
 
 
 async def test_whoever_answers_in_place_of_an_agent_that_is_no_more_stands_beside_the_message(

@@ -53,7 +53,7 @@ from engine.events import (
 )
 from engine.observe.labels import BargeIn, DeadAir, Stage, TurnOutcome, VendorKind, VendorStatus
 from engine.observe.timeline import Timeline, What
-from engine.ports import Action, Agent, CallTools, Phrases, ProviderLink, RealtimeModel
+from engine.ports import Action, Agent, CallTools, Phrases, ProviderLink, RealtimeModel, vendor_of
 from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
@@ -136,6 +136,11 @@ class DuplexTalk:
     @property
     def phrases(self) -> Phrases:
         return self._agent.phrases
+
+    @property
+    def _vendor(self) -> str:
+        """Of the model that answers now."""
+        return vendor_of(self._model, self._agent.model_vendor)
 
     @property
     def is_idle(self) -> bool:
@@ -274,7 +279,7 @@ class DuplexTalk:
                 self._take(event)
 
     async def _opened(self) -> RealtimeModel:
-        failure = ModelFailed(self._agent.model_vendor, "did not open in time", why=Why.TIMEOUT)
+        failure = ModelFailed(self._vendor, "did not open in time", why=Why.TIMEOUT)
         with trio.move_on_after(self.limits.open_s):
             try:
                 return await self._open_model(self._recalled)
@@ -327,7 +332,7 @@ class DuplexTalk:
         self._scribe.agent_began(reply.say)
         if reply.utterance.turn is not None:
             after_s = now - reply.utterance.turn.ended_at_s
-            self.meters.stage(Stage.LLM_FIRST_TOKEN, self._agent.model_vendor, after_s)
+            self.meters.stage(Stage.LLM_FIRST_TOKEN, self._vendor, after_s)
 
     def _sound(self, reply_id: str, audio: bytes) -> None:
         reply = self._replies.of(reply_id)
@@ -372,7 +377,7 @@ class DuplexTalk:
         text = event.text.strip()
         answer = next((reply for reply in self._replies if reply.answers_unknown_words), None)
         if text:
-            self.meters.stage(Stage.STT_FINAL, self._agent.model_vendor, now - self.pulse.last_sound_s)
+            self.meters.stage(Stage.STT_FINAL, self._vendor, now - self.pulse.last_sound_s)
             self._turn_was_taken()
         is_unanswered = self._scribe.caller_said(text, before=answer.say if answer else None)
         if not self._scribe.awaits_words:
@@ -556,7 +561,7 @@ class DuplexTalk:
             await self.voice.play(utterance, piece, is_clip=reply.is_clip)
             if was_silent and utterance.turn is not None and utterance.first_audio_at_s is not None:
                 after_s = utterance.first_audio_at_s - reply.began_at_s
-                self.meters.stage(Stage.TTS_FIRST_AUDIO, self._agent.model_vendor, after_s)
+                self.meters.stage(Stage.TTS_FIRST_AUDIO, self._vendor, after_s)
                 self.meters.stage(Stage.PLAYOUT, self.call.provider, utterance.behind_s)
 
     async def _is_without_answer(self, reply: Reply) -> None:
@@ -566,7 +571,7 @@ class DuplexTalk:
             await self._leave()  # it was to say goodbye
             return
         self._failures += 1
-        failure = ModelFailed(self._agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
+        failure = ModelFailed(self._vendor, "no answer in time", why=Why.TIMEOUT)
         if self._failures > self.limits.model_failures:
             raise failure
         log.warning("answer_failed", call_id=self.call.call_id, detail=str(failure))
@@ -591,7 +596,7 @@ class DuplexTalk:
         self._count(reply, heard, is_whole=is_whole)
 
     def _count(self, reply: Reply, heard: str, *, is_whole: bool) -> None:
-        utterance, vendor = reply.utterance, self._agent.model_vendor
+        utterance, vendor = reply.utterance, self._vendor
         if is_whole and reply.announced == self.phrases.greeting:
             self.meters.greeted()
         if reply.reply_id:

@@ -16,7 +16,7 @@ from engine.dialogue.sentences import SentenceSplitter
 from engine.errors import CallEnd, Cause, ModelFailed, VendorError
 from engine.events import HandOver, HangUp, Noted, ReplyPart, Transfer
 from engine.observe.labels import Stage, VendorKind, VendorStatus
-from engine.ports import Agent, LanguageModel, patience_with
+from engine.ports import Agent, LanguageModel, patience_with, vendor_of
 from engine.runtime.background import ungrouped
 from engine.sessions.call_session import CallSession
 
@@ -95,6 +95,11 @@ class Mind:
         self._meters = meters
         self._longest_s = longest_s
 
+    @property
+    def vendor(self) -> str:
+        """Of the model that answers now."""
+        return vendor_of(self._model, self.agent.model_vendor)
+
     async def answer(self, saying: Saying, say: Say) -> None:
         """The answer to the caller's last words; one that holds nothing is asked for once more. Raises VendorError."""
         self._errands.thinking(saying.gate)
@@ -116,7 +121,7 @@ class Mind:
                 saying.scope.deadline += patience_with(self.agent)
             if saying.after or saying.has_words:
                 return
-        raise ModelFailed(self.agent.model_vendor, "empty answer")
+        raise ModelFailed(self.vendor, "empty answer")
 
     async def _ask(self, saying: Saying, say: Say) -> str | None:
         """One model's reply; and the agent that it hands over to, if it does."""
@@ -127,7 +132,7 @@ class Mind:
         try:
             # A model may run a nursery of its own: its failure comes in a group then.
             with ungrouped(), self._meters.asked(VendorKind.LLM, self.agent.model_vendor, saying.scope):
-                context = self._session.context(self.agent, unsaid=saying.unsaid)
+                context = self._session.context(self.agent, unsaid=saying.unsaid, vendor=self.vendor)
                 async with self._model.open_reply(context) as parts:
                     async for part in parts:
                         if not isinstance(part, Noted) and not reply.began_at_s:
@@ -146,7 +151,8 @@ class Mind:
             raise
         finally:
             took_s = trio.current_time() - asked_at_s
-            self._session.model_answered(self.agent, "".join(reply.said), status=status, took_s=took_s)
+            said = "".join(reply.said)
+            self._session.model_answered(self.agent, said, status=status, took_s=took_s, vendor=self.vendor)
         if saying.seconds < self._longest_s:
             for sentence in splitter.flush():
                 await self._say(saying, say, sentence, reply.began_at_s)
@@ -158,7 +164,7 @@ class Mind:
         await say(sentence, began_at_s)
 
     def _stage(self, stage: Stage, seconds: float) -> None:
-        self._meters.stage(stage, self.agent.model_vendor, seconds)
+        self._meters.stage(stage, self.vendor, seconds)
 
 
 class _Reply:

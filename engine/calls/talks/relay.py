@@ -360,7 +360,7 @@ class RelayTalk:
         if said.was_interrupted:
             return
         if not is_whole:
-            raise ModelFailed(self._mind.agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
+            raise ModelFailed(self._mind.vendor, "no answer in time", why=Why.TIMEOUT)
         if said.turn is not None:
             self._failures = 0
         if said.after is not None and not await leave(said.after, self.pulse, self._errands):

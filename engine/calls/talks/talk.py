@@ -38,7 +38,7 @@ from engine.events import (
 )
 from engine.observe.labels import BargeIn, DeadAir, Stage, TurnOutcome
 from engine.observe.timeline import Timeline, What
-from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber, patience_with
+from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber, patience_with, vendor_of
 from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
@@ -336,7 +336,8 @@ class Talk:
             self._nothing_was_said()
             return
         self._resumable = None
-        pulse, vendor = self.pulse, self._agent.transcriber_vendor
+        pulse, transcriber = self.pulse, self._parts.transcriber if self._parts else None
+        vendor = vendor_of(transcriber, self._agent.transcriber_vendor)
         pulse.turns_taken += 1
         pulse.last_progress_s = trio.current_time()
         self._timeline.note(What.HEARD, text=turn.text)
@@ -482,7 +483,8 @@ class Talk:
                 self.meters.turn(TurnOutcome.ERROR)
                 self.pulse.end(CallEnd(Cause.SPEECH_FAILED, "no answer in time"))
                 return
-            raise ModelFailed(self._agent.model_vendor, "no answer in time", why=Why.TIMEOUT)
+            vendor = self._parts.mind.vendor if self._parts else self._agent.model_vendor
+            raise ModelFailed(vendor, "no answer in time", why=Why.TIMEOUT)
         if utterance.turn is not None:
             self._failures = 0
         if utterance.after is not None and not await leave(utterance.after, self.pulse, self._errands):
@@ -509,7 +511,7 @@ class Talk:
         synthesizer, asked_at_s = (await self._opened()).synthesizer, trio.current_time()
         await self.voice.say(utterance, sentence, synthesizer)
         if utterance.turn is not None and was_silent and utterance.first_audio_at_s is not None:
-            vendor = self._agent.synthesizer_vendor
+            vendor = vendor_of(synthesizer, self._agent.synthesizer_vendor)
             self.meters.stage(Stage.TTS_FIRST_AUDIO, vendor, utterance.first_audio_at_s - asked_at_s)
             self.meters.stage(Stage.PLAYOUT, self.call.provider, utterance.behind_s)
 
