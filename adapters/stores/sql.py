@@ -123,7 +123,11 @@ class SqlStore:
         return await self._read(lambda db: sql_read.of_subject(db, self._database.tables, subject, self._now()))
 
     async def write(self, writes: Sequence[Write]) -> list[Outcome]:
-        return await self._write(lambda db: self._writer.run(db, writes, self._now()))
+        def work() -> list[Outcome]:
+            rows = list(writes)  # made here, off the event loop, if nobody has looked at them before
+            return _transaction(self._database, lambda db: self._writer.run(db, rows, self._now()))
+
+        return await self._in_thread(work, self._writers)
 
     async def traces(self, session_id: str) -> list[TraceRow]:
         return await self._read(lambda db: sql_read.traces(db, self._database.tables, session_id, self._now()))

@@ -159,7 +159,10 @@ class RecordStore(Protocol):
         ...
 
     async def write(self, writes: Sequence[Write]) -> list[Outcome]:
-        """In this order, in one transaction: what was written survives a crash of this process once this returns."""
+        """In this order, in one transaction: what was written survives a crash of this process once this returns.
+
+        ``writes`` may make what is in it when it is first looked at, which takes computing: a store that works in
+        threads looks at it there, and it stays as it is until this returns, also in a thread that nobody waits for."""
         ...
 
     async def traces(self, session_id: str) -> list[TraceRow]: ...

@@ -107,7 +107,8 @@ class Mailbox(Generic[M]):
 
     async def receive(self) -> M:
         """The next message; each receive is a checkpoint, so that a flood of mail does not starve the loop."""
-        await trio.lowlevel.checkpoint()
+        if self._messages:
+            await trio.lowlevel.checkpoint()
         while not self._messages:
             await self._lot.park()
         message = self._messages.popleft()

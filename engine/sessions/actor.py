@@ -290,6 +290,7 @@ class Session:
             self._summaries.start_if_due(nursery, is_quiet=is_quiet)
 
     async def _recollected(self, message: Recollected) -> None:
+        self._summaries.arrived()
         if message.session_id != self.record.session_id:
             return
         self._pages.record = with_recollection(self.record, message.recollection, message.upto)

@@ -24,7 +24,7 @@ SUMMARY_S = 30.0
 
 
 class Summarising:
-    """At most one summary at a time."""
+    """At most one summary at a time, until the session has it."""
 
     def __init__(self, pages: Notebook, around: Around, tell: Callable[[Recollected], None]) -> None:
         self.is_running = False
@@ -34,16 +34,21 @@ class Summarising:
 
     def start_if_due(self, nursery: trio.Nursery, *, is_quiet: bool) -> None:
         """So much was said since the last summary that some of it is out of a model's sight; or the call is over."""
-        unsummarised = self._unsummarised
+        if self.is_running or self._pages.is_forgotten:
+            return
         settings = self._around.settings
         # Also before a turn more would push any of it out of the history.
         seen = min(settings.window, settings.retention - A_TURN)
-        overflows = len(unsummarised) > (0 if is_quiet else seen)
-        if overflows and not (self.is_running or self._pages.is_forgotten):
+        if self._overflows(0 if is_quiet else seen):
             self.is_running = True
             nursery.start_soon(self._summarise)
             if not is_quiet:
-                nursery.start_soon(self._look_ahead, self._pages.record.session_id, unsummarised)
+                nursery.start_soon(self._look_ahead, self._pages.record.session_id, self._unsummarised)
+
+    def _overflows(self, seen: int) -> bool:
+        """More than that was said since the last summary."""
+        entries = self._pages.entries
+        return len(entries) > seen and entries[-1 - seen].at > self._pages.record.summary_at
 
     @property
     def _unsummarised(self) -> list[Entry]:
@@ -51,12 +56,18 @@ class Summarising:
 
     async def _summarise(self) -> None:
         """In the background; told to the mailbox."""
+        is_told = False
         try:
             session_id, made = self._pages.record.session_id, await self.recollection()
             if made is not None:
                 self._tell(Recollected(session_id, *made))
+                is_told = True
         finally:
-            self.is_running = False
+            self.is_running = is_told
+
+    def arrived(self) -> None:
+        """The session has been told of it: the next one may be made."""
+        self.is_running = False
 
     async def _look_ahead(self, session_id: str, entries: Sequence[Entry]) -> None:
         """What is out of sight soon is looked through in a thread, many messages at once, and not in the next turns."""

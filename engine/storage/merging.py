@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import overload
 
 import trio
 
@@ -63,6 +65,32 @@ class _Pending:
         )
 
 
+class _Rows(Sequence[Append]):
+    """What is pending as rows, encoded and sealed when they are first looked at: by a store that works in threads
+    there, and not on the event loop. Nobody changes what is pending meanwhile."""
+
+    def __init__(self, pending: Sequence[_Pending], sealing: Sealing, kept: Kept) -> None:
+        self._pending = pending
+        self._sealing = sealing
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @overload
+    def __getitem__(self, place: int) -> Append: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Append]: ...
+
+    def __getitem__(self, place: int | slice) -> Append | Sequence[Append]:
+        return self._made[place]
+
+    @cached_property
+    def _made(self) -> list[Append]:
+        return [pending.append(self._sealing, self._kept) for pending in self._pending]
+
+
 async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved | None]:
     """As ``Vault.write``."""
     results: list[Saved | None] = [None] * len(saves)
@@ -70,9 +98,8 @@ async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved |
     while waiting:
         sealing = await shelf.open()
         now, later = _first_of_each(waiting)
-        appends = [pending.append(sealing, kept) for pending in now]
         with shelf.watched(StoreOp.WRITE):
-            outcomes = await shelf.store.write(appends)
+            outcomes = await shelf.store.write(_Rows(now, sealing, kept))
         conflicting: list[_Pending] = []
         for pending, outcome in zip(now, outcomes, strict=True):
             if isinstance(outcome, Conflict):

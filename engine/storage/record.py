@@ -129,28 +129,24 @@ def with_turn(record: SessionRecord, turn: TurnRecord) -> SessionRecord:
     """The session once this turn has entered its history."""
     memory = record.memory
     for agent, noted in turn.noted:
-        memory = remember(memory, agent, [noted])
+        memory = _bounded(remember(memory, agent, [noted]))
     whats = [event.what for event in turn.trace]
     responses = [entry.response_ms for entry in turn.entries if entry.response_ms is not None]
-    record = replace(
+    of_caller = [entry for entry in turn.entries if entry.role is Role.CALLER]
+    last = turn.entries[-1] if turn.entries else None
+    is_current = turn.assignments >= record.assignments
+    return replace(
         record,
-        memory=_bounded(memory),
+        memory=memory,
         bridges=record.bridges + whats.count(TraceWhat.CONTEXT_BRIDGED),
         handovers=record.handovers + whats.count(TraceWhat.HANDED_OVER),
         message_count=record.message_count + len(turn.entries),
         responses=record.responses + len(responses),
         response_s=record.response_s + sum(responses) / 1000,
-    )
-    if not turn.entries:
-        return record
-    last = turn.entries[-1]
-    of_caller = [entry for entry in turn.entries if entry.role is Role.CALLER]
-    return replace(
-        record,
-        last_at=last.at,
-        agent=last.agent if turn.assignments >= record.assignments else record.agent,
-        line=turn.line,
-        modality=last.modality,
+        last_at=last.at if last else record.last_at,
+        agent=last.agent if last and is_current else record.agent,
+        line=turn.line if last else record.line,
+        modality=last.modality if last else record.modality,
         turns=record.turns + len(of_caller),
         texts=record.texts + sum(entry.modality is not Modality.VOICE for entry in of_caller),
         was_opened=record.was_opened or any(entry.is_opening for entry in turn.entries),

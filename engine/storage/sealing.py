@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 from engine.dialogue.history import Entry, TraceEvent
@@ -31,7 +30,7 @@ class Sealing:
 
     def _hashed(self, what: str, name: str) -> str:
         text = f"{what}:{name}".encode("utf-8", "surrogatepass")
-        return hmac.new(self._index_key, text, hashlib.sha256).hexdigest()
+        return hmac.digest(self._index_key, text, "sha256").hex()
 
     # --- heads ----------------------------------------------------------------------------------------------
 

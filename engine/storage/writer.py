@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 import trio
@@ -72,7 +73,10 @@ class Writer:
         """It cannot be read: what is in it waits, and the rest does not wait for it."""
         self._pause_s = BACKOFF_S[0]
         self._probe_at_s = 0.0
-        self._changed = trio.Event()
+        self._more = trio.Event()
+        """Set for the task that takes what is queued: there is more, or it may go on."""
+        self._wanted = trio.Event()
+        """Set for the task that brings back: the store is down, or something is in the journal."""
         # Whoever forgets a number waits for what is on its way.
         self._writing = trio.Lock()
         self._replaying = trio.Lock()
@@ -97,7 +101,7 @@ class Writer:
             on_done(StoreDown("full", why))
             return
         self._queue.append(_Queued(save, on_done, may_wait))
-        self._note_change()
+        self._more.set()
 
     def abandon(self) -> None:
         """The actor is not started again: nobody waits for it any more."""
@@ -146,14 +150,21 @@ class Writer:
     async def _serve_queue(self) -> None:
         while True:
             if not self._queue or (self._waits_for_journal and not self._is_down):
-                await self._changed.wait()
+                self._more = trio.Event()
+                await self._more.wait()
                 continue
-            async with self._writing:
-                batch = [self._queue[i] for i in range(min(BATCH, len(self._queue)))]
-                if self._is_down:
-                    await self._divert(batch, StoreDown("error", "it is down"))
-                elif batch and not self._waits_for_journal:
-                    await self._write(batch)
+            await _take(self._writing)
+            try:
+                await self._serve_batch()
+            finally:
+                self._writing.release()
+
+    async def _serve_batch(self) -> None:
+        batch = list(islice(self._queue, BATCH))
+        if self._is_down:
+            await self._divert(batch, StoreDown("error", "it is down"))
+        elif batch and not self._waits_for_journal:
+            await self._write(batch)
 
     async def _write(self, batch: Sequence[_Queued]) -> None:
         try:
@@ -227,7 +238,8 @@ class Writer:
     async def _bring_back(self) -> None:
         while True:
             if not (self.backlog or self._is_down):
-                await self._changed.wait()
+                self._wanted = trio.Event()
+                await self._wanted.wait()
                 continue
             await trio.sleep_until(self._probe_at_s)
             async with self._replaying:
@@ -313,5 +325,14 @@ class Writer:
         self._note_change()
 
     def _note_change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._more.set()
+        if self.backlog or self._is_down:
+            self._wanted.set()
+
+
+async def _take(lock: trio.Lock) -> None:
+    """Without letting others run first where nobody has it: the writer takes it for each batch."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
