@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from engine.audio._audioop import audioop
 
-MULAW_SILENCE = 0xFF
-"""The byte that decodes to the sample 0."""
-
 
 def mulaw_to_pcm16(mulaw: bytes) -> bytes:
     """Two bytes for every byte."""

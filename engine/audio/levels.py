@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from engine.audio._audioop import audioop
 from engine.audio.g711 import mulaw_to_pcm16
 from engine.events import AudioFormat, Encoding
@@ -16,12 +14,6 @@ SILENT_BELOW_DBFS = -50.0
 def rms(audio: bytes, format: AudioFormat) -> int:  # noqa: A002 - the field's word
     """Root mean square of the samples, 0 to 32768; 0 for no audio."""
     return audioop.rms(mulaw_to_pcm16(audio) if format.encoding is Encoding.MULAW else audio, 2)
-
-
-def dbfs(audio: bytes, format: AudioFormat) -> float:  # noqa: A002 - the field's word
-    """Level in decibels below full scale: 0 is a full-scale square wave, ``-inf`` digital silence."""
-    level = rms(audio, format)
-    return 20 * math.log10(level / FULL_SCALE) if level else -math.inf
 
 
 def is_silent(

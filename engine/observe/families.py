@@ -289,7 +289,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _counter(
         "speech_audio_seconds_total",
-        "Audio given to recognisers and made by synthesizers.",
+        "Audio given to recognisers (stt) and made by synthesizers (tts); of a speech-to-speech model, both.",
         unit="seconds",
         vendor=Configured.VENDORS,
         kind=_words(of.SpeechKind),

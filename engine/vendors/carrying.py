@@ -28,8 +28,6 @@ class Carrying:
         """Of the open sound; infinite while there is none."""
         self.due_at_s = math.inf
         """When ``expire`` is to be called."""
-        self.doubled = 0
-        """Finals and interims that came once too often."""
         self._text = ""
         """Of the open sound, as the call knows it."""
         self._kept = ""
@@ -107,8 +105,7 @@ class Carrying:
 
     def _interim(self, text: str) -> Iterator[TranscriberEvent]:
         if not self.is_open and self._last.startswith(text):
-            self.doubled += 1  # late, of what was final already
-            return
+            return  # late, of what was final already
         self.due_at_s = math.inf
         text = merged(self._kept, text) if self._kept else text
         if text != self._text:
@@ -117,8 +114,7 @@ class Carrying:
 
     def _final(self, text: str) -> Iterator[TranscriberEvent]:
         if not self.is_open and text == self._last:
-            self.doubled += 1
-            return
+            return  # it came twice
         is_taken_up = self._is_carried and not text
         if self._kept:
             text = merged(self._kept, text)

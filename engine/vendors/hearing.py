@@ -4,29 +4,24 @@ vendor's, without a word lost or doubled."""
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import structlog
 import trio
 
 from engine.errors import SpeechFailed, VendorError, Why
 from engine.events import CallInfo, Heard, SpeechStopped, TranscriberEvent
-from engine.observe.labels import Reconnect, SpeechKind, VendorKind
+from engine.observe.labels import VendorKind
 from engine.ports import Owner, ResourceKind, Transcriber, TranscriberVendor
 from engine.runtime.background import beside
-from engine.vendors.around import Vendoring, reconnect_why
+from engine.vendors.around import Vendoring
 from engine.vendors.carrying import Carrying
 from engine.vendors.held import Held, Opener
-from engine.vendors.listening import Deafness, Unanswered
+from engine.vendors.lasting import CallerAudio, Succession, Told
 from engine.vendors.tries import Roster
-
-log = structlog.get_logger()
 
 MAX_EVENTS = 200
 """Told and not yet taken; then the recogniser waits."""
-MINUTE_S = 60.0
 DEAF_WEIGHT = 2
 """A recogniser that has gone deaf counts as so many that were cut off."""
 
@@ -66,20 +61,13 @@ class Hearing:
             self._roster, nursery, lambda vendor: _owned(vendor, call, owner), on_gone=self._look_up
         )
         self._held: Held[TranscriberVendor, Transcriber] | None = None
-        self._ear: Transcriber | None = None
-        """None while there is none that hears."""
+        self._succession = Succession(self._roster, self._opener)
+        self._audio = CallerAudio(call.format, self._policy, around.metrics)
         self._carrying = Carrying()
-        self._unanswered = Unanswered(call.format, self._policy.replay_s)
-        self._deafness = Deafness(call.format, self._policy.hearing_s)
         self._stopped_at_s = -math.inf
-        self._reconnects: deque[float] = deque()
-        """To the current vendor, in the last minute."""
         self._waiting = trio.CancelScope()
         self._working = trio.CancelScope()
-        self._events: deque[TranscriberEvent] = deque()
-        self._changed = trio.Event()
-        self._failure: VendorError | None = None
-        self._sent_bytes = 0
+        self._told: Told[TranscriberEvent] = Told(MAX_EVENTS, self._look_up)
 
     @property
     def is_closed(self) -> bool:
@@ -91,25 +79,11 @@ class Hearing:
         return self._roster.current.name
 
     def send(self, audio: bytes) -> None:
-        now_s = trio.current_time()
-        self._unanswered.add(now_s, audio)
-        if self._ear is None:
-            return  # it is played to the next one
-        self._sent_bytes += len(audio)
-        self._ear.send(audio)
-        if self._deafness.sound(now_s, audio):
-            self._waiting.deadline = min(self._waiting.deadline, self._deafness.due_at_s)
+        if self._audio.send(audio):
+            self._waiting.deadline = min(self._waiting.deadline, self._audio.deafness.due_at_s)
 
     async def receive(self) -> TranscriberEvent:
-        while not self._events:
-            if self._failure is not None:
-                raise self._failure
-            self._changed = trio.Event()
-            await self._changed.wait()
-        event = self._events.popleft()
-        if len(self._events) == MAX_EVENTS - 1:
-            self._look_up()
-        return event
+        return await self._told.receive()
 
     async def connect(self) -> None:
         """Raises SpeechFailed."""
@@ -122,13 +96,11 @@ class Hearing:
                 while True:
                     await self._reconnect(await self._until_lost())
             except VendorError as exc:
-                self._failure = exc
-                self._changed.set()
+                self._told.fail(exc)
 
     async def close(self) -> None:
-        self._ear = None
         self._working.cancel()
-        self._count_audio()
+        self._audio.take_away()
         await self._opener.close()
 
     # --- one recogniser -------------------------------------------------------------------------------------
@@ -138,9 +110,9 @@ class Hearing:
         while True:
             assert self._held is not None  # noqa: S101 - connected
             event: TranscriberEvent | None = None
-            due_at_s = min(self._deafness.due_at_s, self._carrying.due_at_s)
+            due_at_s = min(self._audio.deafness.due_at_s, self._carrying.due_at_s)
             with trio.CancelScope(deadline=due_at_s) as self._waiting:
-                if len(self._events) >= MAX_EVENTS:
+                if self._told.is_full:
                     await trio.sleep_forever()  # until some have been taken
                 elif not self._held.gone.is_set():
                     try:
@@ -156,30 +128,26 @@ class Hearing:
                 return failure
 
     def _take(self, event: TranscriberEvent) -> None:
-        self._deafness.event()
+        self._audio.deafness.event()
         if isinstance(event, SpeechStopped):
             self._stopped_at_s = event.at_s
-        self._tell(self._carrying.take(event))
+        self._told.tell(self._carrying.take(event))
         if isinstance(event, Heard) and event.is_final:
-            self._unanswered.answered(self._stopped_at_s)
-            self._count_audio()
+            self._audio.unanswered.answered(self._stopped_at_s)
+            self._audio.count()
 
     def _due(self) -> SpeechFailed | None:
-        now_s = trio.current_time()
-        self._tell(self._carrying.expire(now_s, decides_turns=self.decides_turns))
-        if not self._deafness.is_deaf(now_s):
+        now_s, deafness = trio.current_time(), self._audio.deafness
+        self._told.tell(self._carrying.expire(now_s, decides_turns=self.decides_turns))
+        if not deafness.is_deaf(now_s):
             return None
         vendor = self._roster.current.name
         failure = SpeechFailed(vendor, "heard nothing of a caller who spoke", why=Why.TIMEOUT)
         self._around.breakers.of(vendor, VendorKind.STT).failed(failure.why)
-        if self._deafness.times == 1:
-            self._tell(self._carrying.missed(now_s))
-        self._unanswered.answered(now_s)  # it is asked for again
+        if deafness.times == 1:
+            self._told.tell(self._carrying.missed(now_s))
+        self._audio.unanswered.answered(now_s)  # it is asked for again
         return failure
-
-    def _tell(self, events: Iterable[TranscriberEvent]) -> None:
-        self._events.extend(events)
-        self._changed.set()
 
     def _look_up(self) -> None:
         """There is something else to be seen than an event."""
@@ -190,51 +158,16 @@ class Hearing:
     async def _reconnect(self, failure: VendorError) -> None:
         """Raises SpeechFailed when there is nobody left."""
         assert self._held is not None  # noqa: S101 - connected
-        lost, self._ear = self._held, None
-        why = reconnect_why(failure.why)
-        self._count_audio()
-        log.warning(
-            "recogniser_lost", call_id=self._call.call_id, vendor=lost.vendor.name, why=str(why), detail=str(failure)
-        )
-        lost.cut()
-        self._tell(self._carrying.lost(self._unanswered.since_s))
-        await self._pause_or_leave(failure, why)
-        held = await self._opener.open(within_s=self._policy.reconnect_s, is_live=True)
-        if held.vendor is lost.vendor:
-            self._around.reconnected(held.vendor.name, VendorKind.STT, why)
-        else:
-            self._reconnects.clear()
-        self._hear_with(held)
+        self._audio.take_away()
+        self._told.tell(self._carrying.lost(self._audio.unanswered.since_s))
+        weight = DEAF_WEIGHT if failure.why is Why.TIMEOUT else 1
+        self._hear_with(await self._succession.after(self._held, failure, weight=weight))
         self._carrying.taken_over(trio.current_time(), self._policy.settle_s)
 
-    async def _pause_or_leave(self, failure: VendorError, why: Reconnect) -> None:
-        """A vendor that is lost again and again is left, or waited for a little longer each time."""
-        now_s = trio.current_time()
-        while self._reconnects and self._reconnects[0] <= now_s - MINUTE_S:
-            self._reconnects.popleft()
-        before = len(self._reconnects)
-        self._reconnects.extend([now_s] * (DEAF_WEIGHT if why is Reconnect.SILENT else 1))
-        if len(self._reconnects) > self._policy.reconnects or not failure.why.may_pass:
-            self._roster.leave(failure)
-            self._reconnects.clear()
-        elif before:
-            await trio.sleep(self._policy.pauses_s[min(before, len(self._policy.pauses_s)) - 1])
-
     def _hear_with(self, held: Held[TranscriberVendor, Transcriber]) -> None:
-        self._held, self._ear = held, held.part
+        self._held = held
         self.decides_turns = held.part.decides_turns
-        self._deafness.reset()
-        for audio in self._unanswered.all():
-            self._sent_bytes += len(audio)
-            held.part.send(audio)
-
-    def _count_audio(self) -> None:
-        if self._held is not None and self._sent_bytes:
-            counted = self._around.metrics.speech_audio_seconds_total
-            counted.labels(vendor=self._held.vendor.name, kind=SpeechKind.STT).inc(
-                self._sent_bytes / self._call.format.bytes_per_s
-            )
-            self._sent_bytes = 0
+        self._audio.give_to(held.part, held.vendor.name, self._audio.unanswered.all())
 
 
 def _owned(vendor: TranscriberVendor, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:

@@ -4,8 +4,7 @@ before the vendor ends it, at a moment when nobody speaks."""
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
@@ -16,6 +15,7 @@ from engine.events import (
     CallInfo,
     Context,
     RealtimeEvent,
+    ReplyAudio,
     ReplyOver,
     ReplyStarted,
     SessionInfo,
@@ -23,20 +23,19 @@ from engine.events import (
     ToolResult,
     Usage,
 )
-from engine.observe.labels import Reconnect, Token, VendorKind, VendorStatus
+from engine.observe.labels import Reconnect, SpeechKind, Token, VendorKind, VendorStatus
 from engine.ports import Owner, RealtimeModel, RealtimeVendor, ResourceKind
 from engine.runtime.background import beside
-from engine.vendors.around import Vendoring, reconnect_why
+from engine.vendors.around import Vendoring
 from engine.vendors.course import Course
 from engine.vendors.held import Held, Opener
-from engine.vendors.listening import Deafness, Unanswered
+from engine.vendors.lasting import CallerAudio, Succession, Told
 from engine.vendors.tries import Roster
 
 log = structlog.get_logger()
 
 MAX_EVENTS = 500
 """Told and not yet taken; then the model waits."""
-MINUTE_S = 60.0
 RENEW_PAUSE_S = 5.0
 """Between two tries to exchange a connection that still works."""
 
@@ -86,20 +85,19 @@ class Realtime:
             self._roster, nursery, opening, on_gone=self._look_up
         )
         self._held: Held[RealtimeVendor, RealtimeModel] | None = None
+        self._succession = Succession(self._roster, self._opener)
         self._model: RealtimeModel | None = None
         """None while there is none."""
         self._course = Course(call.format, reply_s=policy.answer_s, gap_s=policy.token_gap_s)
-        self._newest = Unanswered(call.format, policy.replay_s)
-        self._deafness = Deafness(call.format, policy.hearing_s)
-        self._reconnects: deque[float] = deque()
+        self._audio = CallerAudio(call.format, policy, around.metrics)
+        self._made: Callable[[float], None]
+        """Is told the seconds of sound that the model of now has made."""
         self._opened_at_s = math.inf
         self._waiting = trio.CancelScope()
         self._working = trio.CancelScope()
         self._renewing = trio.CancelScope()
-        self._events: deque[RealtimeEvent] = deque()
-        self._changed = trio.Event()
+        self._told: Told[RealtimeEvent] = Told(MAX_EVENTS, self._look_up)
         self._stirred = trio.Event()
-        self._failure: VendorError | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -113,24 +111,11 @@ class Realtime:
     # --- the port -------------------------------------------------------------------------------------------
 
     def send(self, audio: bytes) -> None:
-        now_s = trio.current_time()
-        self._newest.add(now_s, audio)
-        if self._model is None:
-            return  # the newest of it is played to the next one
-        self._model.send(audio)
-        if self._deafness.sound(now_s, audio):
-            self._waiting.deadline = min(self._waiting.deadline, self._deafness.due_at_s)
+        if self._audio.send(audio):
+            self._waiting.deadline = min(self._waiting.deadline, self._audio.deafness.due_at_s)
 
     async def receive(self) -> RealtimeEvent:
-        while not self._events:
-            if self._failure is not None:
-                raise self._failure
-            self._changed = trio.Event()
-            await self._changed.wait()
-        event = self._events.popleft()
-        if len(self._events) == MAX_EVENTS - 1:
-            self._look_up()
-        return event
+        return await self._told.receive()
 
     def say(self, text: str) -> None:
         self._ask(text, to_say=True)
@@ -163,8 +148,7 @@ class Realtime:
                 while True:
                     await self._reconnect(await self._until_lost())
             except VendorError as exc:
-                self._failure = exc
-                self._changed.set()
+                self._told.fail(exc)
 
     async def renew(self) -> None:
         """Until closed: a new connection beside the old one, in time."""
@@ -176,6 +160,7 @@ class Realtime:
 
     async def close(self) -> None:
         self._model = None
+        self._audio.take_away()
         self._working.cancel()
         self._renewing.cancel()
         await self._opener.close()
@@ -188,8 +173,8 @@ class Realtime:
             held = self._held
             assert held is not None  # noqa: S101 - connected
             event: RealtimeEvent | None = None
-            with trio.CancelScope(deadline=min(self._deafness.due_at_s, self._course.due_at_s)) as self._waiting:
-                if len(self._events) >= MAX_EVENTS:
+            with trio.CancelScope(deadline=min(self._audio.deafness.due_at_s, self._course.due_at_s)) as self._waiting:
+                if self._told.is_full:
                     await trio.sleep_forever()  # until some have been taken
                 elif not held.gone.is_set():
                     try:
@@ -215,15 +200,19 @@ class Realtime:
             return
         if self._course.is_of_another(event):
             return
-        self._deafness.event()
+        self._audio.deafness.event()
         self._course.event(event, now_s)
-        if isinstance(event, ReplyOver):
-            self._asked_for_reply(VendorStatus.OK if event.is_whole else VendorStatus.CANCELLED)
-        if isinstance(event, SpeechStopped):
-            self._newest.answered(event.at_s)
-        elif isinstance(event, ReplyStarted):
-            self._newest.answered(now_s)
-        self._tell([event])
+        match event:
+            case SpeechStopped(at_s):
+                self._audio.unanswered.answered(at_s)
+            case ReplyStarted():
+                self._audio.unanswered.answered(now_s)
+            case ReplyAudio(_, audio):
+                self._made(self._call.format.duration_s(audio))
+            case ReplyOver(_, is_whole):
+                self._asked_for_reply(VendorStatus.OK if is_whole else VendorStatus.CANCELLED)
+                self._audio.count()
+        self._told.tell([event])
         self._stir()
 
     def _asked_for_reply(self, status: VendorStatus) -> None:
@@ -235,7 +224,7 @@ class Realtime:
         now_s = trio.current_time()
         if now_s >= self._course.due_at_s:
             return "owes an answer"
-        return "heard nothing of a caller who spoke" if self._deafness.is_deaf(now_s) else None
+        return "heard nothing of a caller who spoke" if self._audio.deafness.is_deaf(now_s) else None
 
     def _ask(self, text: str, *, to_say: bool) -> None:
         self._course.asked(text, trio.current_time(), to_say=to_say)
@@ -243,10 +232,6 @@ class Realtime:
             (self._model.say if to_say else self._model.told)(text)
         self._waiting.deadline = min(self._waiting.deadline, self._course.due_at_s)
         self._stir()
-
-    def _tell(self, events: Iterable[RealtimeEvent]) -> None:
-        self._events.extend(events)
-        self._changed.set()
 
     def _look_up(self) -> None:
         """There is something else to be seen than an event."""
@@ -265,44 +250,21 @@ class Realtime:
     async def _reconnect(self, failure: VendorError) -> None:
         """Raises ModelFailed when there is nobody left."""
         assert self._held is not None  # noqa: S101 - connected
-        lost, self._model = self._held, None
-        why = reconnect_why(failure.why)
-        log.warning(
-            "realtime_lost", call_id=self._call.call_id, vendor=lost.vendor.name, why=str(why), detail=str(failure)
-        )
+        self._model = None
+        self._audio.take_away()
         if self._course.owes_reply:
             is_late = failure.why is Why.TIMEOUT
             self._asked_for_reply(VendorStatus.TIMEOUT if is_late else VendorStatus.ERROR)
-        lost.cut()
         self._opened_at_s = math.inf
-        self._tell(self._course.ended(trio.current_time(), is_lost=True))
-        await self._pause_or_leave(failure)
-        held = await self._opener.open(within_s=self._policy.reconnect_s, is_live=True)
-        if held.vendor is lost.vendor:
-            self._around.reconnected(held.vendor.name, VendorKind.REALTIME, why)
-        else:
-            self._reconnects.clear()
-        self._go_on_with(held, self._newest.all())
-
-    async def _pause_or_leave(self, failure: VendorError) -> None:
-        """A vendor that is lost again and again is left, or waited for a little longer each time."""
-        now_s = trio.current_time()
-        while self._reconnects and self._reconnects[0] <= now_s - MINUTE_S:
-            self._reconnects.popleft()
-        before = len(self._reconnects)
-        self._reconnects.append(now_s)
-        if before >= self._policy.reconnects or not failure.why.may_pass:
-            self._roster.leave(failure)
-            self._reconnects.clear()
-        elif before:
-            await trio.sleep(self._policy.pauses_s[min(before, len(self._policy.pauses_s)) - 1])
+        self._told.tell(self._course.ended(trio.current_time(), is_lost=True))
+        self._go_on_with(await self._succession.after(self._held, failure), self._audio.unanswered.all())
 
     def _go_on_with(self, held: Held[RealtimeVendor, RealtimeModel], audio: Sequence[bytes]) -> None:
         self._held, self._model = held, held.part
         self._opened_at_s = trio.current_time()
-        self._deafness.reset()
-        for piece in audio:
-            held.part.send(piece)
+        made = self._around.metrics.speech_audio_seconds_total.labels(vendor=held.vendor.name, kind=SpeechKind.TTS)
+        self._made = made.inc
+        self._audio.give_to(held.part, held.vendor.name, audio)
         for to_say, text in self._course.unanswered():
             self._ask(text, to_say=to_say)
         self._stir()
@@ -341,7 +303,7 @@ class Realtime:
             return
         self._around.reconnected(old.vendor.name, VendorKind.REALTIME, Reconnect.RENEWED)
         log.info("connection_renewed", call_id=self._call.call_id, vendor=old.vendor.name)
-        self._tell(self._course.ended(trio.current_time(), is_lost=False))
-        self._go_on_with(new, self._newest.last(trio.current_time() - self._policy.lead_s))
+        self._told.tell(self._course.ended(trio.current_time(), is_lost=False))
+        self._go_on_with(new, self._audio.unanswered.last(trio.current_time() - self._policy.lead_s))
         self._look_up()
         old.let_go()

@@ -167,6 +167,11 @@ class Ear(Part):
             raise event
         return event
 
+    @property
+    def untaken(self) -> int:
+        """Events that nobody has received."""
+        return self._receive.statistics().current_buffer_used
+
     def tells(self, *events: TranscriberEvent) -> None:
         for event in events:
             self._send.send_nowait(event)

@@ -116,6 +116,8 @@ async def test_what_is_said_and_heard_passes_through_and_its_cost_is_counted(aut
         assert len(one.last.heard) == listener.sent
     assert [type(event) for event in listener.events] == [ToolCall, ToolCall, ReplyStarted, ReplyAudio, ReplyOver]
     assert house.value("llm_tokens_total", vendor="one", type="input") == 100
+    assert house.value("speech_audio_seconds_total", vendor="one", kind="stt") == pytest.approx(listener.sent * 0.1)
+    assert house.value("speech_audio_seconds_total", vendor="one", kind="tts") == pytest.approx(1.0)
 
 
 async def test_audio_of_a_reply_that_was_replaced_is_void(autojump_clock: MockClock) -> None:
