@@ -7,7 +7,7 @@ the queue. The socket belongs to whoever accepted it and is closed there, never 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -50,6 +50,11 @@ class LinkSocket(Protocol):
 
     async def receive(self) -> str | bytes:
         """Raises trio.EndOfChannel when the socket is gone."""
+        ...
+
+    async def pour(self, take: Callable[[Sequence[str | bytes]], None]) -> None:
+        """Instead of ``receive``: hand all messages to ``take``, each read's at once, until cancelled. Raises
+        trio.EndOfChannel when the socket is gone."""
         ...
 
     async def send(self, *messages: str | bytes) -> None:
@@ -153,21 +158,27 @@ class Link:
         ProtocolError when the socket cannot go on or more than ``MAX_BAD_MESSAGES`` were unusable.
         """
         while True:
-            if name := self._outbox.overdue(trio.current_time()):
-                return MarkPlayed(name)
+            if (mark := self._overdue()) is not None:
+                return mark
             try:
                 message = await self._socket.receive()
             except trio.EndOfChannel:
                 return await self._end()
-            try:
-                event = self._codec.decode(message)
-            except BadMessage as bad:
-                self._count(bad)
-                continue
-            if type(event) is MarkPlayed:
-                event = self._confirmed(event.name)
-            if event is not None:
+            if (event := self._read(message)) is not None:
                 return event
+
+    async def deliver(self, take: Callable[[ProviderEvent], None]) -> None:
+        """See the port. Marks that are never echoed come as with ``receive``. Raises as that does, and what ``take``
+        raises."""
+        delivery = _Delivery(self._read, self._overdue, take)
+        with delivery.scope:
+            try:
+                await self._socket.pour(delivery.messages)
+            except trio.EndOfChannel:
+                await self._end()
+                return
+        if delivery.failure is not None:
+            raise delivery.failure
 
     async def ping(self) -> None:
         """A WebSocket ping; returns on the pong. The caller sets the deadline."""
@@ -184,6 +195,19 @@ class Link:
 
     def _look(self, _due: float) -> None:
         next(self._looks)()
+
+    def _read(self, message: str | bytes) -> ProviderEvent | None:
+        """None for what is of no use. Raises ProtocolError."""
+        try:
+            event = self._codec.decode(message)
+        except BadMessage as bad:
+            self._count(bad)
+            return None
+        return self._confirmed(event.name) if type(event) is MarkPlayed else event
+
+    def _overdue(self) -> MarkPlayed | None:
+        name = self._outbox.overdue(trio.current_time())
+        return MarkPlayed(name) if name else None
 
     def _count(self, bad: BadMessage) -> None:
         self._bad_messages += 1
@@ -313,3 +337,51 @@ class Link:
     def _tick(self, due: float) -> None:
         if due >= self._outbox.due_at:
             self._wake.set()
+
+
+class _Delivery:
+    """What is read of a socket on its way to whoever takes it, in the task that reads. ``scope`` is cancelled when
+    nothing more is to come of it: the caller has hung up, or ``failure``."""
+
+    def __init__(
+        self,
+        read: Callable[[str | bytes], ProviderEvent | None],
+        overdue: Callable[[], MarkPlayed | None],
+        take: Callable[[ProviderEvent], None],
+    ) -> None:
+        self.scope = trio.CancelScope()
+        self.failure: Exception | None = None
+        self._read = read
+        self._overdue = overdue
+        self._take = take
+
+    def messages(self, messages: Sequence[str | bytes]) -> None:
+        """Never raises."""
+        if self.scope.cancel_called:
+            return
+        try:
+            self._deliver(messages)
+        except Exception as exc:  # noqa: BLE001 - raised again in the task that waits in the scope
+            self.failure = exc
+            self.scope.cancel()
+
+    def _deliver(self, messages: Sequence[str | bytes]) -> None:
+        read, take = self._read, self._take
+        audio = b""
+        while (mark := self._overdue()) is not None:
+            take(mark)
+        for message in messages:
+            event = read(message)
+            if type(event) is bytes:
+                audio = audio + event if audio else event
+                continue
+            if audio:
+                take(audio)
+                audio = b""
+            if isinstance(event, Stopped):
+                self.scope.cancel()
+                return
+            if event is not None:
+                take(event)
+        if audio:
+            take(audio)

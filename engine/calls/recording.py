@@ -108,6 +108,14 @@ class RecordedLink:
             self._recorder.heard(event)
         return event
 
+    async def deliver(self, take: Callable[[ProviderEvent], None]) -> None:
+        def heard(event: ProviderEvent) -> None:
+            if type(event) is bytes:
+                self._recorder.heard(event)
+            take(event)
+
+        await self._link.deliver(heard)
+
     async def play(self, audio: bytes) -> None:
         generation = self._generation
         for start in range(0, len(audio), self._piece_bytes):

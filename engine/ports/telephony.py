@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -50,6 +50,9 @@ class IncomingCall:
     """Of a call that we made and know again: the place that is held for it. No provider sets it."""
     agent: str = ""
     """Who is to talk to it; empty: whoever answers ``dialled``. No provider sets it."""
+    is_back: bool = False
+    """It was connected before and its stream has ended, while the caller is there: the provider asks what is to become
+    of it. The numbers may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +199,8 @@ class Provider(Protocol):
         """A key that is equal for a replay of this very request and for nothing else. Raises BadSignature."""
         ...
 
-    def read_call(self, request: WebhookRequest) -> IncomingCall:
-        """Raises BadRequest."""
+    def read_call(self, request: WebhookRequest) -> IncomingCall | None:
+        """None for news of a stream that is not about its end; it is acknowledged. Raises BadRequest."""
         ...
 
     def read_status(self, request: WebhookRequest) -> CallStatus | None:
@@ -205,11 +208,16 @@ class Provider(Protocol):
         ...
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        """The document that connects the call to ``media_url`` and brings ``token`` back in the start message."""
+        """The document that connects the call to ``media_url`` and brings ``token`` back in the start message. When
+        that stream ends and the caller is still there, the provider asks again: such a call ``is_back``."""
         ...
 
     def refuse(self, sentence: str) -> Answer:
         """The document that says ``sentence`` aloud and hangs up."""
+        ...
+
+    def dismiss(self) -> Answer:
+        """The document that hangs up without a word."""
         ...
 
     def acknowledge(self, request: WebhookRequest) -> Answer:
@@ -280,6 +288,12 @@ class ProviderLink(Protocol):
     async def receive(self) -> ProviderEvent:
         """The next event. Raises trio.EndOfChannel when the socket is gone, SlowPeer when the peer stopped reading,
         ProtocolError when it talks nonsense."""
+        ...
+
+    async def deliver(self, take: Callable[[ProviderEvent], None]) -> None:
+        """Instead of ``receive``, and cheaper: hand each event to ``take`` as it is read, audio that was read together
+        in one piece, until the caller has hung up; Stopped is not handed on. Raises as ``receive`` does, and what
+        ``take`` raises, which must not wait. Cancelled, the events that follow are there for ``receive``."""
         ...
 
     async def play(self, audio: bytes) -> None:

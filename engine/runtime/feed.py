@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -54,8 +55,9 @@ class Feed:
         self._changed = trio.Event()
         self._all_written = trio.Event()
         self._is_awaited = False
-        self._is_idle = True
-        """The writer has nothing to write, and will look when something waits."""
+        self._is_idle = False
+        """The writer has nothing to write: whoever puts something may write it at once."""
+        self._written_at_s = trio.current_time()
         self._received = 0
 
     @classmethod
@@ -86,18 +88,14 @@ class Feed:
         if len(self._waiting) + len(messages) > MAX_MESSAGES:
             self._socket.abort()
             return
-        self._waiting.extend((message, 0.0) for message in messages)
-        self._something_waits()
+        if messages:
+            self._waiting.extend((message, 0.0) for message in messages)
+            self._something_waits()
 
     def put_audio(self, audio: bytes) -> None:
         """Queue audio; it is written once there is a whole piece of it, with what has come by then."""
         self._gathered += audio
-        size = len(self._gathered)
-        if size < self._piece_bytes:
-            return
-        if self._is_idle and size < 2 * self._piece_bytes:
-            self._something_waits()  # the writer takes it
-        else:
+        if len(self._gathered) >= self._piece_bytes:
             self._flush()
 
     async def receive(self) -> Message:
@@ -126,9 +124,23 @@ class Feed:
         self._something_waits()
 
     def _something_waits(self) -> None:
+        if self._is_idle and self._write_now():
+            return
         if self._all_written.is_set():
             self._all_written = trio.Event()
         self._changed.set()
+
+    def _write_now(self) -> bool:
+        """Without a task switch. False if not all of it is on its way."""
+        if not self._socket.send_now(*(message for message, _ in self._waiting)):
+            return False
+        self._has_written()
+        return not self._socket.owes
+
+    def _has_written(self) -> None:
+        self._waiting.clear()
+        self._waiting_s = 0.0
+        self._written_at_s = trio.current_time()
 
     def _drop_oldest(self) -> None:
         index = next(i for i, (_, seconds) in enumerate(self._waiting) if seconds)
@@ -141,30 +153,33 @@ class Feed:
     async def _write(self) -> None:
         try:
             while True:
-                if len(self._gathered) >= self._piece_bytes:
-                    self._flush()
-                if not self._waiting:
+                if not self._waiting and not self._socket.owes:
                     await self._idle()
                     continue
                 messages = [message for message, _ in self._waiting]
-                self._waiting.clear()
-                self._waiting_s = 0.0
+                self._has_written()
                 await self._socket.send(*messages)
         except (SlowPeer, trio.BrokenResourceError):
             self._socket.abort()  # whoever receives is told
         finally:
+            self._is_idle = False
             self._all_written.set()
 
     async def _idle(self) -> None:
-        """Until something waits; or a keep-alive does, because nothing else came."""
+        """Until something waits; or a keep-alive does, because nothing else was written for so long."""
         self._changed = trio.Event()
         self._all_written.set()
         keep_alive = self._feeding.keep_alive
+        due_at_s = self._written_at_s + self._feeding.keep_alive_s if keep_alive else math.inf
         self._is_idle = True
-        with trio.move_on_after(self._feeding.keep_alive_s if keep_alive else float("inf")) as silence:
+        with trio.move_on_at(due_at_s):
             await self._changed.wait()
         self._is_idle = False
-        if silence.cancelled_caught and keep_alive is not None and (message := keep_alive()) is not None:
+        now_s = trio.current_time()
+        if keep_alive is None or self._waiting or now_s < self._written_at_s + self._feeding.keep_alive_s:
+            return
+        self._written_at_s = now_s
+        if (message := keep_alive()) is not None:
             self._flush()  # less than a piece came before the silence
             self._waiting.append((message, 0.0))
 

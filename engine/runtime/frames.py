@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from wsproto import ConnectionType, WSConnection
@@ -38,7 +38,9 @@ _REASONS = {1002: "protocol error", 1007: "not UTF-8", 1009: "message too big"}
 class Sink(Protocol):
     """Where a connection puts what it reads. Called by the reader; neither waits nor raises."""
 
-    def message(self, message: str | bytes) -> None: ...
+    def messages(self, messages: Sequence[str | bytes]) -> None:
+        """At least one; all that one read has brought, as a rule."""
+        ...
 
     def pong(self, payload: bytes) -> None: ...
 
@@ -115,6 +117,18 @@ class LeanConnection(WSConnection):
 
     # --- what our socket calls ---
 
+    def take(self, data: bytes) -> bytes:
+        """Give the sink the whole data frames at the front of what was just read. What is returned must go through
+        :meth:`receive_data`: the first frame of any other kind, or that is not whole, and all behind it."""
+        is_between_frames = not (self._buffer or self._pass_on or self._in_message)
+        if self._head is not None or self.connection is None or not is_between_frames or not self._is_readable:
+            return data
+        messages: list[str | bytes] = []
+        done = self._whole(data, messages)
+        if messages:
+            self._sink.messages(messages)
+        return data[done:] if done else data
+
     def encode(self, message: str | bytes) -> bytes:
         """One unfragmented data frame. The caller has seen that the connection is open."""
         first, payload = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
@@ -136,6 +150,42 @@ class LeanConnection(WSConnection):
 
     # --- inside ---
 
+    @property
+    def _is_readable(self) -> bool:
+        return self.fault is None and self.peer_code is None
+
+    def _whole(self, data: bytes, messages: list[str | bytes]) -> int:
+        """The messages in whole and usual data frames at the front, and how many bytes they take. All else is left."""
+        at, end, mask_bit = 0, len(data), self._mask_bit
+        while end - at >= 2:
+            first, size, body_at = data[at], data[at + 1] ^ mask_bit, at + 2
+            if size == 126 and end - at >= 4:
+                size, body_at = data[at + 2] << 8 | data[at + 3], at + 4
+                if size < 126:
+                    break
+            elif size > 125:
+                break
+            mask_at = body_at
+            if mask_bit:
+                body_at += 4
+            stop = body_at + size
+            if stop > end or size > self._limit:
+                break
+            payload = data[body_at:stop]
+            if mask_bit:
+                payload = _masked(payload, data[mask_at:body_at])
+            if first == _TEXT:
+                try:
+                    messages.append(str(payload, "utf-8"))
+                except UnicodeDecodeError:
+                    break
+            elif first == _BINARY:
+                messages.append(payload)
+            else:
+                break
+            at = stop
+        return at
+
     def _take_head(self, head: bytearray, data: bytes) -> bytes:
         """Pass the handshake's head on once it is whole; what follows it is returned."""
         searched = max(0, len(head) - 3)
@@ -153,7 +203,7 @@ class LeanConnection(WSConnection):
         """Take whole frames off the front of ``data``; how many bytes were used up."""
         at, end = 0, len(data)
         while at < end:
-            if self.fault is not None or self.peer_code is not None:
+            if not self._is_readable:
                 return end
             if self._pass_on:
                 piece = bytes(data[at : at + self._pass_on])
@@ -177,10 +227,10 @@ class LeanConnection(WSConnection):
             if mask_bytes:
                 payload = _masked(payload, data[body_at : body_at + 4])
             if data[at] == _BINARY:
-                self._sink.message(bytes(payload))
+                self._sink.messages((bytes(payload),))
             else:
                 try:
-                    self._sink.message(str(payload, "utf-8"))
+                    self._sink.messages((str(payload, "utf-8"),))
                 except UnicodeDecodeError:
                     self._fail(1007)
             at = stop
@@ -258,7 +308,8 @@ class LeanConnection(WSConnection):
         self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
         if event.message_finished:
             empty: str | bytes = "" if isinstance(event, TextMessage) else b""
-            self._sink.message(empty.join(self._parts))  # type: ignore[arg-type]  # all parts are of the event's kind
+            whole = empty.join(self._parts)  # type: ignore[arg-type]  # all parts are of the event's kind
+            self._sink.messages((whole,))
             self._parts, self._parts_bytes = [], 0
 
     def _fail(self, code: int) -> None:

@@ -26,7 +26,7 @@ from wsproto.utilities import LocalProtocolError
 
 from engine.errors import OffhookError
 from engine.runtime.frames import LeanConnection
-from engine.runtime.wire import Inbox, Wire, close_stream, peer_of, tune
+from engine.runtime.wire import Inbox, Take, Wire, close_stream, peer_of, tune
 
 log = structlog.get_logger()
 
@@ -106,15 +106,30 @@ class Socket:
         gone, however it went."""
         return await self._inbox.take()
 
+    async def pour(self, take: Take) -> None:
+        """Instead of ``receive``: hand all messages to ``take`` until cancelled, each read's at once, in the task that
+        reads; it neither waits nor raises. Raises trio.EndOfChannel when the socket is gone."""
+        await self._inbox.pour(take)
+
     async def send(self, *messages: str | bytes) -> None:
         """Write these messages, in one piece. Raises SlowPeer when the peer does not read, and then the socket is
         aborted; trio.BrokenResourceError when it is gone. Cancelled in mid-write, it aborts the socket: half a frame
         must not be followed by another."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
-        encode = self._codec.encode
-        frames = encode(messages[0]) if len(messages) == 1 else b"".join(map(encode, messages))
-        await self._wire.write(frames)
+        await self._wire.write(self._frames(messages))
+
+    def send_now(self, *messages: str | bytes) -> bool:
+        """Write these without waiting. False, and nothing has been done, where that cannot be: then ``send`` is the
+        way. While the socket ``owes`` some of them, a ``send``, of nothing if need be, has to follow."""
+        if not self._is_open or self._wire.owes:
+            return False
+        return self._wire.write_now(self._frames(messages))
+
+    @property
+    def owes(self) -> bool:
+        """Of ``send_now``: the kernel has not taken everything."""
+        return self._wire.owes
 
     def hold(self, is_held: bool) -> bool:
         """While held, what has come is read at each ``look``, which costs less than reading each message as it comes;
@@ -161,8 +176,16 @@ class Socket:
         self._inbox.end(discard=True)
         self._wire.abort()
 
+    def _frames(self, messages: Sequence[str | bytes]) -> bytes:
+        encode = self._codec.encode
+        return encode(messages[0]) if len(messages) == 1 else b"".join(map(encode, messages))
+
+    @property
+    def _is_open(self) -> bool:
+        return not self._closing and self._codec.state is ConnectionState.OPEN and not self._wire.closed
+
     def _check_open(self) -> None:
-        if self._closing or self._codec.state is not ConnectionState.OPEN or self._wire.closed:
+        if not self._is_open:
             raise trio.BrokenResourceError
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -22,23 +23,32 @@ USER_TIMEOUT_MS = 15_000
 """How long TCP may wait for an acknowledgement; a peer whose network died is otherwise held for 15 minutes."""
 
 
+Take = Callable[[Sequence[str | bytes]], None]
+"""Told what was read, as it comes. Neither waits nor raises."""
+
+
 class Inbox:
-    """Messages received and not yet taken: one reader puts, one task takes."""
+    """Messages received and not yet taken: one reader puts, one task takes, or all is poured into a function."""
 
     def __init__(self, queue: int, unread_s: float) -> None:
         self.ended = False
         self._queue = queue
         self._unread_s = unread_s
         self._messages: deque[str | bytes] = deque()
+        self._pour_into: Take | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self._space = trio.lowlevel.ParkingLot()
         self._ponged = b""
 
     # --- a Sink ---
 
-    def message(self, message: str | bytes) -> None:
-        if not self.ended:
-            self._messages.append(message)
+    def messages(self, messages: Sequence[str | bytes]) -> None:
+        if self.ended:
+            return
+        if self._pour_into is not None:
+            self._pour_into(messages)
+        else:
+            self._messages.extend(messages)
             self._changed.unpark_all()
 
     def pong(self, payload: bytes) -> None:
@@ -69,6 +79,22 @@ class Inbox:
         if len(self._messages) == self._queue - 1:
             self._space.unpark_all()
         return message
+
+    async def pour(self, take: Take) -> None:
+        """Hand on what is there, and then all as it is read, until cancelled. Raises trio.EndOfChannel at the end."""
+        if self._messages:
+            waiting = tuple(self._messages)
+            self._messages.clear()
+            self._space.unpark_all()
+            take(waiting)
+        self._pour_into = take
+        try:
+            while not self.ended:
+                await self._changed.park()
+        finally:
+            self._pour_into = None
+        await trio.lowlevel.checkpoint()
+        raise trio.EndOfChannel
 
     async def pong_for(self, payload: bytes) -> None:
         """Raises trio.EndOfChannel when none can come any more."""
@@ -123,7 +149,11 @@ class Wire(trio.abc.Stream):
         self._closed = trio.Event()
         self._plain = stream.socket if isinstance(stream, trio.SocketStream) else None
         """The socket of a plain TCP stream, for the short cuts of the hot path."""
+        self._owed = b""
+        """Of a frame that the kernel did not take whole: it goes out before anything else does."""
         self._is_held = False
+        self._unread = b""
+        """Read by a look, and for the reader."""
         self._has_more = False
         self._looks = trio.lowlevel.ParkingLot()
 
@@ -135,41 +165,62 @@ class Wire(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._head or self._rest:
             return await self._replay()
-        if self._inbox.full and not await self._inbox.space():
-            self.abort()
-        if self._codec.fault is not None:
-            await self.aclose()
-        if self._codec.fault is not None or self._codec.peer_code is not None:
-            return b""  # nothing of worth follows; the reader ends here, its answer to the close sent
+        while True:
+            if self._inbox.full and not await self._inbox.space():
+                self.abort()
+            if self._codec.fault is not None:
+                await self.aclose()
+            if self._codec.fault is not None or self._codec.peer_code is not None:
+                return b""  # nothing of worth follows; the reader ends here, its answer to the close sent
+            data = await self._next(max_bytes or PIECE_BYTES)
+            if not data:
+                return b""
+            # Messages go on from here; what is returned costs as much again in trio-websocket.
+            if rest := self._codec.take(data):
+                return rest
+
+    async def _next(self, max_bytes: int) -> bytes:
         if self._gone:
             raise trio.ClosedResourceError
         if self._plain is None:
             return bytes(await self.stream.receive_some(max_bytes))
-        most = max_bytes or PIECE_BYTES
-        while self._is_held:
-            # Whoever has sent more than one read holds is no silent line: what there is of it is read at once.
-            if self._has_more:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._looks.park()
-            if self._gone:
-                raise trio.ClosedResourceError
-            data = _read_what_came(self._plain, most)
-            self._has_more = bool(data) and len(data or b"") >= most
-            if data:
-                return data
-            if data is not None:
-                break  # an end, which waiting tells
-        return await _read_when_readable(self._plain, most)
+        if self._is_held and not self._unread and not self._has_more:
+            await self._looks.park()
+        if self._unread:
+            await trio.lowlevel.checkpoint()
+            unread, self._unread = self._unread, b""
+            return unread
+        if self._gone:
+            raise trio.ClosedResourceError
+        data = await _read_when_readable(self._plain, max_bytes)
+        self._has_more = len(data) == max_bytes
+        return data
 
     def hold(self, is_held: bool) -> bool:
         """Read at each ``look`` alone. Returns whether it does."""
         self._is_held = is_held and self._plain is not None
-        self.look()
+        if not self._is_held:
+            self._looks.unpark_all()
         return self._is_held
 
     def look(self) -> None:
-        self._looks.unpark_all()
+        """Read what has come, and hand on its messages here and now; the reader is woken for all else. Of a silent line
+        one read has it all; of whoever sends more the rest is read as usual."""
+        if not self._looks or self._plain is None or self._gone:
+            return  # not held, or the reader has still something to do
+        if self._inbox.full:
+            self._looks.unpark_all()
+            return
+        try:
+            data = os.read(self._plain.fileno(), PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # which the reader finds out for itself
+        self._unread = self._codec.take(data)
+        self._has_more = not data or len(data) == PIECE_BYTES
+        if self._unread or self._has_more:
+            self._looks.unpark_all()
 
     async def _replay(self) -> bytes:
         if self._head:
@@ -189,6 +240,8 @@ class Wire(trio.abc.Stream):
         try:
             if self._gone:
                 raise trio.BrokenResourceError
+            if self._owed:
+                data, self._owed = self._owed + data, b""
             if len(data) <= PIECE_BYTES:
                 await self._write_piece(data)
             else:
@@ -202,6 +255,22 @@ class Wire(trio.abc.Stream):
             raise
         finally:
             self._lock.release()
+
+    @property
+    def owes(self) -> bool:
+        """A ``write``, of nothing if need be, is wanted."""
+        return bool(self._owed)
+
+    def write_now(self, data: bytes) -> bool:
+        """Give it to the kernel at once. False, and nothing has been done, where that cannot be: while something else
+        is written or owed, over TLS and in memory. What the kernel did not take is owed."""
+        if self._plain is None or self._gone or self._owed or self._lock.locked():
+            return False
+        try:
+            self._owed = _write_what_fits(self._plain, data)
+        except trio.BrokenResourceError:
+            self.abort()
+        return True
 
     async def _write_piece(self, piece: bytes) -> None:
         if self._plain is not None:
@@ -248,7 +317,7 @@ class Wire(trio.abc.Stream):
             self._gone = True
             self._closed.set()
             close_stream(self.stream)
-            self.look()
+            self._looks.unpark_all()
         self._inbox.end()
 
     def abort(self) -> None:
@@ -256,16 +325,6 @@ class Wire(trio.abc.Stream):
         if not self._gone:
             abort_stream(self.stream)
         self.close()
-
-
-def _read_what_came(transport: trio.socket.SocketType, max_bytes: int) -> bytes | None:
-    """None if nothing has come."""
-    try:
-        return os.read(transport.fileno(), max_bytes)
-    except BlockingIOError:
-        return None
-    except OSError as exc:
-        raise trio.BrokenResourceError from exc
 
 
 async def _read_when_readable(transport: trio.socket.SocketType, max_bytes: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -43,6 +43,10 @@ class FakeSocket:
             self._said = trio.Event()
             await self._said.wait()
         return self._inbox.popleft()
+
+    async def pour(self, take: Callable[[Sequence[str | bytes]], None]) -> None:
+        while True:
+            take([await self.receive()])
 
     async def send(self, *messages: str | bytes) -> None:
         assert messages, "an empty write"

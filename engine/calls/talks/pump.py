@@ -1,4 +1,4 @@
-"""From the provider to whoever hears: a loop that waits for nothing slow, so that a hang-up is seen at once."""
+"""From the provider to whoever hears: it waits for nothing, so that a hang-up is seen at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 from engine.calls.talks.pace import Pace
 from engine.calls.talks.pulse import Pulse
 from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
-from engine.events import FRAME_S, ProviderEvent, Stopped
+from engine.events import FRAME_S, ProviderEvent
 from engine.ports import ProviderLink
 
 LATE_S = 2 * FRAME_S
@@ -27,31 +27,31 @@ async def pump(
 ) -> None:
     """Until the media socket ends, and the conversation with it. Audio goes to ``send``, all else but the end to
     ``signal``."""
-    receive, frame_s = link.receive, 1.0 / link.format.bytes_per_s
-    pace, late_s = Pace(link.format), LATE_S
+    frame_s, pace, late_s = 1.0 / link.format.bytes_per_s, Pace(link.format), LATE_S
+
+    def take(event: ProviderEvent) -> None:
+        nonlocal late_s
+        if type(event) is not bytes:
+            signal(event)
+            return
+        now = trio.current_time()
+        if now - pulse.last_media_s >= late_s:
+            on_gap(now - pulse.last_media_s - FRAME_S - pace.every_s)
+        pulse.last_media_s = now
+        pulse.audio_in_s += len(event) * frame_s
+        send(event)
+        if pace.heard(event):
+            link.pace(pace.every_s)
+            late_s = LATE_S + pace.every_s
+
     for event in early:
         if isinstance(event, bytes):
             send(event)
         else:
             signal(event)
     try:
-        while True:
-            event = await receive()
-            if type(event) is bytes:
-                now = trio.current_time()
-                if now - pulse.last_media_s >= late_s:
-                    on_gap(now - pulse.last_media_s - FRAME_S - pace.every_s)
-                pulse.last_media_s = now
-                pulse.audio_in_s += len(event) * frame_s
-                send(event)
-                if pace.heard(event):
-                    link.pace(pace.every_s)
-                    late_s = LATE_S + pace.every_s
-            elif isinstance(event, Stopped):
-                pulse.end(CallEnd(Cause.CALLER_HANGUP))
-                return
-            else:
-                signal(event)
+        await link.deliver(take)
+        pulse.end(CallEnd(Cause.CALLER_HANGUP))
     except trio.EndOfChannel:
         pulse.end(CallEnd(Cause.PROVIDER_LOST, "the media socket went away"))
     except SlowPeer:
