@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 import trio
 
@@ -30,6 +28,8 @@ BRISK = Manner(first_s=0.0, gap_s=0.0)
 
 @pytest.mark.proves("official client", adapter="openai")
 async def test_openais_client_reads_the_fakes_chat() -> None:
+    import openai
+
     cloud = OpenAiChat(BRISK)
     async with serving(cloud) as served, openai.AsyncOpenAI(base_url=f"{served.http}/v1", **DIRECT) as client:
         stream = await client.chat.completions.create(
@@ -48,6 +48,8 @@ async def test_openais_client_reads_the_fakes_chat() -> None:
 
 @pytest.mark.proves("official client", adapter="compatible")
 async def test_openais_client_reads_a_server_that_does_everything_a_little_differently() -> None:
+    import openai
+
     cloud = next(bench.make_cloud() for bench in BENCHES if bench.name == "compatible")
     cloud.manner = BRISK
     messages: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello there"}]
@@ -60,6 +62,8 @@ async def test_openais_client_reads_a_server_that_does_everything_a_little_diffe
 
 
 async def test_openais_client_takes_the_fakes_tool_calls_and_gives_their_results() -> None:
+    import openai
+
     cloud = OpenAiChat(BRISK)
     tool: Any = {"type": "function", "function": {"name": "weather", "description": "", "parameters": SCHEMA}}
     messages: list[Any] = [{"role": "user", "content": QUESTION}]
@@ -80,6 +84,8 @@ async def test_openais_client_takes_the_fakes_tool_calls_and_gives_their_results
 
 
 async def test_openais_client_raises_the_fakes_errors() -> None:
+    import openai
+
     cloud = OpenAiChat(BRISK)
 
     def ask(base_url: str, key: str) -> None:
@@ -103,6 +109,8 @@ async def test_openais_client_raises_the_fakes_errors() -> None:
 
 @pytest.mark.proves("official client", adapter="openai_responses")
 async def test_openais_client_reads_the_fakes_responses_and_tool_calls() -> None:
+    import openai
+
     cloud = OpenAiResponses(BRISK)
     tool: Any = {"type": "function", "name": "weather", "description": "", "parameters": SCHEMA, "strict": False}
     given: list[Any] = [{"role": "user", "content": QUESTION}]
@@ -123,6 +131,8 @@ async def test_openais_client_reads_the_fakes_responses_and_tool_calls() -> None
 
 
 async def test_openais_client_raises_the_fakes_errors_of_responses() -> None:
+    import openai
+
     cloud = OpenAiResponses(BRISK)
 
     def ask(base_url: str, key: str) -> None:
@@ -143,6 +153,8 @@ async def test_openais_client_raises_the_fakes_errors_of_responses() -> None:
 
 @pytest.mark.proves("official client", adapter="anthropic")
 async def test_anthropics_client_reads_the_fakes_messages_and_tool_calls() -> None:
+    import anthropic
+
     cloud = AnthropicMessages(BRISK)
     tool: Any = {"name": "weather", "description": "", "input_schema": SCHEMA}
     messages: list[Any] = [{"role": "user", "content": QUESTION}]
@@ -164,6 +176,8 @@ async def test_anthropics_client_reads_the_fakes_messages_and_tool_calls() -> No
 
 
 async def test_anthropics_client_raises_the_fakes_errors() -> None:
+    import anthropic
+
     cloud = AnthropicMessages(BRISK)
 
     def ask(base_url: str, key: str) -> None:

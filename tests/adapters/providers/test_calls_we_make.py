@@ -13,14 +13,6 @@ import httpx
 import pytest
 import trio
 from twilio.rest import Client  # type: ignore[import-untyped] # ships no types
-from vonage import Auth, HttpClientOptions, Vonage  # type: ignore[import-untyped] # ships no types
-from vonage_voice import CreateCallRequest, Phone, ToPhone  # type: ignore[import-untyped] # ships no types
-from vonage_voice.models.common import AdvancedMachineDetection  # type: ignore[import-untyped] # ships no types
-from vonage_voice.models.connect_endpoints import (  # type: ignore[import-untyped] # ships no types
-    PhoneEndpoint,
-    SipEndpoint,
-)
-from vonage_voice.models.ncco import Connect as NccoConnect  # type: ignore[import-untyped] # ships no types
 
 from adapters.providers.rest import is_marked_outbound, marked_outbound
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
@@ -145,6 +137,16 @@ def test_twilio_tells_who_picked_up(answered_by: str, expected: str) -> None:
 
 
 async def test_vonage_is_asked_what_its_official_client_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.adapters.providers.vonage.official import (
+        AdvancedMachineDetection,
+        Auth,
+        CreateCallRequest,
+        HttpClientOptions,
+        Phone,
+        ToPhone,
+        Vonage,
+    )
+
     tls, authority = loopback_tls(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     ours_too = partial(vonage, verify=ssl.create_default_context(cafile=str(authority)))
@@ -173,6 +175,8 @@ async def test_vonage_is_asked_what_its_official_client_asks(tmp_path: Path, mon
 
 
 async def test_vonage_is_given_an_ncco_that_its_official_package_would_write() -> None:
+    from tests.adapters.providers.vonage.official import Connect, PhoneEndpoint, SipEndpoint
+
     async with rest_api(taken) as api:
         await vonage(api.base, "transfer", UUID, "+15551230009", "+15551230002")
         await vonage(api.base, "transfer", UUID, "sip:desk@example.com", "+15551230002")
@@ -181,7 +185,7 @@ async def test_vonage_is_given_an_ncco_that_its_official_package_would_write() -
         (to_number, PhoneEndpoint(number="15551230009")),
         (to_sip, SipEndpoint(uri="sip:desk@example.com")),
     ):
-        theirs = NccoConnect(endpoint=[endpoint], from_="15551230002")
+        theirs = Connect(endpoint=[endpoint], from_="15551230002")
         assert ours == theirs.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
-import mcp
 import pytest
 import structlog
 import trio
@@ -22,7 +21,6 @@ from adapters.tools.mcp import CONNECT_S, LOOK_S, McpConfig, McpServer
 from engine.errors import ToolFailed
 from engine.ports import ToolScope
 from engine.tools.toolbox import Toolbox
-from tests.adapters.tools import shop
 from tests.tools.scripted import NUMBER, SESSION, Control, call, context, metrics
 
 SCOPE = ToolScope(SESSION, Control(), context())
@@ -74,6 +72,8 @@ async def test_a_program_is_started_asked_lost_started_again_and_ended() -> None
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[str, list[str]]]:
     """The shop over streamable HTTP, as the package serves it; and the authorizations that came."""
+    from tests.adapters.tools import shop
+
     seen: list[str] = []
 
     def made() -> Any:
@@ -114,6 +114,10 @@ async def test_a_server_over_http_is_asked_with_its_headers() -> None:
 
 @asynccontextmanager
 async def in_memory(_: McpConfig) -> AsyncIterator[Any]:
+    import mcp
+
+    from tests.adapters.tools import shop
+
     async with mcp.Client(shop.server, cache=None) as client:
         yield client
 

@@ -11,10 +11,6 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from signalwire.core.security.webhook_validator import (
-    validate_webhook_signature,
-    validate_webhook_signature_sha256,
-)
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped] # ships no types
 
 from adapters.providers.signalwire.provider import SignalWireConfig, SignalWireProvider
@@ -65,6 +61,11 @@ def why(request: WebhookRequest, by: SignalWireProvider = provider) -> str:
 
 
 def official_takes(request: WebhookRequest) -> bool:
+    from signalwire.core.security.webhook_validator import (
+        validate_webhook_signature,
+        validate_webhook_signature_sha256,
+    )
+
     body = request.body.decode()
     if given := request.headers.get("x-signalwire-sha256-signature"):
         return bool(validate_webhook_signature_sha256(KEY, given, request.url, body))

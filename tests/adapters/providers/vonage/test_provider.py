@@ -8,7 +8,6 @@ import hmac
 import json
 import ssl
 import uuid
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,6 @@ from adapters.providers.vonage.provider import MAX_HEADERS_BYTES, VonageConfig, 
 from engine.errors import BadRequest, BadSignature, SettingsError, VendorError
 from engine.ports import Ability, CallStatus, IncomingCall, Provider, WebhookKind, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # the official package's own, on import
-    from vonage import Auth, HttpClientOptions, Vonage  # type: ignore[import-untyped] # ships no types
-    from vonage_jwt import verify_signature  # type: ignore[import-untyped] # ships no types
-    from vonage_voice.models.ncco import Connect, Talk  # type: ignore[import-untyped] # ships no types
 
 SECRET = "a signature secret of thirty-two bytes"
 CALL = "63f61863-4a51-4f6b-86e1-46edebcf9356"
@@ -124,6 +117,8 @@ def test_a_key_of_another_kind_and_a_rate_of_no_use_are_settings_errors() -> Non
 
 
 def test_a_signed_webhook_is_genuine_to_us_and_to_the_official_package() -> None:
+    from tests.adapters.providers.vonage.official import verify_signature
+
     request = post()
     assert provider.verify(request)
     assert verify_signature(request.headers["authorization"].removeprefix("Bearer "), SECRET)
@@ -189,6 +184,8 @@ def test_a_token_of_no_use_is_refused_and_the_reason_named(token: str, reason: s
 
 
 def test_the_official_package_does_not_check_the_body_and_we_do() -> None:
+    from tests.adapters.providers.vonage.official import verify_signature
+
     token = token_for(b"another body")
     assert verify_signature(token, SECRET)
     assert why(post(ANSWER, token)) == "mismatch"
@@ -297,7 +294,9 @@ def connect_of(by: VonageProvider, call: IncomingCall = CALL_INFO) -> dict[str, 
 
 
 def test_the_answer_is_an_ncco_that_the_official_package_knows() -> None:
-    by = VonageProvider(VonageConfig(rate_hz=8000, event_url="https://engine.example.com/vonage/event"))
+    from tests.adapters.providers.vonage.official import Connect
+
+    by = VonageProvider(VonageConfig(rate_hz=8000))
     action = connect_of(by)
     endpoint = action["endpoint"][0]
     official = Connect(
@@ -325,6 +324,8 @@ def test_headers_beyond_what_vonage_takes_are_an_error_of_ours() -> None:
 @given(sentence=st.text(min_size=1))
 @settings(max_examples=100, deadline=None)
 def test_the_refusal_is_a_talk_without_markup(sentence: str) -> None:
+    from tests.adapters.providers.vonage.official import Talk
+
     (action,) = json.loads(provider.refuse(sentence).body)
     assert action.keys() == {"action", "text"}
     assert Talk(text=action["text"]).action.value == action["action"]
@@ -358,6 +359,8 @@ async def hang_up(base: str, call_id: str = CALL, verify: ssl.SSLContext | bool 
 
 
 async def test_hang_up_asks_what_the_official_client_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.adapters.providers.vonage.official import Auth, HttpClientOptions, Vonage
+
     tls, authority = loopback_tls(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     async with rest_api(strict_vonage, tls) as api:

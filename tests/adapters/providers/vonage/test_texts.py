@@ -6,7 +6,6 @@ import hashlib
 import json
 import ssl
 import uuid
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,6 @@ from adapters.providers.vonage.texts import MAX_UNFINISHED, PARTS_S
 from engine.errors import BadRequest, BadSignature, VendorError
 from engine.ports import Ability, IncomingText, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # the official package's own, on import
-    from vonage import Auth, HttpClientOptions, Vonage  # type: ignore[import-untyped] # ships no types
-    from vonage_http_client.errors import RateLimitedError  # type: ignore[import-untyped] # ships no types
-    from vonage_messages.models import Sms  # type: ignore[import-untyped] # ships no types
 
 SECRET = "a signature secret of thirty-two bytes"
 URL = "https://engine.example.com/vonage/sms"
@@ -89,6 +82,8 @@ def with_token(fields: dict[str, Any], kind: str, secret: str = SECRET) -> Webho
 
 def with_sig(fields: dict[str, Any], kind: str, method: str = "sha256", secret: str = SECRET) -> WebhookRequest:
     """Signed by the official package."""
+    from tests.adapters.providers.vonage.official import Auth
+
     official = Auth(api_key="abcd1234", signature_secret=secret, signature_method=method)
     return request_of({**fields, "sig": official.sign_params(dict(fields)).upper()}, kind)
 
@@ -257,6 +252,8 @@ def test_what_the_official_package_signs_is_genuine_with_each_of_its_hashes(meth
 )
 @pytest.mark.parametrize("kind", ["GET", FORM])
 def test_a_text_that_was_changed_on_its_way_is_not_genuine(kind: str, change: dict[str, Any], reason: str) -> None:
+    from tests.adapters.providers.vonage.official import Auth
+
     sig = Auth(api_key="abcd1234", signature_secret=SECRET, signature_method="sha256").sign_params(dict(SMS))
     assert why(request_of({**SMS, "sig": sig, **change}, kind)) == reason
 
@@ -312,6 +309,8 @@ def test_a_text_is_answered_with_nothing_for_vonage_would_not_read_it() -> None:
 
 def strict_vonage(request: ApiRequest) -> tuple[int, bytes]:
     """What Vonage answers to a new message, as far as its official client and we need it."""
+    from tests.adapters.providers.vonage.official import Sms
+
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     claims = jwt.decode(token, KEY.public_key(), algorithms=["RS256"], options={"require": ["iat", "exp", "jti"]})
     if claims["application_id"] != "app":
@@ -332,6 +331,8 @@ async def send(
 
 
 async def test_a_text_asks_what_the_official_client_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.adapters.providers.vonage.official import Auth, HttpClientOptions, Sms, Vonage
+
     tls, authority = loopback_tls(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     async with rest_api(strict_vonage, tls) as api:
@@ -358,6 +359,8 @@ async def test_a_long_text_is_sent_in_pieces() -> None:
 async def test_any_other_answer_is_a_vendor_error_as_to_the_official_client(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tests.adapters.providers.vonage.official import Auth, HttpClientOptions, RateLimitedError, Sms, Vonage
+
     async with rest_api(lambda _: (status, b"{}")) as api:
         with pytest.raises(VendorError, match=str(status)):
             await send(api.base, "word " * 500)
