@@ -14,6 +14,8 @@ CUT = "…"
 """Stands for what was left out of a message."""
 MAX_FACTS = 12
 """Of what was left out, how many key facts are told."""
+MOST_AHEAD = 64
+"""Messages of a session whose facts were looked for ahead, and are kept."""
 LAST_WORDS = 2
 """Messages shown beside a summary, besides the caller's newest."""
 CHARS_PER_TOKEN = 4
@@ -62,14 +64,15 @@ class Built:
 class FactsKnown:
     """The key facts of what was said in one session: looked for once, which takes longer than all else of a context.
 
-    It holds words of the session, those that the last context needed and those that were looked through ahead:
-    ``forget`` them with the session.
+    It holds words of the session, those that the last context needed, those that were looked through ahead, and what is
+    known besides: ``forget`` them with the session.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, list[str]] = {}
         self._needed: dict[str, list[str]] = {}
-        self._ahead: Mapping[str, list[str]] = {}
+        self._ahead: dict[str, list[str]] = {}
+        self._memory: tuple[Memory, str] | None = None
 
     def of(self, text: str) -> list[str]:
         facts = self._known.get(text)
@@ -81,15 +84,23 @@ class FactsKnown:
         return facts
 
     def look_ahead(self, found: Mapping[str, list[str]]) -> None:
-        """``facts_of_each`` of messages that will be out of sight soon; takes the place of what was given before."""
-        self._ahead = found
+        """``facts_of_each`` of messages that will be cut, or out of sight soon; of those given before some are kept."""
+        self._ahead |= found
+        for text in list(self._ahead)[:-MOST_AHEAD]:
+            del self._ahead[text]
+
+    def in_words(self, memory: Memory) -> str:
+        """As ``known_in_words``, put into words once as long as it stays the same."""
+        if self._memory is None or self._memory[0] is not memory:
+            self._memory = (memory, known_in_words(memory))
+        return self._memory[1]
 
     def next_context(self) -> None:
         """What the last context did not need is let go of."""
         self._known, self._needed = self._needed, {}
 
     def forget(self) -> None:
-        self._known, self._needed, self._ahead = {}, {}, {}
+        self._known, self._needed, self._ahead, self._memory = {}, {}, {}, None
 
 
 def facts_of_each(texts: Iterable[str]) -> dict[str, list[str]]:
@@ -124,7 +135,7 @@ def build_context(
         shortened.add(Shortening.CUT)
     if dropped:
         shortened.add(Shortening.SUMMARISED if memory.summary else Shortening.DROPPED)
-    known = known_in_words(memory, _facts_of(dropped, facts))
+    known = _with_mentioned(facts.in_words(memory), _facts_of(dropped, facts))
     facts.next_context()
     context = Context(
         tuple(_in_format(known, shown, limits.format)),
@@ -138,7 +149,7 @@ def build_context(
     return Built(context, frozenset(shortened))
 
 
-def known_in_words(memory: Memory, mentioned: Iterable[str] = ()) -> str:
+def known_in_words(memory: Memory) -> str:
     """The memory as a model reads it; empty if there is nothing to tell."""
     facts = [item.content for item in memory.items if item.kind is MemoryKind.FACT]
     likes = [item.content for item in memory.items if item.kind is MemoryKind.PREFERENCE]
@@ -147,7 +158,6 @@ def known_in_words(memory: Memory, mentioned: Iterable[str] = ()) -> str:
         ("Known", "; ".join(f"{name}: {value}" for name, value in memory.entities.items())),
         ("Facts", "; ".join(facts)),
         ("Preferences", "; ".join(likes)),
-        ("Mentioned earlier", "; ".join(mentioned)),
     ]
     return "\n".join(f"{title}: {text}" for title, text in lines if text)
 
@@ -156,6 +166,11 @@ def transcript(messages: Iterable[Message]) -> str:
     """Who said what, a line each."""
     names = {Role.CALLER: "Caller", Role.AGENT: "Agent", Role.SYSTEM: "Note"}
     return "\n".join(f"{names[message.role]}: {message.text}" for message in messages)
+
+
+def _with_mentioned(known: str, mentioned: Sequence[str]) -> str:
+    said = f"Mentioned earlier: {'; '.join(mentioned)}" if mentioned else ""
+    return "\n".join(part for part in (known, said) if part)
 
 
 def _in_format(known: str, shown: Sequence[Message], form: ContextFormat) -> list[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Callable, Sequence
 
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord
@@ -124,4 +124,4 @@ class Conversation:
 
 
 def _new_turn_id() -> str:
-    return f"t_{uuid.uuid4().hex}"
+    return f"t_{secrets.token_hex(16)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from engine.dialogue.context import Built, ContextLimits, FactsKnown, build_context
+from engine.dialogue.context import Built, ContextLimits, FactsKnown, Shortening, build_context
 from engine.dialogue.conversation import Conversation
 from engine.dialogue.history import Entry, TraceWhat
 from engine.dialogue.validator import Rule, violations
@@ -25,6 +25,8 @@ class Showing:
         self._metrics = metrics
         self._limits = limits
         self._keeps_trace = keeps_trace
+        self._log = log.bind()  # once: it is asked for each turn
+        self._shortened = {how: metrics.context_truncations_total.labels(how=how) for how in Shortening}
 
     def context(
         self,
@@ -60,7 +62,7 @@ class Showing:
         if broken:
             log.warning("context_violated", session_id=record.session_id, rules=[str(rule) for rule in broken])
         vendor = vendor or agent.model_vendor
-        log.debug("model_asked", session_id=record.session_id, turn_id=conversation.turn_id, vendor=vendor)
+        self._log.debug("model_asked", session_id=record.session_id, turn_id=conversation.turn_id, vendor=vendor)
         if self._keeps_trace:
             self._trace(built.context, broken, conversation, agent, vendor, call_id)
         if any(entry.modality is not modality for entry in entries[-self._limits.window :]):
@@ -95,7 +97,7 @@ class Showing:
         self._metrics.context_messages.observe(len(built.context))
         self._metrics.context_tokens.observe(built.tokens)
         for how in built.shortened:
-            self._metrics.context_truncations_total.labels(how=how).inc()
+            self._shortened[how].inc()
         for rule in broken:
             self._metrics.context_violations_total.labels(rule=rule).inc()
 

@@ -1,8 +1,9 @@
-"""What was said and is about to be out of a model's sight: summed up in the background, beside a session's turns."""
+"""What was said and is about to be out of a model's sight: summed up, and looked through, beside a session's turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import structlog
 import trio
@@ -28,13 +29,19 @@ class Summarising:
 
     def __init__(self, pages: Notebook, around: Around, tell: Callable[[Recollected], None]) -> None:
         self.is_running = False
+        self._is_looking = False
+        self._looked_upto = ""
+        """The newest message that was looked through ahead."""
         self._pages = pages
         self._around = around
         self._tell = tell
 
     def start_if_due(self, nursery: trio.Nursery, *, is_quiet: bool) -> None:
         """So much was said since the last summary that some of it is out of a model's sight; or the call is over."""
-        if self.is_running or self._pages.is_forgotten:
+        if self._pages.is_forgotten:
+            return
+        self._look_ahead_if_due(nursery)
+        if self.is_running:
             return
         settings = self._around.settings
         # Also before a turn more would push any of it out of the history.
@@ -42,8 +49,6 @@ class Summarising:
         if self._overflows(0 if is_quiet else seen):
             self.is_running = True
             nursery.start_soon(self._summarise)
-            if not is_quiet:
-                nursery.start_soon(self._look_ahead, self._pages.record.session_id, self._unsummarised)
 
     def _overflows(self, seen: int) -> bool:
         """More than that was said since the last summary."""
@@ -69,11 +74,28 @@ class Summarising:
         """The session has been told of it: the next one may be made."""
         self.is_running = False
 
+    def _look_ahead_if_due(self, nursery: trio.Nursery) -> None:
+        """What is cut soon, or out of sight, is looked through in a thread, many messages at once, and not in the next
+        turns."""
+        settings, entries = self._around.settings, self._pages.entries
+        new = list(takewhile(lambda entry: entry.entry_id != self._looked_upto, reversed(entries)))
+        is_due = len(new) >= max(A_TURN, settings.window - 2 * A_TURN) or any(
+            len(entry.text) > settings.max_chars for entry in new
+        )
+        if is_due and not self._is_looking:
+            self._is_looking = True
+            nursery.start_soon(self._look_ahead, self._pages.record.session_id, new)
+
     async def _look_ahead(self, session_id: str, entries: Sequence[Entry]) -> None:
-        """What is out of sight soon is looked through in a thread, many messages at once, and not in the next turns."""
-        found = await trio.to_thread.run_sync(facts_of_each, [entry.text for entry in entries], abandon_on_cancel=True)
+        """``entries``: newest first."""
+        try:
+            texts = [entry.text for entry in reversed(entries)]
+            found = await trio.to_thread.run_sync(facts_of_each, texts, abandon_on_cancel=True)
+        finally:
+            self._is_looking = False
         if session_id == self._pages.record.session_id:  # else it has been forgotten
             self._pages.facts.look_ahead(found)
+            self._looked_upto = entries[0].entry_id
 
     async def recollection(self) -> tuple[Recollection, float] | None:
         """What the agent makes of what was said since the last time, and up to when that was."""
