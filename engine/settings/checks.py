@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import Field, fields
@@ -120,7 +121,10 @@ def check_ranges(settings: Any, path: str) -> None:
 def _check_range(item: Field[Any], value: Any, here: str) -> None:
     minimum, maximum, choices = (item.metadata.get(key) for key in ("minimum", "maximum", "choices"))
     if choices is not None and value not in choices:
-        raise SettingsError(f"{here}: expected one of {', '.join(map(str, choices))}, got {value!r}")
+        there_are = ", ".join(str(choice) if choice != "" else '""' for choice in choices)
+        raise SettingsError(f"{here}: expected one of {there_are}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{here}: expected a number, got {value!r}")
     if minimum is not None and not value >= minimum:
         raise SettingsError(f"{here}: expected at least {minimum}, got {value!r}")
     if maximum is not None and value > maximum:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import SettingsError
+from engine.settings.checks import hint
 from engine.settings.tables import AgentSettings, Settings
 
 EMBEDDED = "embedded"
@@ -56,9 +57,10 @@ def vendor_table(settings: Settings, name: str) -> VendorTable:
     raw = dict(settings.vendors.get(name, {}))
     kind = raw.pop("kind", name)
     if kind not in KEY_VARIABLES:
-        where = f"vendors.{name}.kind" if name in settings.vendors else f"vendor {name!r}"
+        if name in settings.vendors:
+            raise SettingsError(f"vendors.{name}.kind: there is no kind {kind!r}{hint(str(kind), KEY_VARIABLES)}")
         raise SettingsError(
-            f"{where}: expected a table [vendors.{name}] or one of the kinds {', '.join(KEY_VARIABLES)}"
+            f"vendor {name!r}: expected a table [vendors.{name}] or one of the kinds {', '.join(KEY_VARIABLES)}"
         )
     variable = raw.pop("key_variable", KEY_VARIABLES[kind])
     if not isinstance(variable, str):
@@ -75,7 +77,8 @@ def vendors_of(agent: AgentSettings) -> Iterator[str]:
 
 
 def check_vendors(settings: Settings) -> None:
-    """Raises SettingsError naming the agent's key at fault."""
+    """Raises SettingsError naming the agent's key at fault, or the table of a vendor that nobody uses and is of no
+    kind: most likely the name of one that somebody does use, misspelt."""
     for name, agent in settings.agents.items():
         for role, own in _OWN.items():
             named: tuple[str, ...] = getattr(agent, role)
@@ -89,6 +92,9 @@ def check_vendors(settings: Settings) -> None:
                     raise SettingsError(f"{here}: {other!r} cannot be a {role}")
         if agent.realtime and agent.relay:
             raise SettingsError(f"agents.{name}.relay: either this or realtime, not both")
+    used_vendors(settings)
+    for name in settings.vendors:
+        vendor_table(settings, name)
 
 
 def used_vendors(settings: Settings) -> list[VendorTable]:

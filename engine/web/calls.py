@@ -15,7 +15,7 @@ from engine.calls.outbound.dialing import Dialing
 from engine.calls.outbound.dials import DialFault, Dialled, DialRefused, Wanted
 from engine.calls.outbound.tolls import why_not_to
 from engine.calls.registry import Registry, Slot
-from engine.errors import CallEnd, Cause, StoreDown
+from engine.errors import CallEnd, Cause, StoreDown, VendorError
 from engine.observe.masking import mask_number
 from engine.settings import Settings
 from engine.web import shapes
@@ -153,6 +153,8 @@ class _Calls:
             status = _STATUS[refusal.fault]
             headers = retry_after(refusal.wait_s) if status in (429, 503) else None
             raise Denied(status, str(refusal), str(refusal.fault), headers=headers) from None
+        except VendorError as exc:
+            raise _not_done(exc) from None
         await self._note(asked.by, "call_dial", dial.to, dial.dial_id)
         return json(_of_dial(dial), 201)
 
@@ -181,11 +183,14 @@ class _Calls:
     async def transfer(self, asked: Asked[CallPath, Nothing, TransferBody]) -> Response:
         dial, slot = self._live(asked.path.call_id)
         to = self._destination(slot, asked.body.to.strip())
+        is_connected = False
         with trio.move_on_after(TRANSFER_S):
-            if await slot.transfer_it(to):
-                await self._note_of(asked, "call_transfer", dial, slot)
-                return json(DoneReply(asked.path.call_id, "transferred"))
-        raise Denied(502, "The caller could not be connected; the call goes on, unless it has ended.", "not_connected")
+            is_connected = await slot.transfer_it(to)
+        if not is_connected:
+            message = "The caller could not be connected; the call goes on, unless it has ended. The log says why."
+            raise Denied(502, message, "not_connected")
+        await self._note_of(asked, "call_transfer", dial, slot)
+        return json(DoneReply(asked.path.call_id, "transferred"))
 
     def _destination(self, slot: Slot, to: str) -> str:
         """Raises Denied."""
@@ -204,10 +209,13 @@ class _Calls:
         return to
 
     async def _stop_ringing(self, dial: Dialled | None, asked: Asked[CallPath, Nothing, HangUpBody]) -> None:
-        """Raises Denied, VendorError, trio.TooSlowError."""
+        """Raises Denied, trio.TooSlowError."""
         if dial is None or dial.is_over:
             raise Denied(409, "The call is over.")
-        await self.desk.dialing.hang_up(dial)
+        try:
+            await self.desk.dialing.hang_up(dial)
+        except VendorError as exc:
+            raise _not_done(exc) from None
 
     def _live(self, call_id: str) -> tuple[Dialled | None, Slot]:
         """Raises Denied."""
@@ -249,6 +257,12 @@ class _Calls:
                 await self.desk.note(by, action, number, detail)
         except (StoreDown, trio.TooSlowError) as exc:
             log.warning("not_audited", by=by, action=action, error=type(exc).__name__)
+
+
+def _not_done(exc: VendorError) -> Denied:
+    """Whoever may reach into calls is told what their provider answered: it is static words and a status."""
+    log.warning("provider_failed", provider=exc.vendor, detail=str(exc))
+    return Denied(502, f"The provider did not do it: {exc}.")
 
 
 def _of_slot(slot: Slot, dial: Dialled | None) -> CallView:
