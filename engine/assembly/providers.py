@@ -94,7 +94,6 @@ def _candidates(settings: Settings, *, insecure: bool) -> Iterator[Provider]:
             private_key=secrets.vonage_private_key,
             api_base=settings.vonage.api_url,
             rate_hz=settings.vonage.rate_hz,
-            event_url=f"{public_url}/vonage/event" if public_url else "",
         ),
         insecure=insecure,
     )

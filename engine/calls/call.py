@@ -22,6 +22,7 @@ from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.recording import RecordedLink, Recordings, recorded
 from engine.calls.registry import Slot
 from engine.calls.requests import Requests
+from engine.calls.returning import RETURN_S, RETURNS, Left
 from engine.calls.talks.pulse import Conversing
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
@@ -139,6 +140,8 @@ class Call:
                     # From here on only closing is left, all of it side by side: politely until the deadline, then
                     # at once.
                     self._ended_at_s = trio.current_time()
+                    if self._end_so_far.cause in RETURNS and self._session is not None:
+                        self._session.returns_within_s = RETURN_S
                     owning.deadline = self._ended_at_s + self._around.limits.close_s
                     holdings.let_go()
                     await self._hang_up()
@@ -394,6 +397,8 @@ class Call:
         """Everything has closed, or is counted as leaked. One line, one set of figures."""
         self._ledger.settle()
         end = self._slot.end = self._end_so_far
+        if end.cause in RETURNS:
+            self._slot.left = self._left()
         now = trio.current_time()
         teardown_s, talk = now - self._ended_at_s, self._talk
         audio_in_s, audio_out_s = (talk.pulse.audio_in_s, talk.audio_out_s) if talk else (0.0, 0.0)
@@ -423,6 +428,12 @@ class Call:
         self._timeline.note(
             What.CALL_RELEASED, opened=self._ledger.opened, left=self._ledger.leaks, released_ms=released_ms
         )
+
+    def _left(self) -> Left:
+        """For the next stream of this call, should it come."""
+        before, talk = self._slot.goes_on, self._talk
+        unfinished = talk.unfinished if talk else self._line.goes_on
+        return Left(self._info.stream_id, unfinished, before.times + 1 if before else 1)
 
     def _tell_ended(self, end: CallEnd, turns: int) -> None:
         session, info = self._session, self._info

@@ -11,6 +11,7 @@ import structlog
 
 from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
+from engine.calls.returning import Resumption
 from engine.calls.talks.duplex import DuplexTalk
 from engine.calls.talks.mind import Errands
 from engine.calls.talks.pulse import Conversing
@@ -75,6 +76,8 @@ class Line:
     codec: Codec | Words
     agents: Mapping[str, Agent] = field(default_factory=dict)
     """Whom the call may be handed over to, by name."""
+    goes_on: Resumption | None = None
+    """The call has lost its line before: this is what was left of it."""
     rescue: str = ""
     """Who takes the call when it would end with an apology: a number or a SIP address."""
 
@@ -143,6 +146,7 @@ class Parts:
             self._timeline,
             session,
             self._errands(holdings, session),
+            self._line.goes_on,
         )
 
     async def _relayed(self, holdings: Holdings, link: TextLink, session: CallSession) -> RelayTalk:
@@ -159,6 +163,7 @@ class Parts:
             self._timeline,
             session,
             self._errands(holdings, session),
+            self._line.goes_on,
         )
 
     def _duplex(self, holdings: Holdings, link: ProviderLink, session: CallSession) -> DuplexTalk:
@@ -184,6 +189,7 @@ class Parts:
             self._timeline,
             session,
             self._errands(holdings, session),
+            self._line.goes_on,
         )
 
     def _errands(self, holdings: Holdings, session: CallSession) -> Errands:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 import trio
 
+from engine.calls.returning import MOST_RETURNS, RETURN_S, Left
 from engine.errors import CallEnd, Cause
 from engine.observe.labels import CallDirection
 from engine.observe.metrics import Metrics
@@ -53,6 +54,9 @@ class Refusal:
         return _SENTENCES.get(self.reason, _SENTENCES["not_ready"])
 
 
+OVER = Refusal("over")
+"""The provider asks what is to become of a caller whose call has ended: nothing more."""
+
 Say = Callable[[str, CallEnd | None], None]
 
 
@@ -89,6 +93,10 @@ class Slot:
     order: int = field(default_factory=lambda: next(_order))
     predecessor: Slot | None = None
     """A live call with the same id, to be closed completely before this one starts."""
+    goes_on: Left | None = None
+    """What the last stream of this call has left, if it was lost."""
+    left: Left | None = None
+    """Set by the call when its line was lost."""
     requested: CallEnd | None = None
     """Somebody outside wants the call to end with this verdict."""
     on_request: Callable[[CallEnd], None] | None = None
@@ -103,6 +111,11 @@ class Slot:
     """Who talks, once it is known."""
     began_at_s: float = 0.0
     """When it was admitted."""
+
+    @property
+    def may_return(self) -> bool:
+        """Its line was lost, and its caller may be there still."""
+        return self.end.cause is Cause.PROVIDER_LOST and self.left is not None and self.left.times <= MOST_RETURNS
 
     def end_it(self, verdict: CallEnd) -> None:
         """Ask the call to end, whatever it is doing. The first request counts."""
@@ -142,6 +155,15 @@ class Promise:
     call: IncomingCall
     token: str
     expires_at_s: float
+
+
+@dataclass(slots=True)
+class Lost:
+    """A call whose line was lost: it keeps its place for a while."""
+
+    call: IncomingCall
+    left: Left
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +225,9 @@ class Registry:
         self._held: dict[str, float] = {}
         """Places for calls that we make, and until when."""
         self._replays: OrderedDict[str, tuple[float, str]] = OrderedDict()
-        self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._lost: dict[tuple[str, str], Lost] = {}
+        self._ended: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        """The last calls, and whether their line was lost."""
         self._was_full = False
         self._empty = trio.Event()
         self.refusing = ""
@@ -213,7 +237,11 @@ class Registry:
     # --- asked by others ------------------------------------------------------------------------------------
 
     async def reserve(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal:
-        """A media token for this call, or why there is none. The very same signed request gets the same token again."""
+        """A media token for this call, or why there is none. The very same signed request gets the same token again.
+
+        A call that lives, or has lost its line within ``RETURN_S``, has its place already. ``OVER``: it is a call that
+        comes back though it has ended.
+        """
         return await self._mailbox.ask(
             lambda answer: Reserve(provider, call, replay_key, answer), within_s=ANSWER_WITHIN_S
         )
@@ -264,9 +292,9 @@ class Registry:
 
     @property
     def has_promises(self) -> bool:
-        """A webhook was answered whose media socket has not come yet."""
+        """A webhook was answered whose media socket has not come yet, or a line was lost that may come back."""
         self._expire()
-        return bool(self._promises)
+        return bool(self._promises or self._lost)
 
     @property
     def is_full(self) -> bool:
@@ -284,6 +312,7 @@ class Registry:
         """The actor is not started again: nobody new is let in, and live calls let go of their slots by themselves."""
         self._mailbox.close()
         self._promises.clear()
+        self._lost.clear()
         self._held.clear()
         self._rebuild()
 
@@ -321,6 +350,7 @@ class Registry:
                 self._release(slot)
             case Withdraw(provider, call_id):
                 self._drop_promises(provider, call_id)
+                self._lost.pop((provider, call_id), None)
         self._note_fullness()
 
     def _hold(self, within_s: float) -> str | Refusal:
@@ -338,18 +368,29 @@ class Registry:
         remembered = self._replays.get(replay_key) if replay_key else None
         if remembered is not None:
             return remembered[1]
-        is_held = bool(call.dial) and self._held.pop(call.dial, None) is not None
-        if self.refusing and not is_held:
-            return Refusal(self.refusing)
         key = (provider, call.call_id)
+        lost, live = self._lost.get(key), self._live.get(key)
+        if call.is_back and lost is None and live is None and self._ended.get(key) is False:
+            return OVER
+        is_kept = lost is not None or (live is not None and call.is_back)
+        is_held = bool(call.dial) and self._held.pop(call.dial, None) is not None
+        if self.refusing and not (is_held or is_kept):
+            return Refusal(self.refusing)
         is_known = (
-            is_held or key in self._live or any((p.provider, p.call.call_id) == key for p in self._promises.values())
+            is_held
+            or is_kept
+            or live is not None
+            or any((p.provider, p.call.call_id) == key for p in self._promises.values())
         )
         if not is_known and self._taken() >= self.capacity:
             return Refusal("capacity")
         self._drop_promises(*key)  # a newer webhook of the same call makes the older token void
         now = trio.current_time()
         token = secrets.token_urlsafe(24)
+        if lost is not None:
+            call, lost.until_s = lost.call, now + self._token_s
+        elif live is not None and call.is_back:
+            call = live.incoming
         self._promises[token] = Promise(provider, call, token, now + self._token_s)
         if replay_key:
             self._replays[replay_key] = (now + REPLAY_S, token)
@@ -369,6 +410,8 @@ class Registry:
         slot.incoming = promise.call
         slot.began_at_s = trio.current_time()
         slot.predecessor = self._live.get(key)
+        lost = self._lost.pop(key, None)
+        slot.goes_on = lost.left if lost is not None else None
         self._slots.add(slot)
         self._live[key] = slot
         direction = _direction(slot)
@@ -382,7 +425,9 @@ class Registry:
         key = (slot.provider, slot.call_id)
         if self._live.get(key) is slot:
             del self._live[key]
-        self._ended[key] = None
+            if slot.may_return and slot.left is not None:
+                self._lost[key] = Lost(slot.incoming, slot.left, trio.current_time() + RETURN_S)
+        self._ended[key] = slot.may_return
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
         self._metrics.calls_active.labels(provider=slot.provider, direction=_direction(slot)).dec()
@@ -396,9 +441,9 @@ class Registry:
                 del self._promises[token]
 
     def _taken(self) -> int:
-        """Distinct calls that live or are promised: a call and its replacement are one."""
+        """Distinct calls that live, are promised or may come back: a call and its replacement are one."""
         promised = {(promise.provider, promise.call.call_id) for promise in self._promises.values()}
-        return len(self._live.keys() | promised) + len(self._held)
+        return len(self._live.keys() | self._lost.keys() | promised) + len(self._held)
 
     def _expire(self) -> None:
         now = trio.current_time()
@@ -407,6 +452,8 @@ class Registry:
             if self._promises[token].expires_at_s > now:
                 break
             del self._promises[token]
+        for key in [key for key, lost in self._lost.items() if lost.until_s <= now]:
+            del self._lost[key]
         for held in [held for held, until_s in self._held.items() if until_s <= now]:
             del self._held[held]
         while self._replays and next(iter(self._replays.values()))[0] <= now:

@@ -10,7 +10,7 @@ import trio
 
 from engine.calls.call import Call, Surroundings
 from engine.calls.parts import Line, Words
-from engine.calls.registry import NotAdmitted, Refusal, Registry, Slot
+from engine.calls.registry import OVER, NotAdmitted, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
 from engine.observe.labels import VendorKind
@@ -101,7 +101,7 @@ class Supervisor:
     async def admit(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal:
         """A media token, or why the call is refused. Nothing is opened by a refusal."""
         answer = await self._admit(provider, call, replay_key)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Refusal) and answer is not OVER:
             self._metrics.calls_rejected_total.labels(provider=provider, reason=answer.reason).inc()
             log.info("call_rejected", provider=provider, call_id=call.call_id, reason=answer.reason)
         return answer
@@ -225,7 +225,7 @@ class Supervisor:
     async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
         if not self.is_started and not self.draining:
             return Refusal("not_ready")
-        if not call.dial and not self._limiter.allows(number_key(call.caller)):
+        if not (call.dial or call.is_back) and not self._limiter.allows(number_key(call.caller)):
             return Refusal("rate_limit")
         try:
             return await self.registry.reserve(provider, call, replay_key)
@@ -263,17 +263,17 @@ class Supervisor:
         predecessor.end_it(CallEnd(Cause.DUPLICATE))
         with trio.move_on_after(REPLACE_S) as waiting:
             await predecessor.gone.wait()
-        slot.predecessor = None
+        slot.predecessor, slot.goes_on = None, predecessor.left
         if waiting.cancelled_caught:
             slot.end = CallEnd(Cause.DUPLICATE, "the older call did not close")
             raise NotAdmitted("the older call with this id did not close in time")
 
     def _line(self, provider: Provider, codec: Codec | Words, socket: Socket, start: StreamStarted, slot: Slot) -> Line:
-        agent = self._agents[self._agent_of(slot.incoming)]
+        agent, goes_on = self._agents[self._agent_of(slot.incoming)], slot.goes_on
         info = CallInfo(
             provider=provider.name,
             call_id=start.call_id,
-            stream_id=start.stream_id,
+            stream_id=goes_on.stream_id if goes_on else start.stream_id,
             format=start.format,
             agent=agent.name,
             caller=slot.incoming.caller,
@@ -284,7 +284,10 @@ class Supervisor:
         )
         settings = self._settings.agents[agent.name]
         rescue = settings.transfers.get(settings.failure_transfer, "")
-        return Line(info, provider, agent, socket, codec, self._agents, rescue)
+        if goes_on is not None:
+            log.info("call_returned", provider=provider.name, call_id=start.call_id, times=goes_on.times)
+        unfinished = goes_on.unfinished if goes_on else None
+        return Line(info, provider, agent, socket, codec, self._agents, unfinished, rescue)
 
     def _agent_of(self, call: IncomingCall) -> str:
         return call.agent if call.agent in self._agents else self._settings.agent_for(call.dialled)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_SENTENCE_END: Final = re.compile(r"[.!?]\s+")
 
 
 @dataclass(slots=True)
@@ -41,6 +45,18 @@ def unheard(spoken: Sequence[Spoken], heard_s: float) -> list[str]:
             rest.append(sentence.text)
         heard_s -= length_s
     return rest
+
+
+def rest(spoken: Sequence[Spoken], heard_s: float) -> list[str]:
+    """As ``unheard``, without the whole sentences at the head of the first that have been heard."""
+    left = unheard(spoken, heard_s)
+    heard = heard_text(spoken, heard_s)
+    if not left or not heard:
+        return left
+    whole = " ".join(one.text for one in spoken)
+    starts_at = max((end.end() for end in _SENTENCE_END.finditer(whole[: len(heard) + 1])), default=0)
+    before = len(whole) - len(" ".join(left))
+    return [left[0][max(0, starts_at - before) :], *left[1:]]
 
 
 def _length_s(sentence: Spoken) -> float:

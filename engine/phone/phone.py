@@ -67,16 +67,17 @@ class Phone:
 
     @asynccontextmanager
     async def call(
-        self, side: ProviderSide, *, report_end: bool = False, record: bool = True
+        self, side: ProviderSide, *, again: bool = False, report_end: bool = False, record: bool = True
     ) -> AsyncIterator[PhoneCall]:
-        """Place one call. Leaving the block hangs up, if nobody has yet; an exception in it cuts the line.
+        """Place one call; ``again``: go on with one whose media socket is gone while its caller is there. Leaving the
+        block hangs up, if nobody has yet; an exception in it cuts the line.
 
         ``report_end`` posts the status webhook after the call; ``record`` keeps the audio that was heard. Raises
         CallRefused, CallFailed. What the block raises comes out as it is, in no group.
         """
         async with self._new_client() as client:
             try:
-                answered = await side.dial(client)
+                answered = await (side.again(client) if again else side.dial(client))
             except httpx.HTTPError as exc:
                 raise CallFailed(f"no answer to the webhook ({type(exc).__name__})") from exc
             began_s = trio.current_time()

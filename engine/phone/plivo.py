@@ -20,7 +20,7 @@ import orjson
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
 from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
-from engine.phone.twilio import Wrong, check_fields, check_type, read_payload, read_response
+from engine.phone.twilio import Wrong, check_fields, check_type, path_of, read_payload, read_redirect, read_response
 
 VOICE_PATH: Final = "/plivo/voice"
 STATUS_PATH: Final = "/plivo/status"
@@ -55,6 +55,7 @@ class PlivoSide:
         self.call_id = callee.call_id or str(uuid.uuid4())
         self.stream_id = str(uuid.uuid4())
         self._headers = ""
+        self._then = ""
         self._chunk = 0
 
     # --- webhooks -------------------------------------------------------------------------------------------
@@ -62,12 +63,20 @@ class PlivoSide:
     async def dial(self, client: httpx.AsyncClient) -> Answered:
         vouched = {"STIRAttestation": self._callee.attestation} if self._callee.attestation else {}
         form = self._form("ringing") | {"Event": "StartApp"} | vouched | dict(self._callee.extra)
-        response = await _post(self._callee, client, VOICE_PATH, form)
+        return await self._ask(VOICE_PATH, form, client)
+
+    async def again(self, client: httpx.AsyncClient) -> Answered:
+        self.stream_id, self._chunk = str(uuid.uuid4()), 0
+        return await self._ask(path_of(self._then), self._form("in-progress") | {"Event": "Redirect"}, client)
+
+    async def _ask(self, path: str, form: Mapping[str, str], client: httpx.AsyncClient) -> Answered:
+        response = await _post(self._callee, client, path, form)
         if response.status_code != 200:
-            raise WebhookRefused(VOICE_PATH, response.status_code, response.content)
-        check_type(VOICE_PATH, response)
+            raise WebhookRefused(path, response.status_code, response.content)
+        check_type(path, response)
         url, self._headers = read_xml(response.content)
-        return Answered(url, self.format, {})
+        self._then = read_redirect(response.content)
+        return Answered(url, self.format, {}, self._then)
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
         form = self._form("completed") | {"Event": "Hangup", "Duration": str(round(duration_s))}
@@ -167,8 +176,12 @@ async def post_text(callee: Callee, text: str, client: httpx.AsyncClient, text_i
 
 
 def sign(secret: str, url: str, form: Mapping[str, str], nonce: str) -> str:
-    """X-Plivo-Signature-V3 of a POST to a URL without a query."""
-    signed = f"{url}?" + "".join(name + form[name] for name in sorted(form)) + f".{nonce}"
+    """X-Plivo-Signature-V3 of a POST to a URL with at most one field in its query."""
+    signed = (
+        f"{url}{'.' if urlsplit(url).query else '?'}"
+        + "".join(name + form[name] for name in sorted(form))
+        + f".{nonce}"
+    )
     return base64.b64encode(hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()).decode()
 
 

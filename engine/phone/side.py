@@ -42,6 +42,8 @@ class Answered:
     format: AudioFormat
     headers: Mapping[str, str]
     """HTTP headers of the socket's handshake."""
+    then: str = ""
+    """What is asked once the socket is gone and the caller is still there; empty: the call ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,11 @@ class ProviderSide(Protocol):
 
     async def dial(self, client: httpx.AsyncClient) -> Answered:
         """Post the webhook of an incoming call. Raises CallRefused, CallFailed."""
+        ...
+
+    async def again(self, client: httpx.AsyncClient) -> Answered:
+        """Ask what is to become of the caller, now that the media socket is gone. Raises CallRefused, with nothing
+        said, if the call ends; CallFailed."""
         ...
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
 from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
-from engine.phone.twilio import Wrong, check_fields, check_type, read_payload, read_response
+from engine.phone.twilio import Wrong, check_fields, check_type, path_of, read_payload, read_redirect, read_response
 
 VOICE_PATH: Final = "/telnyx/voice"
 STATUS_PATH: Final = "/telnyx/status"
@@ -46,6 +46,7 @@ class TelnyxSide:
         self.call_id = callee.call_id or "v3:" + secrets.token_urlsafe(40)
         self.stream_id = str(uuid.uuid4()).upper()
         self._parameters: dict[str, str] = {}
+        self._then = ""
         self._sequence = 1
         self._chunk = 0
 
@@ -54,12 +55,20 @@ class TelnyxSide:
     async def dial(self, client: httpx.AsyncClient) -> Answered:
         vouched = {"ShakenStirAttestation": self._callee.attestation, "ShakenStirValidated": "true"}
         form = self._form("ringing") | (vouched if self._callee.attestation else {}) | dict(self._callee.extra)
-        response = await _post(self._callee, client, VOICE_PATH, form)
+        return await self._ask(VOICE_PATH, form, client)
+
+    async def again(self, client: httpx.AsyncClient) -> Answered:
+        self.stream_id, self._sequence, self._chunk = str(uuid.uuid4()).upper(), 1, 0
+        return await self._ask(path_of(self._then), self._form("in-progress"), client)
+
+    async def _ask(self, path: str, form: Mapping[str, str], client: httpx.AsyncClient) -> Answered:
+        response = await _post(self._callee, client, path, form)
         if response.status_code != 200:
-            raise WebhookRefused(VOICE_PATH, response.status_code, response.content)
-        check_type(VOICE_PATH, response)
+            raise WebhookRefused(path, response.status_code, response.content)
+        check_type(path, response)
         url, self._parameters = read_texml(response.content)
-        return Answered(url, self.format, {})
+        self._then = read_redirect(response.content)
+        return Answered(url, self.format, {}, self._then)
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
         form = self._form("completed") | {"CallDuration": str(round(duration_s)), "HangupSource": "caller"}

@@ -60,6 +60,7 @@ class TwilioSide:
         self.call_id = callee.call_id or "CA" + secrets.token_hex(16)
         self.stream_id = "MZ" + secrets.token_hex(16)
         self._parameters: dict[str, str] = {}
+        self._then = ""
         self._sequence = 1
         self._chunk = 0
         self._encoded: dict[bytes, str] = {}
@@ -68,13 +69,20 @@ class TwilioSide:
 
     async def dial(self, client: httpx.AsyncClient) -> Answered:
         form = self._form("ringing") | _vouched(self._callee) | dict(self._callee.extra)
-        path = self._dialect.voice_path
+        return await self._ask(self._dialect.voice_path, form, client)
+
+    async def again(self, client: httpx.AsyncClient) -> Answered:
+        self.stream_id, self._sequence, self._chunk = "MZ" + secrets.token_hex(16), 1, 0
+        return await self._ask(path_of(self._then), self._form("in-progress"), client)
+
+    async def _ask(self, path: str, form: Mapping[str, str], client: httpx.AsyncClient) -> Answered:
         response = await _post(self._callee, client, path, form, self._dialect.header)
         if response.status_code != 200:
             raise WebhookRefused(path, response.status_code, response.content)
         check_type(path, response)
         url, self._parameters = read_twiml(response.content)
-        return Answered(url, self.format, _signature(self._callee, url, {}, self._dialect.header))
+        self._then = read_redirect(response.content)
+        return Answered(url, self.format, _signature(self._callee, url, {}, self._dialect.header), self._then)
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
         form = self._form("completed") | {"CallDuration": str(round(duration_s)), "Duration": "1"}
@@ -287,6 +295,27 @@ def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
             case _:
                 raise CallFailed(f"the answer holds <{verb.tag}>, which a call to an agent has no use for")
     raise CallRefused(" ".join(said))
+
+
+def read_redirect(document: bytes) -> str:
+    """Where to ask for what comes after the stream, which is the first that the answer holds; empty: the call ends
+    then. Raises CallFailed for anything that the provider would not follow."""
+    then = list(read_response(document))[1:]
+    if not then or then[0].tag == "Hangup":
+        return ""
+    url = (then[0].text or "").strip()
+    if then[0].tag != "Redirect" or then[0].get("method") != "POST" or urlsplit(url).scheme not in ("http", "https"):
+        raise CallFailed(f"after the stream the answer holds <{then[0].tag}>, expected a <Redirect> to an address")
+    return url
+
+
+def path_of(url: str) -> str:
+    """With its query: an engine may be reached under another address than it believes to have. Raises CallRefused for
+    no address: the call has ended."""
+    if not url:
+        raise CallRefused("")
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def read_messages(document: bytes) -> list[str]:

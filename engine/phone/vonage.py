@@ -18,6 +18,7 @@ import orjson
 from engine.events import PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
 from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
+from engine.phone.twilio import path_of
 
 ANSWER_PATH = "/vonage/answer"
 EVENT_PATH = "/vonage/event"
@@ -43,6 +44,7 @@ class VonageSide:
         self.format: AudioFormat = PCM16_16K
         self._conversation = f"CON-{uuid.uuid4()}"
         self._content_type = ""
+        self._then = ""
         self._headers: dict[str, Any] = {}
 
     # --- webhooks -------------------------------------------------------------------------------------------
@@ -57,15 +59,33 @@ class VonageSide:
             "endpoint_type": "phone",
         } | dict(self._callee.extra)
         response = await _request(self._callee, client, ANSWER_PATH, fields, self._method)
+        return self._answered(ANSWER_PATH, response)
+
+    async def again(self, client: httpx.AsyncClient) -> Answered:
+        """The websocket's leg has gone: the answer to that news may go on with another NCCO."""
+        path = path_of(self._then)
+        fields = {
+            "status": "disconnected",
+            "uuid": str(uuid.uuid4()),
+            "conversation_uuid": self._conversation,
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
+        }
+        return self._answered(path, await _request(self._callee, client, path, fields, "POST"))
+
+    def _answered(self, path: str, response: httpx.Response) -> Answered:
         if response.status_code != 200:
-            raise WebhookRefused(ANSWER_PATH, response.status_code, response.content)
+            raise WebhookRefused(path, response.status_code, response.content)
         endpoint = read_ncco(response.content)
+        self._then = read_event_url(response.content)
         self._content_type = endpoint["content-type"]
         self.format = _FORMATS[self._content_type]
         self._headers = endpoint.get("headers", {})
         authorization = endpoint.get("authorization")
         return Answered(
-            endpoint["uri"], self.format, {"Authorization": authorization["value"]} if authorization else {}
+            endpoint["uri"],
+            self.format,
+            {"Authorization": authorization["value"]} if authorization else {},
+            self._then,
         )
 
     async def completed(self, client: httpx.AsyncClient, duration_s: float) -> int:
@@ -205,6 +225,12 @@ def read_ncco(document: bytes) -> dict[str, Any]:
             case other:
                 raise CallFailed(f"the answer holds the action {other!r}, which a call to an agent has no use for")
     raise CallRefused(" ".join(said))
+
+
+def read_event_url(document: bytes) -> str:
+    """Where Vonage tells of the websocket's leg and goes on by the answer; empty: the call ends with the websocket."""
+    connect = next(action for action in orjson.loads(document) if action.get("action") == "connect")
+    return str(connect["eventUrl"][0]) if connect.get("eventType") == "synchronous" else ""
 
 
 def _read_endpoint(connect: dict[str, Any]) -> dict[str, Any]:

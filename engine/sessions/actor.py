@@ -6,6 +6,7 @@ written through to the store, in order, and a written turn is acknowledged only 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from engine.sessions.answers import TurnAnswer
 from engine.sessions.around import Around
 from engine.sessions.call_session import CallSession
 from engine.sessions.messages import (
+    Abandoned,
     Acknowledge,
     Clear,
     Forget,
@@ -50,6 +52,8 @@ class Session:
         self.gone = trio.Event()
         """It has left its key to whoever comes next."""
         self.last_used_s = trio.current_time()
+        self._ends_at_s = math.inf
+        """When it ends with the call that has lost its line."""
         self.is_left_over = False
         """It is over, and the store has it still or will get it out of the journal."""
         self._around = around
@@ -110,6 +114,7 @@ class Session:
     def join(self, call: CallSession, *, is_new: bool) -> None:
         """A call goes on with this session."""
         self._calls.add(call)
+        self._ends_at_s = math.inf
         self.last_used_s = trio.current_time()
         record = self._pages.record
         self._pages.record = replace(record, calls=record.calls + 1)
@@ -168,6 +173,16 @@ class Session:
         self._pages.is_stale = True
         self._mailbox.tell(Refresh(Answer()))
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Its call had lost its line, and has not come back in time."""
+        is_of_call = self.record.scope is Scope.CALL and self.record.modality is Modality.VOICE
+        return is_of_call and not (self._calls or self.is_over) and trio.current_time() >= self._ends_at_s
+
+    def abandon(self) -> None:
+        """End it, if ``is_abandoned``."""
+        self._mailbox.tell(Abandoned())
+
     def stop(self) -> None:
         """Nobody uses it any more: ``run`` returns once what is waiting has been done."""
         self._mailbox.tell(Stop())
@@ -206,6 +221,9 @@ class Session:
                 await self._left(call)
             case Recollected():
                 await self._recollected(message)
+            case Abandoned():
+                if self.is_abandoned:
+                    await self._end_of_call()
             case Forget(answer):
                 self._forget()
                 answer.give(None)
@@ -324,9 +342,11 @@ class Session:
         if self.is_forgotten:
             return
         self._pages.note(TraceWhat.CALL_LEFT, call_id=call.call_id)
-        if self.record.scope is Scope.CALL and not self._calls:
+        if self.record.scope is Scope.CALL and not self._calls and not call.returns_within_s:
             await self._end_of_call()
         else:
+            if call.returns_within_s:
+                self._ends_at_s = self.last_used_s + call.returns_within_s
             await self._pages.save()
 
     async def _end_of_call(self) -> None:

@@ -53,6 +53,8 @@ class CallSession:
 
     def __init__(self, seat: Seat, call: CallInfo, showing: Showing, now: Callable[[], float]) -> None:
         self.is_closed = False
+        self.returns_within_s = 0.0
+        """The call has lost its line, and may come back: for so long the session does not end with it."""
         self.is_returning = bool(seat.entries) or seat.record.was_opened or seat.record.turns > 0 or seat.has_calls
         """There is something from before this call, or beside it."""
         self._seat = seat

@@ -355,6 +355,8 @@ class Sessions:
     def _sweep(self) -> None:
         idle_s = self._settings.sessions.idle_s
         for session in self._all:
+            if session.is_abandoned:
+                session.abandon()
             unused_s = trio.current_time() - session.last_used_s
             if session.is_idle and (session.is_forgotten or unused_s >= idle_s):
                 session.stop()

@@ -71,6 +71,11 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Its call had lost its line, and has not come back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Nobody uses it any more."""
 
@@ -82,7 +87,7 @@ class Refresh:
     answer: Answer[None]
 
 
-Message = Refresh | Take | Acknowledge | Recollected | Clear | Forget | HandOver | Left | Stop
+Message = Refresh | Take | Acknowledge | Recollected | Clear | Forget | HandOver | Left | Abandoned | Stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ class Refusal(Protocol):
 
     @property
     def reason(self) -> str:
-        """``capacity``, ``rate_limit``, ``draining`` or ``not_ready``."""
+        """``capacity``, ``rate_limit``, ``draining``, ``not_ready``; or ``over``, of a call that has ended: it needs no
+        sentence."""
         ...
 
     @property

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from engine.errors import BadRequest, BadSignature, StoreDown
 from engine.observe.metrics import Metrics
-from engine.ports import Answer, Provider, WebhookKind, WebhookRequest
+from engine.ports import Answer, IncomingCall, Provider, WebhookKind, WebhookRequest
 from engine.web.answers import error, retry_after
 from engine.web.operations import STORE_RETRY_S
 from engine.web.switchboard import Switchboard
@@ -106,11 +106,16 @@ class _Webhook:
 
     async def _take_call(self, request: Request, asked: WebhookRequest, replay_key: str) -> Response:
         call = self.provider.read_call(asked)
+        if call is None:
+            return _as_response(self.provider.acknowledge(asked))
         if token := _dial_in(asked.url):
             known = self.switchboard.recognise(self.provider.name, call, token)
             if known is None:
                 return _as_response(self.provider.refuse(SORRY))
             call = known
+        return await self._connect(request, call, replay_key)
+
+    async def _connect(self, request: Request, call: IncomingCall, replay_key: str) -> Response:
         line = self.provider.relay if self.switchboard.wants_relay(call) else self.provider
         if line is None:
             log.error("relay_missing", provider=self.provider.name, call_id=call.call_id)
@@ -123,6 +128,8 @@ class _Webhook:
             return _as_response(self.provider.refuse(SORRY))
         if isinstance(admitted, str):
             return _as_response(line.connect(call, self.urls.media(request, line.media_path), admitted))
+        if admitted.reason == "over":
+            return _as_response(self.provider.dismiss())
         return _as_response(self.provider.refuse(admitted.sentence))
 
 

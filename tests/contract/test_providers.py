@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
@@ -20,7 +22,7 @@ from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from adapters.providers.vonage.provider import VonageConfig, VonageProvider
 from engine.errors import BadRequest, BadSignature, VendorError, Why
 from engine.phone.telnyx import new_keys
-from engine.ports import Ability, Dial, IncomingCall, Provider, WebhookRequest
+from engine.ports import Ability, Answer, Dial, IncomingCall, Provider, WebhookRequest
 from tests.adapters.providers.rest_api import new_key, pem_of
 
 SECRET, PUBLIC_KEY, PEM = "a-secret-of-more-than-thirty-two-bytes", new_keys()[1], pem_of(new_key())
@@ -147,9 +149,38 @@ def test_documents_are_made_of_whatever_is_to_be_said(name: str, sentence: str, 
         assert name == "vonage", "its headers hold no more"
     else:
         assert answer.status == 200
+        assert _bones(answer) == _bones(by.connect(call, "wss://h/m", "t")), "nothing breaks out of a document"
     assert by.refuse(sentence).status == by.answer_text(sentence).status == 200
+    assert _bones(by.refuse(sentence)) == _bones(by.refuse("No."))
     codec = by.new_codec()
     assert codec is not by.new_codec(), "one object per socket"
+
+
+def _bones(answer: Answer) -> list[Any]:
+    """A document without its words."""
+    if answer.content_type == "application/json":
+        return [sorted(action) for action in json.loads(answer.body)]
+    return [element.tag for element in ET.fromstring(answer.body).iter()]
+
+
+@every
+def test_after_its_stream_a_call_is_asked_about_again_and_may_be_dismissed(name: str) -> None:
+    by, call = UNABLE[name], IncomingCall("c1", "+15551230001", "+15551230002")
+    asked = []
+    for token in ("t1", "t2"):
+        text = by.connect(call, f"wss://h:8443/base{by.media_path}", token).body.decode()
+        (url,) = re.findall(r"https://h:8443/base(?:/\w+)+\?[\w=]+", text)
+        fields = {"CallSid": "c1", "CallUUID": "c1", "From": "1", "To": "2", "status": "disconnected", "uuid": "leg"}
+        kind = "application/json" if name == "vonage" else "application/x-www-form-urlencoded"
+        body = json.dumps(fields).encode() if name == "vonage" else _form(fields)
+        back = by.read_call(WebhookRequest("POST", url, {"content-type": kind}, body))
+        assert back is not None
+        assert (back.call_id, back.is_back) == ("c1", True)
+        assert urlsplit(url).path.removeprefix("/base") in by.webhooks
+        asked.append(by.verify(WebhookRequest("POST", url, {"content-type": kind}, body)))
+    assert name == "vonage" or asked[0] != asked[1], "the second time is no replay of the first"
+    assert by.dismiss().status == 200
+    assert _bones(by.dismiss()) in ([], ["Response", "Hangup"])
 
 
 # --- REST -------------------------------------------------------------------------------------------------------

@@ -150,6 +150,9 @@ class FakeProvider:
     def control(self) -> Self:
         return self
 
+    def dismiss(self) -> Answer:
+        return Answer(orjson.dumps({"end": True}), "application/json")
+
     def verify(self, request: WebhookRequest) -> str:
         signature = request.headers.get("x-signature")
         if signature is None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import xml_answer
+from adapters.providers.documents import again_at, beside, dismissal, is_again, xml_answer
 from adapters.providers.fields import printable
 from adapters.providers.plivo.codec import PlivoCodec, encode_value
 from adapters.providers.plivo.rest import PlivoRest
@@ -62,6 +62,7 @@ class PlivoProvider:
 
     name: str = "plivo"
     media_path: str = "/media/plivo"
+    voice_path: str = "/plivo/voice"
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/plivo/voice": (WebhookKind.CALL, frozenset({"GET", "POST"})),
         "/plivo/status": (WebhookKind.STATUS, frozenset({"GET", "POST"})),
@@ -92,6 +93,7 @@ class PlivoProvider:
             parameters=told(fields, _TOLD),
             attestation="" if is_outbound else _VOUCHED.get(text_in(fields, "STIRAttestation"), ""),
             is_outbound=is_outbound,
+            is_back=is_again(request.url),
             answered_by=_answered_by(fields),
         )
 
@@ -109,7 +111,7 @@ class PlivoProvider:
         )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        """When we close the socket, the call goes on with what follows: the end."""
+        """Once the stream has ended, the call goes on with what follows: asking us again."""
         response = ET.Element("Response")
         stream = ET.SubElement(
             response,
@@ -121,7 +123,8 @@ class PlivoProvider:
             extraHeaders=f"token={encode_value(token)}",
         )
         stream.text = printable(media_url)
-        ET.SubElement(response, "Hangup")
+        again = again_at(beside(media_url, self.media_path, self.voice_path), token)
+        ET.SubElement(response, "Redirect", method="POST").text = printable(again)
         return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:
@@ -129,6 +132,9 @@ class PlivoProvider:
         ET.SubElement(response, "Speak").text = printable(sentence)
         ET.SubElement(response, "Hangup")
         return xml_answer(response)
+
+    def dismiss(self) -> Answer:
+        return dismissal()
 
     def acknowledge(self, request: WebhookRequest) -> Answer:
         """For a call that is transferred, the document that does it: our own address told to whom, and Plivo has signed

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from adapters.providers.documents import beside
 from adapters.providers.signalwire.signature import replay_key, verify_signature
 from adapters.providers.twilio.codec import TwilioCodec
-from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
+from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider, connect_document
 from adapters.providers.twilio.rest import TwilioRest
 from engine.ports import (
     Answer,
@@ -38,6 +39,7 @@ class SignalWireProvider:
 
     name: str = "signalwire"
     media_path: str = "/media/signalwire"
+    voice_path: str = "/signalwire/voice"
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/signalwire/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/signalwire/status": (WebhookKind.STATUS, frozenset({"POST"})),
@@ -69,10 +71,13 @@ class SignalWireProvider:
         return self._documents.read_status(request)
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        return self._documents.connect(call, media_url, token)
+        return connect_document(media_url, token, beside(media_url, self.media_path, self.voice_path))
 
     def refuse(self, sentence: str) -> Answer:
         return self._documents.refuse(sentence)
+
+    def dismiss(self) -> Answer:
+        return self._documents.dismiss()
 
     def acknowledge(self, request: WebhookRequest) -> Answer:
         return self._documents.acknowledge(request)

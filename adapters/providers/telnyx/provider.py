@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import xml_answer
+from adapters.providers.documents import again_at, beside, dismissal, is_again, xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx.codec import TelnyxCodec
@@ -79,6 +79,7 @@ class TelnyxProvider:
 
     name: str = "telnyx"
     media_path: str = "/media/telnyx"
+    voice_path: str = "/telnyx/voice"
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/telnyx/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/telnyx/status": (WebhookKind.STATUS, frozenset({"POST"})),
@@ -107,6 +108,7 @@ class TelnyxProvider:
             parameters=told(fields, _TOLD),
             attestation="" if is_outbound else _attestation(fields),
             is_outbound=is_outbound,
+            is_back=is_again(request.url),
             answered_by=_ANSWERED_BY.get(text_in(fields, "AnsweredBy"), ""),
         )
 
@@ -129,7 +131,7 @@ class TelnyxProvider:
         )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        """When we close the socket, the call goes on with what follows: the end."""
+        """Once the stream has ended, the call goes on with what follows: asking us again."""
         response = ET.Element("Response")
         stream = ET.SubElement(
             ET.SubElement(response, "Connect"),
@@ -141,7 +143,8 @@ class TelnyxProvider:
             bidirectionalCodec="PCMU",
         )
         ET.SubElement(stream, "Parameter", name="token", value=printable(token))
-        ET.SubElement(response, "Hangup")
+        again = again_at(beside(media_url, self.media_path, self.voice_path), token)
+        ET.SubElement(response, "Redirect", method="POST").text = printable(again)
         return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:
@@ -149,6 +152,9 @@ class TelnyxProvider:
         ET.SubElement(response, "Say").text = printable(sentence)
         ET.SubElement(response, "Hangup")
         return xml_answer(response)
+
+    def dismiss(self) -> Answer:
+        return dismissal()
 
     def acknowledge(self, request: WebhookRequest) -> Answer:
         return xml_answer(ET.Element("Response"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import xml_answer
+from adapters.providers.documents import again_at, beside, dismissal, is_again, xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio.codec import TwilioCodec
@@ -88,6 +88,7 @@ class TwilioProvider:
 
     name: str = "twilio"
     media_path: str = "/media/twilio"
+    voice_path: str = "/voice"
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
@@ -123,6 +124,7 @@ class TwilioProvider:
             parameters={name: clipped(form[name]) for name in _TOLD if form.get(name)},
             attestation=vouched[1] if vouched and not is_outbound else "",
             is_outbound=is_outbound,
+            is_back=is_again(request.url),
             answered_by=_ANSWERED_BY.get(form.get("AnsweredBy", ""), ""),
         )
 
@@ -141,17 +143,16 @@ class TwilioProvider:
         )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        """When we close the socket, Twilio finds nothing more to do and ends the call."""
-        response = ET.Element("Response")
-        stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
-        ET.SubElement(stream, "Parameter", name="token", value=printable(token))
-        return xml_answer(response)
+        return connect_document(media_url, token, beside(media_url, self.media_path, self.voice_path))
 
     def refuse(self, sentence: str) -> Answer:
         response = ET.Element("Response")
         ET.SubElement(response, "Say").text = printable(sentence)
         ET.SubElement(response, "Hangup")
         return xml_answer(response)
+
+    def dismiss(self) -> Answer:
+        return dismissal()
 
     def acknowledge(self, request: WebhookRequest) -> Answer:
         return xml_answer(ET.Element("Response"))
@@ -183,6 +184,15 @@ class TwilioProvider:
     @property
     def relay(self) -> Relay | None:
         return self._relay
+
+
+def connect_document(media_url: str, token: str, voice_url: str) -> Answer:
+    """Once the stream has ended, the call goes on with what follows: asking our webhook for calls again."""
+    response = ET.Element("Response")
+    stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
+    ET.SubElement(stream, "Parameter", name="token", value=printable(token))
+    ET.SubElement(response, "Redirect", method="POST").text = printable(again_at(voice_url, token))
+    return xml_answer(response)
 
 
 def _read_fields(request: WebhookRequest) -> dict[str, str]:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
+from adapters.providers.documents import beside
 from adapters.providers.fields import printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.vonage.codec import FORMATS, VonageCodec
@@ -55,6 +56,10 @@ _TOLD: Final = ("from_user", "endpoint_type", "conversation_uuid", "region_url",
 
 _BEEPS: Final = ("beep_start", "beep_timeout")
 _SMS_PATH: Final = "/vonage/sms"
+_STREAM_PATH: Final = "/vonage/stream"
+"""News of the websocket's leg; Vonage goes on by the answer to that of its end."""
+_CALL: Final = "call"
+"""In its query: the caller's leg."""
 _PHONE_NUMBER = re.compile(r"[1-9][0-9]{6,14}")
 """How Vonage writes a number: digits with the country code, no plus."""
 
@@ -70,8 +75,6 @@ class VonageConfig:
     api_base: str = "https://api.nexmo.com"
     rate_hz: int = 16000
     """Sample rate of the websocket: 8000, 16000 or 24000."""
-    event_url: str = ""
-    """Where Vonage sends news of the websocket's leg; empty: where its dashboard says."""
 
 
 class VonageProvider:
@@ -84,6 +87,7 @@ class VonageProvider:
     media_path: str = "/media/vonage"
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/vonage/answer": (WebhookKind.CALL, frozenset({"GET", "POST"})),
+        _STREAM_PATH: (WebhookKind.CALL, frozenset({"POST"})),
         "/vonage/event": (WebhookKind.STATUS, frozenset({"POST"})),
         _SMS_PATH: (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
@@ -108,8 +112,10 @@ class VonageProvider:
             seen = verify_token(request, self._config.signature_secret, self._now())
         return hashlib.sha256(f"vonage {seen}".encode("utf-8", "surrogatepass")).hexdigest()
 
-    def read_call(self, request: WebhookRequest) -> IncomingCall:
+    def read_call(self, request: WebhookRequest) -> IncomingCall | None:
         """Vonage tells no attestation. Where the call lives is remembered for requests about it."""
+        if urlsplit(request.url).path.endswith(_STREAM_PATH):
+            return _read_back(request)
         fields = read_fields(request) if request.method == "GET" else read_json(request)
         call_id = id_in(fields, "uuid")
         caller, dialled = international(number_in(fields, "from")), international(number_in(fields, "to"))
@@ -156,13 +162,18 @@ class VonageProvider:
             connect["from"] = ours
         else:
             connect["randomFromNumber"] = True
-        if self._config.event_url:
-            connect["eventUrl"] = [self._config.event_url]
+        query = urlencode({_CALL: call.call_id})
+        connect["eventType"] = "synchronous"
+        connect["eventUrl"] = [f"{beside(media_url, self.media_path, _STREAM_PATH)}?{query}"]
         return _ncco(connect)
 
     def refuse(self, sentence: str) -> Answer:
         """After the last action Vonage hangs up. Angle brackets go: they would make it SSML."""
         return _ncco({"action": "talk", "text": printable(sentence).translate(_NO_MARKUP)})
+
+    def dismiss(self) -> Answer:
+        """Vonage hangs up when there is nothing more to do."""
+        return _ncco()
 
     def acknowledge(self, request: WebhookRequest) -> Answer:
         return Answer(b"", "application/json", 204)
@@ -209,5 +220,13 @@ def _answered_by(status: str, sub_state: object) -> str:
     return "machine" if status == "machine" and sub_state in _BEEPS else ""
 
 
-def _ncco(action: dict[str, Any]) -> Answer:
-    return Answer(orjson.dumps([action]), "application/json")
+def _ncco(*actions: dict[str, Any]) -> Answer:
+    return Answer(orjson.dumps(actions), "application/json")
+
+
+def _read_back(request: WebhookRequest) -> IncomingCall | None:
+    """The caller of a websocket's leg that has gone; None for other news of it. Raises BadRequest."""
+    if read_json(request).get("status") != "disconnected":
+        return None
+    asked = dict(parse_qsl(urlsplit(request.url).query))
+    return IncomingCall(id_in(asked, _CALL), "", "", is_back=True)

@@ -17,6 +17,7 @@ from engine.calls.outbound.dials import STATE_OF, DialFault, Dialled, DialRefuse
 from engine.calls.outbound.once import Asked, OnceTable
 from engine.calls.outbound.tolls import why_not_to
 from engine.calls.registry import Refusal, Registry, Slot
+from engine.calls.returning import RETURN_S
 from engine.errors import CallEnd, Cause, VendorError, Why
 from engine.observe.labels import DialOutcome, WebhookEvent
 from engine.observe.masking import mask_number
@@ -121,8 +122,7 @@ class Dialing:
             now = trio.current_time()
             for dial in self._under_way():
                 if dial.slot is None and now >= dial.until_s:
-                    was_answered = dial.state in (DialState.ANSWERED, DialState.MACHINE)
-                    self._finish(dial, DialState.FAILED if was_answered else DialState.NO_ANSWER)
+                    self._finish(dial, _given_up(dial))
 
     # --- told by the provider, and by the call --------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Dialing:
         """It has its place; nothing of it is open yet."""
         dial = self.of_slot(slot)
         if dial is not None:
-            dial.slot = slot
+            dial.slot, dial.was_joined = slot, True
             if dial.answered_by == "machine":
                 self._meet_machine(dial)
 
@@ -176,7 +176,10 @@ class Dialing:
         dial = self.of_slot(slot)
         if dial is not None and dial.slot is slot:
             dial.slot = None
-            self._finish(dial, DialState.COMPLETED)
+            if slot.may_return:
+                dial.until_s = trio.current_time() + RETURN_S + self._settings.limits.token_s
+            else:
+                self._finish(dial, DialState.COMPLETED)
 
     # --- making one -----------------------------------------------------------------------------------------
 
@@ -369,3 +372,10 @@ class Dialing:
 
     def _of_call(self, provider: str, call_id: str) -> Dialled | None:
         return next((one for one in self._under_way() if (one.provider, one.call_id) == (provider, call_id)), None)
+
+
+def _given_up(dial: Dialled) -> DialState:
+    """What it comes to when nothing more is heard of it."""
+    if dial.was_joined:
+        return DialState.COMPLETED
+    return DialState.FAILED if dial.state in (DialState.ANSWERED, DialState.MACHINE) else DialState.NO_ANSWER

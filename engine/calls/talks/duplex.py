@@ -17,13 +17,14 @@ import structlog
 import trio
 
 from engine.calls.meters import CallMeters, outcome_of
+from engine.calls.returning import Resumption
 from engine.calls.talks.keys import Keys
 from engine.calls.talks.mind import After, Errands, leave
 from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.talks.pump import pump
 from engine.calls.talks.replies import Replies, Reply, clip_reply, reply_to
 from engine.calls.talks.scribe import Account, Scribe
-from engine.calls.talks.voice import FILL_AGAIN_S, Voice
+from engine.calls.talks.voice import FILL_AGAIN_S, Utterance, Voice
 from engine.dialogue.turns import Endpointing, Turn
 from engine.errors import CallEnd, ModelFailed, Why
 from engine.events import (
@@ -95,7 +96,9 @@ class DuplexTalk:
         timeline: Timeline,
         session: CallSession,
         errands: Errands,
+        goes_on: Resumption | None = None,
     ) -> None:
+        """``goes_on``: with what is left of this call's last line, without an opening."""
         self.call = call
         self.limits = limits
         self.meters = meters
@@ -117,6 +120,10 @@ class DuplexTalk:
         """Around the wait of the opening for the model."""
         self._early: deque[bytes] = deque(maxlen=EARLY_FRAMES)
         self._next: Announcement | None = None
+        self._goes_on = goes_on
+        self._cut_off: Resumption | None = None
+        """What is left of the last reply, if it was neither heard whole nor interrupted."""
+        self._was_opened = False
         self._something_to_say = trio.Event()
         self._is_caller_speaking = False
         self._is_leaving = False
@@ -185,6 +192,12 @@ class DuplexTalk:
         if reply is None and self._scribe.awaits_words:
             return DeadAir.STT, max(self.pulse.last_sound_s, quiet_since_s)
         return None, 0.0
+
+    @property
+    def unfinished(self) -> Resumption | None:
+        if self._cut_off is None and not self._was_opened:
+            return self._goes_on
+        return self._cut_off or Resumption()
 
     async def fill(self) -> None:
         reply = self._replies.current
@@ -489,7 +502,8 @@ class DuplexTalk:
             self._expect(reply_to(turn))
 
     async def _speak(self) -> None:
-        await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        await self._open_or_go_on()
+        self._was_opened = True
         replies = self._replies
         while True:
             while self._next is None and not replies.waiting:
@@ -500,6 +514,15 @@ class DuplexTalk:
                 await self._announce(what)
             else:
                 await self._utter(replies.waiting.popleft())
+
+    async def _open_or_go_on(self) -> None:
+        left = self._goes_on
+        if left is None:
+            await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        elif left.sentences or left.turn:
+            # What the model of the last line had heard is gone with it.
+            text = " ".join(left.sentences) or self.phrases.say_again
+            await self._announce(Announcement(text))
 
     async def _announce(self, what: Announcement) -> None:
         if what.then is None:
@@ -535,7 +558,7 @@ class DuplexTalk:
 
     async def _utter(self, reply: Reply) -> None:
         """To the last sound that the caller hears of it."""
-        self._replies.current, utterance = reply, reply.utterance
+        self._replies.current, utterance, self._cut_off = reply, reply.utterance, None
         self.voice.be_patient(utterance)
         is_whole = False
         try:
@@ -547,12 +570,19 @@ class DuplexTalk:
         finally:
             self._replies.current = None
             self._reply_is_past(reply, is_whole=is_whole)
+            if not is_whole and not utterance.was_interrupted:
+                self._note_cut_off(utterance)
         if is_whole:
             self._failures = 0 if reply.reply_id else self._failures
             if reply.reply_id:
                 await self._leave()
         elif reply.is_owed and not utterance.was_interrupted and not self._is_leaving:
             await self._is_without_answer(reply)
+
+    def _note_cut_off(self, utterance: Utterance) -> None:
+        if utterance.is_opening and not self.voice.heard_s(utterance):
+            return
+        self._cut_off = Resumption(tuple(filter(None, self.voice.rest_of(utterance))), utterance.turn)
 
     async def _play(self, reply: Reply) -> None:
         utterance = reply.utterance

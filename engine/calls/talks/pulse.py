@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import trio
 
 from engine.calls.meters import CallMeters
+from engine.calls.returning import Resumption
 from engine.errors import CallEnd, Cause
 from engine.observe.labels import DeadAir
 from engine.ports import Phrases
@@ -92,6 +93,12 @@ class Conversing(Protocol):
     @property
     def buffered_s(self) -> float:
         """Seconds queued and not heard yet."""
+        ...
+
+    @property
+    def unfinished(self) -> Resumption | None:
+        """Once ``run`` is over: what the agent was about to say or to answer, for the next line of the same call; an
+        empty one if that is nothing. None: nothing was heard of the agent yet."""
         ...
 
     def awaited(self) -> tuple[DeadAir | None, float]:

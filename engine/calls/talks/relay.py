@@ -17,6 +17,7 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters, outcome_of
+from engine.calls.returning import Resumption
 from engine.calls.talks.keys import Keys
 from engine.calls.talks.mind import After, Errands, Mind, leave
 from engine.calls.talks.minutes import AgentSay
@@ -24,7 +25,7 @@ from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of
 from engine.calls.talks.scribe import Account, Scribe
 from engine.calls.talks.voice import FILL_AGAIN_S
 from engine.calls.text_link import TextLink
-from engine.dialogue.heard import CHARS_PER_S, Spoken, heard_text
+from engine.dialogue.heard import CHARS_PER_S, Spoken, heard_text, rest
 from engine.dialogue.turns import Endpointing, Turn, asks_for_presence
 from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, Why
 from engine.events import CallInfo, CutOff, Dtmf, Noted, Prompt, RelayEvent, Stopped
@@ -121,7 +122,9 @@ class RelayTalk:
         timeline: Timeline,
         session: CallSession,
         errands: Errands,
+        goes_on: Resumption | None = None,
     ) -> None:
+        """``goes_on``: with what is left of this call's last line, without an opening."""
         self.call = call
         self.limits = limits
         self.meters = meters
@@ -139,6 +142,10 @@ class RelayTalk:
         self._last: Said | None = None
         """It is over, as far as can be told."""
         self._next: Turn | Announcement | None = None
+        self._goes_on = goes_on
+        self._cut_off: Resumption | None = None
+        """What is left of the last utterance, if it was neither heard whole nor interrupted."""
+        self._was_opened = False
         self._something_to_say = trio.Event()
         self._caller_speaks_until_s = -math.inf
         self._failures = 0
@@ -171,6 +178,14 @@ class RelayTalk:
         if saying is None or saying.turn is None or saying.is_sent or self.is_audible or self._is_caller_speaking:
             return None, 0.0
         return DeadAir.LLM, max(saying.turn.ended_at_s, self._link.says_until_s)
+
+    @property
+    def unfinished(self) -> Resumption | None:
+        if isinstance(self._next, Turn):
+            return Resumption(turn=self._next)
+        if self._cut_off is None and not self._was_opened:
+            return self._goes_on
+        return self._cut_off or Resumption()
 
     async def fill(self) -> None:
         saying = self._saying
@@ -301,7 +316,12 @@ class RelayTalk:
         self._something_to_say.set()
 
     async def _speak(self) -> None:
-        await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        left = self._goes_on
+        if left is None:
+            await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        elif self._next is None:
+            self._next = Announcement(" ".join(left.sentences)) if left.sentences else left.turn
+        self._was_opened = True
         while True:
             while self._next is None:
                 self._something_to_say = trio.Event()
@@ -337,7 +357,7 @@ class RelayTalk:
 
     async def _utter(self, said: Said, text: str = "") -> None:
         """Say this, or what the model answers, to the last word that the caller hears of it."""
-        self._saying, self._last = said, None
+        self._saying, self._last, self._cut_off = said, None, None
         self._scribe.agent_began(said.say)
         said.base_s = self._link.said_s
         self._be_patient(said)
@@ -357,6 +377,8 @@ class RelayTalk:
             self._link.end_utterance()
             self._saying = None
             self._is_over(said, is_whole=is_whole)
+            if not is_whole and not said.was_interrupted:
+                self._note_cut_off(said, text)
         if said.was_interrupted:
             return
         if not is_whole:
@@ -365,6 +387,13 @@ class RelayTalk:
             self._failures = 0
         if said.after is not None and not await leave(said.after, self.pulse, self._errands):
             self._say_next(Announcement(self.phrases.not_connected))
+
+    def _note_cut_off(self, said: Said, text: str) -> None:
+        heard_s = self._link.said_s - self._link.remaining_s() - said.base_s
+        if said.say.is_opening and heard_s <= 0:
+            return
+        left = rest([Spoken(sentence) for sentence in said.sentences or [text] if sentence], heard_s)
+        self._cut_off = Resumption(tuple(left), said.turn)
 
     async def _send(self, said: Said, sentence: str) -> None:
         await trio.sleep_until(max(self._caller_speaks_until_s, trio.current_time()))

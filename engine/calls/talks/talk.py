@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -19,7 +19,8 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters, outcome_of
-from engine.calls.talks.mind import After, Errands, Mind, leave
+from engine.calls.returning import Resumption
+from engine.calls.talks.mind import Errands, Mind, leave
 from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of_run
 from engine.calls.talks.pump import pump
 from engine.calls.talks.voice import FILL_AGAIN_S, Utterance, Voice
@@ -50,15 +51,6 @@ class _Parts:
     transcriber: Transcriber
     synthesizer: Synthesizer
     mind: Mind
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """The rest of an answer that a sound without words had stopped."""
-
-    sentences: tuple[str, ...]
-    turn: Turn | None
-    after: After | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +88,9 @@ class Talk:
         timeline: Timeline,
         session: CallSession,
         errands: Errands,
+        goes_on: Resumption | None = None,
     ) -> None:
+        """``goes_on``: with what is left of this call's last line, without an opening."""
         self.call = call
         self.limits = limits
         self.meters = meters
@@ -120,6 +114,9 @@ class Talk:
         self._something_to_say = trio.Event()
         self._endpoint = trio.CancelScope()
         self._resumable: Resumption | Turn | None = None
+        self._goes_on = goes_on
+        self._cut_off: Resumption | None = None
+        """What is left of the last utterance, if it was neither heard whole nor interrupted."""
         self._words_at_s = -math.inf
         self._onset_s = -math.inf
         """Of speech into the agent's words that may be too short to stop it."""
@@ -171,6 +168,17 @@ class Talk:
         if utterance is None and self.turns.is_waiting_for_words:
             return DeadAir.STT, self.pulse.last_sound_s
         return None, 0.0
+
+    @property
+    def unfinished(self) -> Resumption | None:
+        match self._next:
+            case Turn():
+                return Resumption(turn=self._next)
+            case Resumption():
+                return self._next
+        if self._cut_off is None and not self._was_greeted.is_set():
+            return self._goes_on
+        return self._cut_off or Resumption()
 
     async def fill(self) -> None:
         utterance = self.utterance
@@ -418,7 +426,10 @@ class Talk:
         self._something_to_say.set()
 
     async def _speak(self) -> None:
-        await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        if self._goes_on is None:
+            await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
+        elif self._next is None:
+            self._next = self._goes_on if self._goes_on.sentences else _asked_again(self._goes_on.turn)
         self._was_greeted.set()
         while True:
             while self._next is None:
@@ -460,7 +471,7 @@ class Talk:
 
     async def _utter(self, utterance: Utterance, *, sentences: tuple[str, ...] = ()) -> None:
         """Say these sentences, or what the model answers, to the last sound the caller hears of it."""
-        self.utterance = utterance
+        self.utterance, self._cut_off = utterance, None
         self.voice.be_patient(utterance)
         is_whole = False
         try:
@@ -476,6 +487,8 @@ class Talk:
                 is_whole = True
         finally:
             self._utterance_is_over(utterance, is_whole=is_whole)
+            if not is_whole and not utterance.was_interrupted:
+                self._note_cut_off(utterance, sentences)
         if utterance.was_interrupted:
             return
         if not is_whole:
@@ -543,6 +556,12 @@ class Talk:
             )
             self._nothing_was_said()  # the sound may be over already, before the answer had stopped
 
+    def _note_cut_off(self, utterance: Utterance, sentences: tuple[str, ...]) -> None:
+        if utterance.is_draft or (utterance.is_opening and not self.voice.heard_s(utterance)):
+            return
+        left = (*self.voice.rest_of(utterance), *sentences[len(utterance.spoken) :])
+        self._cut_off = Resumption(left, utterance.turn, utterance.after)
+
     def _count(self, utterance: Utterance, heard: str, *, is_whole: bool) -> None:
         fields: dict[str, object] = {"text": heard, "interrupted": not is_whole}
         turn, first_s = utterance.turn, utterance.first_audio_at_s
@@ -555,3 +574,8 @@ class Talk:
             self.meters.turn(outcome_of(heard, is_whole=is_whole))
         if heard:
             self._timeline.note(What.SAID, **fields)
+
+
+def _asked_again(turn: Turn | None) -> Turn | None:
+    """A turn that nobody has answered: its caller waits from now on."""
+    return None if turn is None else replace(turn, ended_at_s=trio.current_time())

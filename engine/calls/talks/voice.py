@@ -12,7 +12,7 @@ import trio
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
 from engine.calls.talks.mind import After
-from engine.dialogue.heard import Spoken, heard_text, unheard
+from engine.dialogue.heard import Spoken, heard_text, rest, unheard
 from engine.dialogue.turns import Turn
 from engine.errors import SpeechFailed
 from engine.events import Noted
@@ -228,3 +228,7 @@ class Voice:
 
     def unheard_of(self, utterance: Utterance) -> list[str]:
         return unheard(utterance.spoken, self.heard_s(utterance))
+
+    def rest_of(self, utterance: Utterance) -> list[str]:
+        """What is left of it for another line: from the sentence on that the caller did not hear to its end."""
+        return rest(utterance.spoken, self.heard_s(utterance))

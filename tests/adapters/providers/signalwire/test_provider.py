@@ -144,7 +144,8 @@ def test_calls_and_documents_are_twilios() -> None:
     request, call = post({}), IncomingCall(CALL, "+15551230001", "+15551230002")
     assert provider.read_call(request) == like.read_call(request) == call
     assert provider.read_status(request) == like.read_status(request)
-    assert provider.connect(call, "wss://h/m", "t") == like.connect(call, "wss://h/m", "t")
+    theirs = like.connect(call, "wss://h/m", "t").body.replace(b"/voice?", b"/signalwire/voice?")
+    assert provider.connect(call, "wss://h/m", "t").body == theirs
     assert provider.refuse("No.") == like.refuse("No.")
     assert provider.answer_text("Yes") == like.answer_text("Yes")
     assert RequestValidator(KEY).validate(URL, FORM, sign_as_twilio(URL, list(FORM.items()), KEY))

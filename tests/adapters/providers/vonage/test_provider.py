@@ -85,6 +85,7 @@ def test_it_is_a_provider_with_its_webhooks() -> None:
     port: Provider = provider
     assert port.webhooks == {
         "/vonage/answer": (WebhookKind.CALL, frozenset({"GET", "POST"})),
+        "/vonage/stream": (WebhookKind.CALL, frozenset({"POST"})),
         "/vonage/event": (WebhookKind.STATUS, frozenset({"POST"})),
         "/vonage/sms": (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
@@ -302,6 +303,7 @@ def test_the_answer_is_an_ncco_that_the_official_package_knows() -> None:
     official = Connect(
         endpoint=[{**endpoint, "contentType": endpoint["content-type"]}],
         from_=action["from"],
+        eventType=action["eventType"],
         eventUrl=action["eventUrl"],
     )
     assert json.loads(official.model_dump_json(by_alias=True, exclude_none=True)) == action
@@ -313,7 +315,6 @@ def test_a_call_to_something_that_is_no_number_is_connected_from_any() -> None:
     action = connect_of(provider, IncomingCall(CALL, "", "sip:x@example.com"))
     assert action["randomFromNumber"] is True
     assert "from" not in action
-    assert "eventUrl" not in action
 
 
 def test_headers_beyond_what_vonage_takes_are_an_error_of_ours() -> None:
