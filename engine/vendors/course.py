@@ -130,7 +130,7 @@ class Course:
         if is_lost and owes and not self._is_caller_speaking:
             yield Missed()
         for _ in range(self._awaited):
-            yield Heard("")
+            yield Heard("", is_certain=False)
         self._reply_id, self._is_caller_speaking, self._is_answered = "", False, True
         self._awaited, self._owed_since_s = 0, math.inf
         self._calls.clear()

@@ -4,13 +4,14 @@ vendor's, without a word lost or doubled."""
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
 from engine.errors import SpeechFailed, VendorError, Why
-from engine.events import CallInfo, Heard, SpeechStopped, TranscriberEvent
+from engine.events import CallInfo, Heard, SpeechStarted, SpeechStopped, TranscriberEvent
 from engine.observe.labels import VendorKind
 from engine.ports import Owner, ResourceKind, Transcriber, TranscriberVendor
 from engine.runtime.background import beside
@@ -22,6 +23,10 @@ from engine.vendors.tries import Roster
 
 MAX_EVENTS = 200
 """Told and not yet taken; then the recogniser waits."""
+LEAD_S = 0.3
+"""Before what a recogniser takes for the beginning of a sound, it begins."""
+BEHIND_S = 1.0
+"""Of what was said last, interim words may not know yet."""
 DEAF_WEIGHT = 2
 """A recogniser that has gone deaf counts as so many that were cut off."""
 
@@ -64,7 +69,10 @@ class Hearing:
         self._succession = Succession(self._roster, self._opener)
         self._audio = CallerAudio(call.format, self._policy, around.metrics)
         self._carrying = Carrying()
-        self._stopped_at_s = -math.inf
+        self._started: deque[float] = deque()
+        """Of the sounds whose words are still to come, when those that are not known begin; and when those of them that
+        are over ended:"""
+        self._stopped: deque[float] = deque()
         self._waiting = trio.CancelScope()
         self._working = trio.CancelScope()
         self._told: Told[TranscriberEvent] = Told(MAX_EVENTS, self._look_up)
@@ -129,12 +137,24 @@ class Hearing:
 
     def _take(self, event: TranscriberEvent) -> None:
         self._audio.deafness.event()
-        if isinstance(event, SpeechStopped):
-            self._stopped_at_s = event.at_s
         self._told.tell(self._carrying.take(event))
-        if isinstance(event, Heard) and event.is_final:
-            self._audio.unanswered.answered(self._stopped_at_s)
-            self._audio.count()
+        unanswered = self._audio.unanswered
+        match event:
+            case SpeechStarted(at_s):
+                self._started.append(at_s - LEAD_S)
+                unanswered.hold(self._started[0])
+            case SpeechStopped(at_s):
+                self._stopped.append(at_s)
+            case Heard(text, False) if text and self._started:
+                self._started[0] = trio.current_time() - BEHIND_S
+                unanswered.hold(self._started[0])
+            case Heard(_, True):
+                if self._started:
+                    self._started.popleft()
+                if self._stopped:
+                    unanswered.answered(self._stopped.popleft())
+                unanswered.hold(self._started[0] if self._started else math.inf)
+                self._audio.count()
 
     def _due(self) -> SpeechFailed | None:
         now_s, deafness = trio.current_time(), self._audio.deafness
@@ -162,9 +182,12 @@ class Hearing:
         self._told.tell(self._carrying.lost(self._audio.unanswered.since_s))
         weight = DEAF_WEIGHT if failure.why is Why.TIMEOUT else 1
         self._hear_with(await self._succession.after(self._held, failure, weight=weight))
+        await self._audio.catch_up()
         self._carrying.taken_over(trio.current_time(), self._policy.settle_s)
 
     def _hear_with(self, held: Held[TranscriberVendor, Transcriber]) -> None:
+        self._started.clear()
+        self._stopped.clear()
         self._held = held
         self.decides_turns = held.part.decides_turns
         self._audio.give_to(held.part, held.vendor.name, self._audio.unanswered.all())

@@ -24,6 +24,10 @@ from engine.vendors.tries import Named, Roster
 log = structlog.get_logger()
 
 MINUTE_S = 60.0
+AT_ONCE_S = 2.0
+"""Of audio that is replayed, what an ear takes at one go; of the rest, ``STEP_S`` every ``STEP_PAUSE_S``."""
+STEP_S = 0.5
+STEP_PAUSE_S = 0.05
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -39,11 +43,13 @@ class CallerAudio:
     of it, for the next one; ``deafness``: whether it is heard."""
 
     def __init__(self, line: AudioFormat, policy: Policy, metrics: Metrics) -> None:
-        self.unanswered = Unanswered(line, policy.replay_s)
+        self.unanswered = Unanswered(line, policy.replay_s, policy.replay_most_s)
         self.deafness = Deafness(line, policy.hearing_s)
         self._line = line
         self._metrics = metrics
         self._ear: Hears | None = None
+        self._backlog: deque[bytes] = deque()
+        """What the one who hears now has still to be given before anything new."""
         self._vendor = ""
         self._sent_bytes = 0
 
@@ -53,23 +59,31 @@ class CallerAudio:
         self.unanswered.add(now_s, audio)
         if self._ear is None:
             return False
-        self._sent_bytes += len(audio)
-        self._ear.send(audio)
+        if self._backlog:
+            self._backlog.append(audio)
+        else:
+            self._give(audio)
         return self.deafness.sound(now_s, audio)
 
     def give_to(self, ear: Hears, vendor: str, replayed: Iterable[bytes]) -> None:
-        """From now on this one hears, ``replayed`` first."""
+        """From now on this one hears, ``replayed`` first; what is more of that than ``AT_ONCE_S``, by ``catch_up``."""
         self.take_away()
         self._ear, self._vendor = ear, vendor
         self.deafness.reset()
-        for audio in replayed:
-            self._sent_bytes += len(audio)
-            ear.send(audio)
+        self._backlog.extend(replayed)
+        self._give_backlog(AT_ONCE_S)
+
+    async def catch_up(self) -> None:
+        """Until whoever hears now has been given what was replayed, ten times as fast as it was spoken."""
+        while self._backlog:
+            await trio.sleep(STEP_PAUSE_S)
+            self._give_backlog(STEP_S)
 
     def take_away(self) -> None:
         """Nobody hears for now."""
         self.count()
         self._ear = None
+        self._backlog.clear()
 
     def count(self) -> None:
         """What was given since it was counted last. Not asked for each frame."""
@@ -77,6 +91,17 @@ class CallerAudio:
             given = self._metrics.speech_audio_seconds_total.labels(vendor=self._vendor, kind=SpeechKind.STT)
             given.inc(self._sent_bytes / self._line.bytes_per_s)
             self._sent_bytes = 0
+
+    def _give_backlog(self, seconds: float) -> None:
+        while self._backlog and seconds > 0:
+            audio = self._backlog.popleft()
+            seconds -= self._line.duration_s(audio)
+            self._give(audio)
+
+    def _give(self, audio: bytes) -> None:
+        if self._ear is not None:
+            self._sent_bytes += len(audio)
+            self._ear.send(audio)
 
 
 class Told(Generic[E]):

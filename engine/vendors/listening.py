@@ -14,19 +14,25 @@ LEAST_VOICE_S = 1.0
 
 
 class Unanswered:
-    """The newest ``keep_s`` of audio, without what is behind the last word that is final."""
+    """The newest ``keep_s`` of audio, without what is behind the last word that is final; and, up to ``most_s``, what
+    is held besides."""
 
-    def __init__(self, line: AudioFormat, keep_s: float) -> None:
-        self._line = line
+    def __init__(self, line: AudioFormat, keep_s: float, most_s: float = 0.0) -> None:
+        self._held_from_s = math.inf
         self._keep_bytes = int(keep_s * line.bytes_per_s)
+        self._most_bytes = max(self._keep_bytes, int(most_s * line.bytes_per_s))
         self._frames: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
 
     def add(self, at_s: float, audio: bytes) -> None:
         self._frames.append((at_s, audio))
         self._bytes += len(audio)
-        while self._bytes > self._keep_bytes:
-            self._bytes -= len(self._frames.popleft()[1])
+        self._trim()
+
+    def hold(self, from_s: float) -> None:
+        """Everything since then is wanted again, whatever its age. Infinite: no more than usual."""
+        self._held_from_s = from_s
+        self._trim()
 
     def answered(self, until_s: float) -> None:
         """Up to this time everything has its words."""
@@ -45,6 +51,11 @@ class Unanswered:
     def last(self, since_s: float) -> list[bytes]:
         """What came since then."""
         return [audio for at_s, audio in self._frames if at_s >= since_s]
+
+    def _trim(self) -> None:
+        frames = self._frames
+        while frames and self._bytes > (self._most_bytes if frames[0][0] >= self._held_from_s else self._keep_bytes):
+            self._bytes -= len(frames.popleft()[1])
 
 
 class Deafness:

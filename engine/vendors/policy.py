@@ -31,6 +31,9 @@ class Policy:
     """Without an event of a recogniser while the caller makes sounds, before it is connected anew."""
     replay_s: float = 2.0
     """Of the caller's newest audio, what a new recogniser is given."""
+    replay_most_s: float = 20.0
+    """The same of a sound whose words are not known, from its beginning or from where they are not: a recogniser that
+    tells them only at the end may be lost just before it."""
     settle_s: float = 1.5
     """For a new recogniser to take up the sound in which the old one was lost."""
     first_token_s: float = 4.0

@@ -129,6 +129,11 @@ class Realtime:
             self._model.interrupt(heard_s)
         self._stir()
 
+    def heard_on(self, text: str) -> None:
+        if self._model is not None:  # else the next one is shown it
+            self._model.heard_on(text)
+        self._stir()
+
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         wanted = self._course.known(results, trio.current_time())
         if self._model is not None and wanted:

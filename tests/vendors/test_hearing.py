@@ -187,6 +187,36 @@ async def test_of_a_long_sound_the_words_so_far_are_kept_and_the_rest_is_put_beh
     assert listener.count(SpeechStarted) == 1
 
 
+async def test_a_sound_of_which_no_word_is_known_is_heard_again_from_its_beginning(autojump_clock: MockClock) -> None:
+    """A recogniser that tells the words at the end is lost just before that. What the caller says meanwhile comes
+    behind, and older sounds stay answered."""
+    house, one = House(), EarVendor()
+    async with listening(house, one) as listener:
+        for _ in range(2):
+            one.last.onset()
+            await trio.sleep(3)
+            one.last.tells(SpeechStopped(trio.current_time()))
+        one.last.tells(Heard("the first"))
+        one.last.onset()
+        await trio.sleep(5)
+        one.last.breaks()
+        await trio.sleep(3)
+        heard: list[tuple[float, bytes]] = one.last.heard
+        times = [at_s for at_s, _ in heard]
+        assert one.last.seconds == pytest.approx(3 + 5 + 3, abs=0.1), "the second and the third sound, and since"
+        assert times == sorted(times)
+        assert max(sum(at == when for at in times) for when in times) * 0.02 <= 2.0, "an ear queues no more"
+        await trio.sleep(30)
+        one.last.onset()
+        await trio.sleep(60)
+        one.last.breaks()
+        await trio.sleep(0.02)
+        assert one.last.seconds <= 2.001
+        await trio.sleep(3)
+        assert one.last.seconds == pytest.approx(20 + 3, abs=0.1)
+    assert listener.finals[0] == "the first"
+
+
 async def test_a_caller_who_had_just_stopped_is_not_waited_for(autojump_clock: MockClock) -> None:
     """The next recogniser hears nothing more: the turn is over with what is known of it."""
     house, one = House(), EarVendor()

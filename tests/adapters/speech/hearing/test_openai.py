@@ -17,12 +17,14 @@ from engine.audio.g711 import pcm16_to_mulaw
 from engine.errors import SpeechFailed, Why
 from engine.events import MULAW_8K, PCM16_8K, Heard
 from engine.runtime.ledger import Ledger
+from engine.vendors.hearing import open_transcriber
 from tests.adapters.speech.conftest import Say
 from tests.adapters.speech.sounds import hiss
 from tests.contract.ears import NoBook, call_over, check, finals, hear
 from tests.fakes.clouds.loopback import dialled, serving
 from tests.fakes.clouds.openai_transcription import TranscriptionCloud
 from tests.fakes.plain_speech import speak
+from tests.vendors.puppets import House
 
 LINE = MULAW_8K
 
@@ -138,6 +140,31 @@ async def test_a_vendor_that_never_answers_is_waited_for_no_longer_than_the_sett
     assert failure.value.why is Why.TIMEOUT
     assert trio.current_time() - began_s < 0.5 + 0.4 + 0.4 + 3.2
     assert cloud.requests_open == 1  # it has not noticed yet; nobody waits for it
+
+
+async def test_a_long_utterance_whose_request_fails_is_asked_for_again_whole(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """By the layer above, which keeps of the caller's audio all that has no words."""
+    text = "I would like a table for two on the terrace at seven"  # two seconds
+    cloud, house = TranscriptionCloud(), House()
+    cloud.status, cloud.body = 500, b"{}"
+    config = OpenAITranscriberConfig("k", name="one", url="http://cloud/v1")
+    vendor = OpenAITranscriberVendor(config, dialled(cloud, nursery))
+    async with open_transcriber([vendor], call_over(LINE), house.ledger, house.around) as ear:
+
+        async def recover() -> None:
+            while not cloud.requests:  # noqa: ASYNC110 - seen from outside
+                await trio.sleep(0.01)
+            await trio.sleep(0.05)
+            cloud.body = None
+
+        nursery.start_soon(recover)
+        audio = LINE.silence(0.5) + speak(text, LINE) + LINE.silence(0.8)
+        said = await hear(ear, audio, for_s=3.0)
+    check(said, decides_turns=False)
+    assert finals(said) == [text]
+    assert len(cloud.requests) == 2
 
 
 # --- loudness -----------------------------------------------------------------------------------------------------
