@@ -124,7 +124,16 @@ class TextPlayed:
     text: str
 
 
-RelayEvent = Prompt | CutOff | TextPlayed | Dtmf | Stopped
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """Who begins or ceases to be heard on the line, where the provider tells."""
+
+    is_agent: bool
+    """Else it is the caller."""
+    is_on: bool
+
+
+RelayEvent = Prompt | CutOff | TextPlayed | Speaking | Dtmf | Stopped
 """What a socket delivers after its start where the provider hears and speaks, and only text comes to us."""
 
 
@@ -181,6 +190,8 @@ class Heard:
     is_final: bool = True
     """Not final: what was understood so far of the words that the next final one will hold; it replaces what came
     before it."""
+    is_certain: bool = True
+    """False, without a text: there may have been words, which nobody has written down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,11 @@ class _Speech:
 class CallerSpeech:
     """Stretches of speech by the vendor's name for each. The words of one may come after the next has begun."""
 
-    def __init__(self, lanes: Lanes, now: Callable[[], float]) -> None:
+    def __init__(self, lanes: Lanes, now: Callable[[], float], *, noise_s: float | None = None) -> None:
+        """``noise_s``: a stretch of which no word has come so long after its end was noise; None: nobody knows what it
+        was."""
         self._lanes = lanes
+        self._noise_s = noise_s
         self._now = now
         self._open: OrderedDict[str, _Speech] = OrderedDict()
         self._known: deque[str] = deque(maxlen=MAX_KNOWN)
@@ -68,7 +71,7 @@ class CallerSpeech:
         if speech is None or speech.has_stopped:
             return
         speech.has_stopped = True
-        speech.due_at_s = self._now() + LOST_S
+        speech.due_at_s = self._now() + (self._noise_s if self._noise_s and not speech.text else LOST_S)
         self._lanes.put(SpeechStopped(max(at_s, speech.started_at_s)))
 
     def goes_on(self, name: str, text: str) -> None:
@@ -87,8 +90,8 @@ class CallerSpeech:
             self.goes_on(name, speech.text + piece)
 
     def finished(self, name: str, text: str | None) -> None:
-        """Its words; None: those that are known. What was finished before, or never began and holds no words, is
-        nothing."""
+        """Its words; None: those that are known, which may not be all. What was finished before, or never began and
+        holds no words, is nothing."""
         speech = self._open.get(name)
         if speech is None:
             if text and text.strip() and name not in self._known:
@@ -97,7 +100,8 @@ class CallerSpeech:
             return
         self.stopped(name, self._now())
         del self._open[name]
-        self._lanes.put(Heard((speech.text if text is None else text).strip()))
+        is_certain = text is not None or self._noise_s is not None
+        self._lanes.put(Heard((speech.text if text is None else text).strip(), is_certain=is_certain))
 
     def expire(self) -> None:
         """What is overdue is finished with the words there are."""

@@ -91,6 +91,8 @@ class Wire(Protocol):
         """``reply_id``: the one that is heard."""
         ...
 
+    def heard_on(self, text: str) -> None: ...
+
     def tool_results(self, results: Sequence[ToolResult]) -> None: ...
 
     def why_closed(self, code: int | None) -> Why:
@@ -164,6 +166,11 @@ class SocketRealtime:
     def interrupt(self, heard_s: float) -> None:
         self._do(lambda: self._wire.interrupt(self._current, heard_s))
         self._flush()
+
+    def heard_on(self, text: str) -> None:
+        if text.strip():
+            self._do(lambda: self._wire.heard_on(text.strip()))
+            self._flush()
 
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         self._do(lambda: self._wire.tool_results(results))

@@ -33,33 +33,38 @@ class CallMeters:
     """What a call counts while it goes on. No label is looked up per frame."""
 
     def __init__(self, metrics: Metrics, call: CallInfo, agent: Agent) -> None:
-        provider, pipeline = call.provider, agent.pipeline
-        ear, voice = agent.transcriber_vendor, agent.synthesizer_vendor
-        if agent.mode is not Mode.PIPELINE:  # it has neither
-            ear = voice = agent.model_vendor
+        provider = call.provider
         self.on_late = metrics.audio_send_lag_seconds.labels(provider=provider).observe
         self.on_gap = metrics.audio_receive_gap_seconds.labels(provider=provider).observe
         self.buffered = metrics.playout_buffered.note
         self._metrics = metrics
-        self._counts_itself = counts_itself(agent)
         self._call_id = call.call_id
         self._provider = provider
-        self._pipeline = pipeline
         self._setup = metrics.call_setup_seconds.labels(provider=provider)
-        self._turn_latency = metrics.turn_latency_seconds.labels(pipeline=pipeline)
         self._barge_in_latency = metrics.barge_in_latency_seconds.labels(provider=provider)
         self._underruns = metrics.audio_underruns_total.labels(provider=provider)
         self._underrun_s = metrics.audio_underrun_seconds_total.labels(provider=provider)
         self._audio_in = metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.IN)
-        self._recognised = metrics.speech_audio_seconds_total.labels(vendor=ear, kind=SpeechKind.STT)
         self._audio_out = metrics.audio_seconds_total.labels(provider=provider, direction=AudioDirection.OUT)
-        self._spoken = metrics.speech_audio_seconds_total.labels(vendor=voice, kind=SpeechKind.TTS)
-        self._characters = metrics.tts_characters_total.labels(vendor=voice)
         self._began_at_s = trio.current_time()
         self._is_set_up = False
         self._seen = (0.0, 0.0, 0.0)
         self._greetings = 0
         self._tasks_peak = 0
+        self.answered_by(agent)
+
+    def answered_by(self, agent: Agent) -> None:
+        """From here on the caller talks with this agent, and its vendors are counted."""
+        metrics = self._metrics
+        ear, voice = agent.transcriber_vendor, agent.synthesizer_vendor
+        if agent.mode is not Mode.PIPELINE:  # it has neither
+            ear = voice = agent.model_vendor
+        self._counts_itself = counts_itself(agent)
+        self._pipeline = agent.pipeline
+        self._turn_latency = metrics.turn_latency_seconds.labels(pipeline=agent.pipeline)
+        self._recognised = metrics.speech_audio_seconds_total.labels(vendor=ear, kind=SpeechKind.STT)
+        self._spoken = metrics.speech_audio_seconds_total.labels(vendor=voice, kind=SpeechKind.TTS)
+        self._characters = metrics.tts_characters_total.labels(vendor=voice)
 
     # --- the talk -------------------------------------------------------------------------------------------
 

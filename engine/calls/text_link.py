@@ -16,7 +16,7 @@ import trio
 
 from engine.dialogue.heard import CHARS_PER_S
 from engine.errors import BadMessage, ProtocolError, SlowPeer
-from engine.events import CutOff, RelayEvent, Stopped, TextPlayed
+from engine.events import CutOff, RelayEvent, Speaking, Stopped, TextPlayed
 from engine.ports import TextCodec
 from engine.runtime.background import beside
 from engine.runtime.sockets import Socket
@@ -76,6 +76,8 @@ class TextLink:
             match event:
                 case TextPlayed(text):
                     self._was_played(text)
+                case Speaking(is_agent=True, is_on=is_on):
+                    self._speaks(is_on=is_on)
                 case CutOff():
                     self._was_cut()
                 case None:
@@ -150,6 +152,13 @@ class TextLink:
 
     def _was_played(self, text: str) -> None:
         self._unplayed_chars = max(0, self._unplayed_chars - len(text))
+        self.says_until_s = trio.current_time() + self._unplayed_chars / CHARS_PER_S
+        self._change()
+
+    def _speaks(self, *, is_on: bool) -> None:
+        """It begins to speak what it was sent some time ago; or it has spoken all of it that it had."""
+        if not is_on:
+            self._unplayed_chars = 0
         self.says_until_s = trio.current_time() + self._unplayed_chars / CHARS_PER_S
         self._change()
 

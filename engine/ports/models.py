@@ -107,6 +107,11 @@ class RealtimeModel(Protocol):
         remembers no more of it than that. Harmless when nothing is being said."""
         ...
 
+    def heard_on(self, text: str) -> None:
+        """After ``interrupt``: what cut in was no words, and these words of what was cancelled have been heard since.
+        It says nothing to that."""
+        ...
+
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         """Answers to tool calls, each once; it goes on speaking when it has all that it asked for."""
         ...

@@ -24,12 +24,19 @@ log = structlog.get_logger()
 class _Opening(Generic[T]):
     """One resource on its way, and its scope: cancelled if it is still on its way when all are let go."""
 
-    __slots__ = ("opened", "resource", "scope")
+    __slots__ = ("opened", "release", "resource", "scope")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.release = trio.Event()
         self.opened = False
         self.resource: T | None = None
+
+    def let_go(self) -> None:
+        """Close it, or give it up on its way."""
+        self.release.set()
+        if not self.opened:
+            self.scope.cancel()
 
 
 class _Batch:
@@ -84,9 +91,14 @@ class Holdings:
         """Begin to close everything, without waiting for it; nothing can be opened any more. Leaving the block does."""
         self._release.set()
         for state in self._held:
-            if not state.opened:
-                state.scope.cancel()
+            state.let_go()
         self._let_watch_go()
+
+    def let_go_of(self, resource: object) -> None:
+        """Begin to close this one alone, without waiting for it. Harmless for what is not held."""
+        for state in self._held:
+            if state.opened and state.resource is resource:
+                state.let_go()
 
     async def open(self, opening: AbstractAsyncContextManager[T]) -> T:
         """Open one. Raises what the opening raised."""
@@ -94,14 +106,19 @@ class Holdings:
 
     async def open_all(self, openings: Sequence[AbstractAsyncContextManager[Any]]) -> list[Any]:
         """Open several side by side. The first failure is raised at once; what did open is closed on leaving, and so
-        is, without waiting for it, what was still on its way."""
+        is, without waiting for it, what was still on its way. Cancelled, all of them are let go of."""
         assert self._nursery is not None  # noqa: S101 - entered
         batch = _Batch(len(openings))
         states: list[_Opening[Any]] = [_Opening() for _ in openings]
         for opening, state in zip(openings, states, strict=True):
             self._held.append(state)
             self._nursery.start_soon(self._hold, opening, state, batch)
-        await batch.settled.wait()
+        try:
+            await batch.settled.wait()
+        except trio.Cancelled:
+            for state in states:
+                state.let_go()
+            raise
         if batch.error is not None:
             raise batch.error
         return [state.resource for state in states]
@@ -112,9 +129,9 @@ class Holdings:
                 async with opening as state.resource:
                     state.opened = True
                     batch.one_opened()
-                    await self._release.wait()
+                    await state.release.wait()
                 # A part that ends its own nursery leaves its block without an error, and is gone all the same.
-                if not self._release.is_set():
+                if not state.release.is_set():
                     self._on_lost(VendorError("vendor", "a part ended by itself"))
         except* Exception as group:  # noqa: BLE001 - the edge of one resource: the call decides what its failure means
             self._failed(state, batch, _only(group))
@@ -123,7 +140,7 @@ class Holdings:
             self._let_watch_go()
 
     def _failed(self, state: _Opening[Any], batch: _Batch, exc: Exception) -> None:
-        if self._release.is_set():
+        if state.release.is_set():
             log.warning("close_failed", error=type(exc).__name__)
         elif state.opened:
             self._on_lost(exc)

@@ -59,6 +59,19 @@ async def test_what_was_cut_off_is_waited_for_no_longer(autojump_clock: MockCloc
             await link.until_said()
 
 
+async def test_what_the_provider_tells_of_its_speaking_is_believed_over_the_estimate(autojump_clock: MockClock) -> None:
+    async with linked() as (link, theirs):
+        link.say("x" * 30)
+        await trio.sleep(1)  # in which a voice was made
+        await theirs.send('{"type":"info","name":"agentSpeaking","value":"on"}')
+        await link.receive()
+        assert link.remaining_s() == pytest.approx(2, abs=0.01)
+        await trio.sleep(1.5)
+        await theirs.send('{"type":"info","name":"agentSpeaking","value":"off"}')
+        await link.receive()
+        assert link.remaining_s() == 0
+
+
 async def test_all_that_waits_is_written_before_the_line_is_left(autojump_clock: MockClock) -> None:
     async with linked() as (link, theirs):
         link.say("one ")

@@ -16,6 +16,7 @@ from engine.errors import ModelFailed, Why
 from engine.events import (
     MULAW_8K,
     AudioFormat,
+    Heard,
     Message,
     ReplyAudio,
     ReplyOver,
@@ -238,6 +239,36 @@ def _said_by_model(cloud: Any) -> list[str]:
     if said:
         return [item["said"] for item in said if item.get("role") == "assistant"]
     return [text for role, text in session.said if role == "assistant"]
+
+
+@every
+async def test_a_noise_is_told_without_words_and_that_they_were_none(
+    kind: Kind, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with talking(kind, kind.make_cloud(LINE), nursery) as rig:
+        rig.model.say("One is the first.")
+        assert await rig.listen(5.0, is_over)
+        await rig.say(LINE.silence(0.6) + b"\x10" * 4000 + LINE.silence(6.0))
+        rig.model.interrupt(0.4)
+        rig.model.heard_on("the first.")
+        rig.model.heard_on(" ")
+        rig.model.told("what do you know")
+        await rig.listen(4.0)
+    heard = [event for event in rig.of(Heard) if event.is_final]
+    assert [(event.text, event.is_certain) for event in heard] == [("", True)]
+    assert rig.cloud.faults == []
+    if kind is OPENAI:
+        assert "the first." in _said_by_model(rig.cloud)
+
+
+async def test_words_that_nobody_writes_down_are_not_taken_for_none(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    cloud = OPENAI.make_cloud(LINE)
+    cloud.manner.transcribes = False
+    async with talking(OPENAI, cloud, nursery) as rig:
+        await rig.say(question("stop", after_s=4.0))
+    assert [event.is_certain for event in rig.of(Heard)] == [False]
 
 
 @every

@@ -259,6 +259,7 @@ class PuppetRealtime(Part):
         self.interrupts: list[float] = []
         """Seconds that were heard, of each."""
         self.results: list[ToolResult] = []
+        self.heard_after_all: list[str] = []
         self._form = form
         self._is_obedient = is_obedient
         self._numbers = itertools.count(1)
@@ -285,6 +286,9 @@ class PuppetRealtime(Part):
 
     def interrupt(self, heard_s: float) -> None:
         self.interrupts.append(heard_s)
+
+    def heard_on(self, text: str) -> None:
+        self.heard_after_all.append(text)
 
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         self.results += results

@@ -82,6 +82,25 @@ async def test_a_resource_that_dies_while_held_is_told(site: Site, autojump_cloc
         assert len(site.lost) == 1
 
 
+async def test_one_that_is_let_go_of_closes_alone_and_is_not_taken_for_lost(
+    site: Site, autojump_clock: MockClock
+) -> None:
+    async with site.holdings() as held:
+        first, _ = await held.open_all([site.thing("a", close_s=1), site.thing("b")])
+        held.let_go_of(first)
+        held.let_go_of("never held")
+        await trio.sleep(2)
+        assert (site.open, site.lost) == ({"b"}, [])
+
+
+async def test_what_is_not_waited_for_any_more_is_not_kept(site: Site, autojump_clock: MockClock) -> None:
+    async with site.holdings() as held:
+        with trio.move_on_after(1):
+            await held.open_all([site.thing("a"), site.thing("b", open_s=99)])
+        await trio.sleep(1)
+        assert (site.open, site.lost) == (set(), [])
+
+
 async def test_a_deadline_around_it_cuts_closes_that_take_too_long(site: Site, autojump_clock: MockClock) -> None:
     with trio.CancelScope() as owning:
         async with site.holdings() as held:

@@ -15,12 +15,15 @@ from adapters.providers.documents import xml_answer
 from adapters.providers.fields import is_id, printable, read_object, read_parameters
 from adapters.providers.media_fields import read_dtmf, read_message
 from engine.errors import BadMessage, ProtocolError
-from engine.events import MULAW_8K, CutOff, Prompt, RelayEvent, StreamStarted, TextPlayed
+from engine.events import MULAW_8K, CutOff, Prompt, RelayEvent, Speaking, StreamStarted, TextPlayed
 from engine.ports import Answer, IncomingCall
 
 log = structlog.get_logger()
 
 _END: Final = '{"type":"end","handoffData":"{}"}'
+_EVENTS: Final = "speaker-events tokens-played"
+"""That tell how far an utterance has come, which is else an estimate."""
+_SPEAKERS: Final = {"agentSpeaking": True, "clientSpeaking": False}
 _MAX_TEXT_CHARS: Final = 16_000
 """Of what one message says that somebody has said."""
 _MAX_COMPLAINTS: Final = 3
@@ -65,6 +68,7 @@ class TwilioRelay:
             "interruptSensitivity": config.interrupt_sensitivity,
             "hints": config.hints,
             "dtmfDetection": "true",
+            "events": _EVENTS,
         }
         self._attributes = {name: printable(value) for name, value in (named | dict(config.options)).items() if value}
 
@@ -127,7 +131,7 @@ class TwilioRelayCodec:
             case "dtmf":
                 return read_dtmf(data)
             case "info":
-                return TextPlayed(_text(data, "value")) if data.get("name") == "tokensPlayed" else None
+                return _read_info(data)
             case "error":
                 self._complain(data.get("description"))
                 return None
@@ -150,6 +154,15 @@ class TwilioRelayCodec:
         if self._complaints <= _MAX_COMPLAINTS:
             what = printable(str(description).partition(":")[0][:_MAX_COMPLAINT_CHARS])
             log.warning("provider_complains", provider="twilio", call_id=self._call_id, code=what)
+
+
+def _read_info(data: dict[str, Any]) -> TextPlayed | Speaking | None:
+    name = data.get("name")
+    if name == "tokensPlayed":
+        return TextPlayed(_text(data, "value"))
+    if isinstance(name, str) and name in _SPEAKERS and data.get("value") in ("on", "off"):
+        return Speaking(is_agent=_SPEAKERS[name], is_on=data["value"] == "on")
+    return None
 
 
 def _text(data: dict[str, Any], name: str) -> str:

@@ -35,6 +35,9 @@ OPENING_S = 2.0
 """An opening that the agent makes by itself has not come after so long: it has none."""
 QUIET_S = 0.3
 """A low ``vad_score`` for so long: the caller has stopped."""
+NOISE_S = 2.0
+"""Loud, as ``vad_score`` has it, and no words so long after: it was a cough. The vendor does not say so."""
+HEARD_ON = 'What cut you off was a noise and no words. The caller has heard you go on: "{}"'
 log = structlog.get_logger()
 
 
@@ -55,7 +58,7 @@ class ElevenLabsAgentsWire:
         self._story = story_of(turns_of(context))
         self._line = line
         self._converter = Converter(line.format, line.format)
-        self._caller = CallerSpeech(line.lanes, line.now)
+        self._caller = CallerSpeech(line.lanes, line.now, noise_s=NOISE_S)
         self._speeches = 0
         self._loud_at_s = -math.inf
         self._replies = Replies(line.format, line.format, line.lanes)
@@ -65,6 +68,8 @@ class ElevenLabsAgentsWire:
         self._spoke_at_s = -math.inf
         """When the last of it came."""
         self._has_parts = False
+        self._has_stopped_itself = False
+        """The vendor takes its last reply for cut off by the caller."""
         self._interrupted = -1
         """Sound up to this number is void."""
         self._heard_of = -1
@@ -179,6 +184,11 @@ class ElevenLabsAgentsWire:
                 self._interrupted = max(self._interrupted, self._heard_of)
                 self._is_muted = True
                 self._end_reply(is_whole=False)
+
+    def heard_on(self, text: str) -> None:
+        """Nothing new to a vendor that has not heard the noise: it takes for heard what it has made."""
+        if self._has_stopped_itself:
+            self._send({"type": "contextual_update", "text": HEARD_ON.format(text)})
 
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         for result in results:
@@ -324,6 +334,7 @@ class ElevenLabsAgentsWire:
     def _on_interruption(self, said: dict[str, Any]) -> None:
         number = int(needed_number_of(dict_of(said, "interruption_event"), "event_id"))
         self._interrupted = max(self._interrupted, number)
+        self._has_stopped_itself = True
         self._hear()
         if self._reply is not None:
             self._replies.void(self._reply)
@@ -338,6 +349,7 @@ class ElevenLabsAgentsWire:
         """The reply that this is of."""
         if self._reply is None:
             self._numbers += 1
+            self._has_stopped_itself = False
             self._reply = self._replies.begin(self._name())
         return self._reply
 

@@ -156,6 +156,10 @@ class OpenAIRealtimeWire:
                     audio_end_ms=end_ms,
                 )
 
+    def heard_on(self, text: str) -> None:
+        """What was truncated of an item cannot be put back: the rest is one of its own."""
+        self._send("conversation.item.create", item=_message(Role.AGENT, text))
+
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         was_owed = bool(self._owed)
         for result in results:
@@ -189,7 +193,7 @@ class OpenAIRealtimeWire:
         name = id_of(said, "item_id")
         self._caller.stopped(name, self._line.now())
         if not self._config.transcription_model:
-            self._caller.finished(name, "")
+            self._caller.finished(name, None)
 
     def _on_words(self, said: dict[str, Any]) -> None:
         self._caller.more(id_of(said, "item_id"), text_of(said, "delta"))

@@ -15,7 +15,7 @@ from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[i
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from adapters.providers.twilio.relay import RelayConfig, TwilioRelay, TwilioRelayCodec
 from engine.errors import BadMessage, ProtocolError
-from engine.events import CutOff, Dtmf, Prompt, StreamStarted, TextPlayed
+from engine.events import CutOff, Dtmf, Prompt, Speaking, StreamStarted, TextPlayed
 from engine.ports import IncomingCall, Relay, TextCodec
 
 SESSION, CALL = "VX" + "a" * 32, "CA" + "b" * 32
@@ -85,6 +85,7 @@ def test_the_document_is_the_one_that_the_official_package_writes() -> None:
         hints="offhook,trio",
         ignore_backchannel=True,
         dtmf_detection=True,
+        events="speaker-events tokens-played",
     )
     relay.parameter(name="token", value="t0ken")
     response.append(connect)
@@ -95,7 +96,7 @@ def test_the_document_is_the_one_that_the_official_package_writes() -> None:
 def test_nothing_is_said_by_the_document_and_what_is_not_set_is_left_to_twilio() -> None:
     root = ET.fromstring(TwilioRelay().connect(CALL_INFO, "wss://h/r", "t").body)
     (relay,) = root.iter("ConversationRelay")
-    assert relay.attrib == {"url": "wss://h/r", "dtmfDetection": "true"}
+    assert relay.attrib == {"url": "wss://h/r", "dtmfDetection": "true", "events": "speaker-events tokens-played"}
 
 
 @given(token=st.text(), voice=st.text())
@@ -161,7 +162,9 @@ def test_anything_else_before_the_setup_ends_the_socket(message: str | bytes) ->
         ({"type": "interrupt", "utteranceUntilInterrupt": "", "durationUntilInterruptMs": -5}, CutOff("")),
         ({"type": "interrupt", "utteranceUntilInterrupt": "", "durationUntilInterruptMs": "9" * 400}, CutOff("")),
         ({"type": "info", "name": "tokensPlayed", "value": "just said"}, TextPlayed("just said")),
-        ({"type": "info", "name": "agentSpeaking", "value": "on", "ts": 1764000000000}, None),
+        ({"type": "info", "name": "agentSpeaking", "value": "on", "ts": 1764000000000}, Speaking(True, True)),
+        ({"type": "info", "name": "clientSpeaking", "value": "off"}, Speaking(False, False)),
+        ({"type": "info", "name": "agentSpeaking", "value": []}, None),
         ({"type": "invented-next-year"}, None),
     ],
 )
