@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import trio
 from engine.phone.phone import SIDES, open_phone
 from engine.phone.side import Callee
 from engine.settings import Settings, StoreSettings
+from tests.fakes.forks import start_offhook
 from tests.fakes.servers import free_port
 from tests.system.session_rig import ALL_KEY, API_KEYS, LINE, SECRET, Program, Talk, settings_on
 
@@ -49,17 +51,19 @@ LOAD_S = 0.2
 @dataclass(eq=False)
 class Process:
     """``offhook serve`` in a folder of its own, on one port, with the agent that echoes. ``settings`` go over the
-    defaults of the tests, by table; ``environ`` over the environment."""
+    defaults of the tests, by table; ``environ`` over the environment. ``from_scratch``: as its users start it, with all
+    that Python does first; otherwise it is a copy of a process that has imported everything."""
 
     folder: Path
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    from_scratch: bool = False
     port: int = field(default_factory=free_port)
     listening_s: list[float] = field(default_factory=list)
     """Of each start: from there until it listened."""
     listening_cpu_s: list[float] = field(default_factory=list)
     """And what it had computed by then: what it would have taken on a machine of its own."""
-    _process: subprocess.Popen[bytes] | None = None
+    _process: subprocess.Popen[bytes] | ForkServerProcess | None = None
 
     @property
     def url(self) -> str:
@@ -68,6 +72,7 @@ class Process:
     @property
     def pid(self) -> int:
         assert self._process is not None
+        assert self._process.pid is not None
         return self._process.pid
 
     @property
@@ -93,25 +98,36 @@ class Process:
     def spawn(self, *, config: str = "offhook.toml") -> None:
         self.folder.mkdir(exist_ok=True)
         (self.folder / config).write_text(_toml(self.settings), "utf-8")
-        command = [sys.executable, "-m", "engine", "serve", "--config", config, "--port", str(self.port)]
+        arguments = ["serve", "--config", config, "--port", str(self.port)]
         environ = CLEAN | {"PYTHONPATH": str(ROOT), "API_KEYS": API_KEYS, "TWILIO_AUTH_TOKEN": SECRET} | self.environ
+        if not self.from_scratch:
+            self._process = start_offhook(arguments, folder=self.folder, environ=environ, log=self.folder / "log")
+            return
         with (self.folder / "log").open("ab") as log:
+            command = [sys.executable, "-m", "engine", *arguments]
             self._process = subprocess.Popen(command, cwd=self.folder, env=environ, stderr=log, stdout=log)
 
     @property
     def exit_code(self) -> int | None:
-        return self._process.poll() if self._process is not None else None
+        match self._process:
+            case subprocess.Popen() as process:
+                return process.poll()
+            case ForkServerProcess() as copy:
+                return copy.exitcode
+        return None
 
     def kill(self) -> None:
         """SIGKILL, if it runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.exit_code is None:
             self._process.kill()
-            self._process.wait(10)
+            deadline = time.monotonic() + 10
+            while self.exit_code is None:
+                assert time.monotonic() < deadline, "it outlives SIGKILL"
+                time.sleep(0.001)
 
     async def stop(self) -> int:
         """SIGTERM: its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return await self.ended(20.0)
 
     async def ended(self, within_s: float) -> int:

@@ -5,7 +5,6 @@ OFFHOOK_KILLS says how often the writer is killed; 20 by default.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -24,18 +23,17 @@ import trio
 from adapters.stores.sql import open_sqlite
 from engine.ports import Append, MessageRow
 from tests.contract.benches import DAY_S, Rows, written
+from tests.fakes.forks import forks
 
 KILLS = int(os.environ.get("OFFHOOK_KILLS", "20"))
 SESSIONS = 3
 EACH_WAIT_S = 20.0
 
 
-@pytest.fixture(scope="module")
-def forks() -> ForkServerContext:
+@pytest.fixture(name="forks")
+def forks_() -> ForkServerContext:
     """Children that need not load everything first."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
+    return forks()
 
 
 # --- in the child -------------------------------------------------------------------------------------------
