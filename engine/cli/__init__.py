@@ -41,12 +41,13 @@ app.command(
     help="""Place a call at a running engine, speak to it, and show what it answers.
 
     Webhooks are signed with TWILIO_AUTH_TOKEN, VONAGE_SIGNATURE_SECRET, PLIVO_AUTH_TOKEN, SIGNALWIRE_SIGNING_KEY or
-    TELNYX_PRIVATE_KEY, if it is set. Exit code 1 when a call was refused,
-    not answered, or not spoken to by the rules of its provider, 2 when it could not be placed as asked.""",
+    TELNYX_PRIVATE_KEY, if it is set. Exit code 1 when a call was refused, not answered, or not spoken to by the rules
+    of its provider, 2 when it could not be placed as asked.""",
 )
 app.command(
     "engine.cli.doctor:doctor",
-    help="""Check settings, port, file descriptors, providers, keys, store, tools, vendors and speech on this machine.
+    help="""Check settings, port, file descriptors, providers, keys, store, tools, vendors, recording, outbound calls
+    and speech on this machine.
 
     Exit code 1 when a check failed, 2 when the settings cannot be read.""",
 )

@@ -8,8 +8,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +28,8 @@ from engine.assembly import (
     used_tools,
     vendor_url,
 )
+from engine.cli.doctor_calls import outbound_findings, recording_findings
+from engine.cli.findings import Finding, Verdict
 from engine.cli.store import journal_bytes
 from engine.cli.tools import counted, where
 from engine.errors import SettingsError, SpeechFailed, StoreDown
@@ -49,21 +50,9 @@ FILES_OF_THE_PROCESS = 64
 SENTENCE = "What are your opening hours?"
 
 
-class Verdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    check: str
-    verdict: Verdict
-    detail: str
-
-
 def doctor(*, config: Path | None = None, json: bool = False) -> int:
-    """Check settings, port, file descriptors, providers, keys, the store, tools, vendors and the embedded speech.
+    """Check settings, port, file descriptors, providers, keys, the store, tools, vendors, recording, outbound calls and
+    the embedded speech.
 
     Parameters
     ----------
@@ -94,6 +83,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from trio.run(_tools, settings)
     yield from trio.run(_vendors, settings)
     yield from _programs(settings)
+    yield from trio.run(recording_findings, settings)
+    yield from outbound_findings(settings)
     if needs_speech(settings):
         yield _speech(settings)
 
@@ -304,7 +295,8 @@ async def _reach(table: VendorTable, findings: list[Finding]) -> None:
         detail = f"{host} port {port} cannot be reached from here ({type(exc).__name__})"
         findings.append(Finding(check, Verdict.WARNING, detail))
     else:
-        findings.append(Finding(check, Verdict.OK, f"{host} port {port} answers"))
+        untried = "; its key is not tried" if table.key_variable else ""
+        findings.append(Finding(check, Verdict.OK, f"{host} port {port} answers{untried}"))
 
 
 def _speech(settings: Settings) -> Finding:

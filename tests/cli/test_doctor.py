@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from engine.assembly import check_agents
-from engine.cli.doctor import Finding, Verdict, _show, examine
+from engine.cli.doctor import _show, examine
+from engine.cli.findings import Finding, Verdict
 from engine.settings import (
     AgentSettings,
     Secrets,

@@ -1,0 +1,89 @@
+"""What `offhook doctor` looks at beside answering: whether calls can be recorded, and whether they can be made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import trio
+
+from engine.assembly import PROVIDER_KEYS
+from engine.assembly.providers import providers_of
+from engine.assembly.recordings import recording_store
+from engine.cli.findings import Finding, Verdict
+from engine.errors import SettingsError
+from engine.ports import Ability
+from engine.ports.recordings import RecordingFailed
+from engine.settings import Settings
+
+STORE_S = 5.0
+"""For a bucket to answer."""
+NOBODYS_FOLDER = "offhook-doctor"
+"""Of which a bucket is asked what is in it: nothing."""
+
+
+async def recording_findings(settings: Settings) -> list[Finding]:
+    """Where recordings go, and whose calls are not recorded whatever the settings say."""
+    recording = settings.recording
+    if not recording.enabled:
+        return []
+    found = [await _bucket(settings) if recording.bucket else _directory(Path(recording.directory))]
+    recorded = {name: settings.agents[name] for name in recording.agents or settings.agents}
+    relayed = [name for name, agent in recorded.items() if agent.relay]
+    if relayed:
+        detail = f"calls of {', '.join(relayed)} are not recorded: over relay nobody hears them here"
+        found.append(Finding("recording", Verdict.WARNING, detail))
+    unannounced = [name for name, agent in recorded.items() if agent.realtime]
+    if unannounced and recording.announce:
+        detail = f"calls of {', '.join(unannounced)} are not recorded: a speech-to-speech model cannot be given "
+        found.append(Finding("recording", Verdict.WARNING, f"{detail}recording.announce to say"))
+    return found
+
+
+def _directory(directory: Path) -> Finding:
+    """It is made with the first recording: what is asked is whether it could be."""
+    there = directory.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Finding("recording", Verdict.FAILED, f"recording.directory: {directory} cannot be written: see {there}")
+    return Finding("recording", Verdict.OK, f"in the directory {directory}")
+
+
+async def _bucket(settings: Settings) -> Finding:
+    name = settings.recording.bucket
+    store = recording_store(settings, lambda: httpx.AsyncClient(trust_env=False, timeout=STORE_S))
+    try:
+        with trio.fail_after(STORE_S):
+            await store.erase(NOBODYS_FOLDER)
+    except (RecordingFailed, trio.TooSlowError) as exc:
+        why = str(exc) or "no answer in time"
+        detail = f"recording.bucket {name!r} cannot be listed, so nobody can be erased from it: {why}"
+        return Finding("recording", Verdict.FAILED, detail)
+    return Finding(
+        "recording", Verdict.OK, f"in the bucket {name!r}, which answers; whether it can be written is seen then"
+    )
+
+
+def outbound_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether calls can be made from each of our numbers."""
+    outbound = settings.outbound
+    if not outbound.enabled:
+        return
+    if not outbound.allow:
+        yield Finding("outbound", Verdict.WARNING, "outbound.allow is empty: no number may be called")
+    try:
+        providers = {provider.name: provider for provider in providers_of(settings, insecure=False)[0]}
+    except SettingsError as exc:
+        yield Finding("outbound", Verdict.FAILED, str(exc))
+        return
+    for number, name in outbound.numbers.items():
+        check = f"outbound {number}"
+        if name not in providers:
+            yield Finding(check, Verdict.FAILED, f"{name} is not configured; set {PROVIDER_KEYS[name]}")
+        elif Ability.DIAL not in providers[name].control.abilities:
+            yield Finding(check, Verdict.FAILED, f"{name} cannot make calls: the keys of its REST API are not set")
+        else:
+            yield Finding(check, Verdict.OK, f"calls over {name}")
