@@ -67,11 +67,14 @@ KINDS: Mapping[Role, Mapping[str, tuple[str, str, str]]] = {
     },
 }
 """Role, kind, and where it is: a module of ``adapters``, its configuration and its vendor."""
+SEGMENTED = frozenset({"openai_transcription"})
+"""Transcribers that are given one sound of the caller at a time: their vendors are made of ``(configuration, network,
+activity)``, which tells when the caller speaks, or None."""
 
 
 def find_kind(role: Role, kind: str) -> tuple[type[Any], Any]:
-    """The configuration's class, and what makes a vendor of ``(configuration, network)``. Raises KeyError for a kind
-    that has no such role."""
+    """The configuration's class, and what makes a vendor of ``(configuration, network)``, see ``SEGMENTED``. Raises
+    KeyError for a kind that has no such role."""
     module_name, config, vendor = KINDS[role][kind]
     module = importlib.import_module(f"adapters.{module_name}")
     return getattr(module, config), getattr(module, vendor)

@@ -13,6 +13,7 @@ from adapters import catalog
 from adapters.catalog import Role
 from adapters.models.recollecting import recollect_by_model
 from adapters.scripted.vendor import ScriptVendor
+from adapters.speech.embedded.packages import OF_VOICE_ACTIVITY, missing_packages
 from engine.assembly.composed import ComposedAgent, Crew, Recollect
 from engine.assembly.phrasebook import Phrasebook
 from engine.assembly.tools import Tools
@@ -26,13 +27,14 @@ from engine.ports import Agent, Mode, ModelVendor, Phrases, SynthesizerVendor, T
 from engine.runtime.book import Book
 from engine.runtime.network import Network
 from engine.settings import AgentSettings, Settings
-from engine.settings.vendors import EMBEDDED, SCRIPT
+from engine.settings.vendors import EMBEDDED, SCRIPT, used_vendors
 from engine.vendors.around import Vendoring
 from engine.vendors.phrases import CachedVendor, Keeping, PhraseCache
 
 if TYPE_CHECKING:
     from adapters.scripted.script import Script
     from adapters.speech.embedded.speech import EmbeddedSpeech
+    from adapters.speech.embedded.voice_activity import VoiceActivity
 
 GREETING = "Hello. How can I help you?"
 
@@ -42,6 +44,17 @@ async def load_speech(settings: Settings) -> EmbeddedSpeech:
     from adapters.speech.embedded.speech import EmbeddedSpeech  # noqa: PLC0415 - numpy and onnxruntime are an extra
 
     return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads)
+
+
+async def load_activity(settings: Settings) -> VoiceActivity | None:
+    """The embedded voice activity alone, if a recogniser of the settings is to be told by it when the caller speaks;
+    None where nobody wants it, or its packages are not installed."""
+    wanted = [table for table in used_vendors(settings) if table.kind in catalog.SEGMENTED]
+    if all(table.options.get("by_loudness") for table in wanted) or missing_packages(OF_VOICE_ACTIVITY):
+        return None
+    from adapters.speech.embedded.voice_activity import SpeechModel, VoiceActivity  # noqa: PLC0415 - an extra
+
+    return VoiceActivity(await trio.to_thread.run_sync(SpeechModel))
 
 
 def needs_speech(settings: Settings) -> bool:

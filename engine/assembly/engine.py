@@ -13,7 +13,7 @@ import trio
 
 from adapters.providers.link import open_link
 from engine import __version__
-from engine.assembly.agents import Workshop, agent_from_factory, load_speech, needs_speech, script_of
+from engine.assembly.agents import Workshop, agent_from_factory, load_activity, load_speech, needs_speech, script_of
 from engine.assembly.composed import ComposedAgent
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
@@ -164,6 +164,7 @@ class Engine:
         self.supervisor.outbound = self.dialing
         self.speech: EmbeddedSpeech | None = None
         """The embedded speech, once it has loaded."""
+        self._activity: VoiceActivity | None = None
         self.memory: Remembering | None = None
         """Once its store is open."""
         self._unheard_frames = 0
@@ -307,13 +308,17 @@ class Engine:
         return Door(app, media, self.metrics, limits, live_calls=lambda: len(self.registry.live_slots()))
 
     async def _make_agents(self, actors: trio.Nursery) -> None:
-        """Every agent of the settings; the embedded speech is loaded if one of them needs it."""
+        """Every agent of the settings; the embedded speech, or its voice activity alone, is loaded if one needs it."""
         settings = self.settings
         if needs_speech(settings):
             self.speech = await load_speech(settings)
+            self._activity = self.speech.activity
             self._keep(actors, "speech", self.speech.run)
+        elif activity := await load_activity(settings):
+            self._activity = activity
+            self._keep(actors, "speech", activity.run)
         around = Vendoring(self.metrics, self._breakers, Policy.of(settings.limits))
-        vendors, tools = Vendors(settings, self._network), Tools(settings, self.metrics, self._network)
+        vendors, tools = Vendors(settings, self._network, self._activity), Tools(settings, self.metrics, self._network)
         self._keep(actors, "tools", tools.run, is_vital=False)
         workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech)
         lines = line_formats(self._providers, settings)
@@ -390,8 +395,8 @@ class Engine:
                 store = self.memory.store
                 metrics.store_connections_in_use.labels(backend=store.backend).set(store.connections_in_use)
             metrics.playout_buffered.show()
-            if self.speech is not None:
-                self._note_hearing(self.speech.activity)
+            if self._activity is not None:
+                self._note_hearing(self._activity)
             await trio.sleep(HOUSEKEEPING_S)
 
     def _note_lacks(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from adapters.catalog import KINDS, Role, find_kind
+from adapters.catalog import KINDS, SEGMENTED, Role, find_kind
+from adapters.speech.hearing.segmented import Activity
 from engine.errors import SettingsError
 from engine.observe.labels import VENDORS
 from engine.runtime.network import Network
@@ -43,9 +44,11 @@ def vendor_url(table: VendorTable) -> str:
 class Vendors:
     """Makes each vendor of the settings once, however many agents use it."""
 
-    def __init__(self, settings: Settings, network: Network) -> None:
+    def __init__(self, settings: Settings, network: Network, activity: Activity | None = None) -> None:
+        """``activity`` tells when a caller speaks; without it loudness does."""
         self._settings = settings
         self._network = network
+        self._activity = activity
         self._made: dict[tuple[Role, str], Any] = {}
 
     def vendor(self, agent: str, role: Role, name: str) -> Any:
@@ -62,7 +65,8 @@ class Vendors:
         if table.kind not in kinds:
             raise SettingsError(f"{table.name!r} cannot be a {role}; these can: {', '.join(kinds)}")
         config, vendor = find_kind(role, table.kind)
-        return vendor(configured(config, table, self._settings.secrets.vendor_keys), self._network)
+        parts = (configured(config, table, self._settings.secrets.vendor_keys), self._network)
+        return vendor(*parts, self._activity) if table.kind in SEGMENTED else vendor(*parts)
 
 
 def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -> Any:

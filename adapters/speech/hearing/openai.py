@@ -42,6 +42,9 @@ class OpenAITranscriberConfig:
     """Silence that ends a segment."""
     longest_s: float = 15.0
     """A segment without a pause is cut here."""
+    by_loudness: bool = False
+    """Loudness tells when the caller speaks, even where the extra "local" is installed, whose model tells a voice from
+    noise."""
     answer_s: float = 5.0
     """For the words of one segment to come back."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -55,13 +58,13 @@ class OpenAITranscriberConfig:
 
 class OpenAITranscriberVendor:
     """Implements ``engine.ports.TranscriberVendor``. ``activity`` tells when the caller speaks: that of the embedded
-    speech, which runs elsewhere; without one it is told by loudness."""
+    speech, which runs elsewhere; without one, or by the settings' wish, loudness does."""
 
     def __init__(self, config: OpenAITranscriberConfig, network: Network, activity: Activity | None = None) -> None:
         self.name = config.name
         self._config = config
         self._network = network
-        self._activity = activity or EnergyActivity()
+        self._activity = EnergyActivity() if activity is None or config.by_loudness else activity
         self._hearing = Hearing(
             pause_s=config.silence_s - FRAME_S,  # a guess at a pause would be paid for and thrown away
             hangover_s=config.silence_s,
