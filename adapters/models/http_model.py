@@ -17,11 +17,13 @@ import trio
 
 from adapters.models.complaints import complaint, parsed
 from adapters.models.sse import ServerEvent, SseParser
+from engine.dialogue.sentences import whole_sentences
 from engine.errors import BadMessage, ModelFailed, SettingsError, Why
 from engine.events import Context, ModelPart, SessionInfo
 from engine.ports import Owner
 from engine.runtime.network import Network, failing, retry_after_s
 from engine.runtime.outlet import Outlet, filled
+from engine.runtime.transport import Body
 
 log = structlog.get_logger()
 
@@ -29,6 +31,11 @@ ROOM = 64
 """Parts of an answer that have come and were not taken; then the vendor waits."""
 TAIL_S = 1.0
 """Between the end of the words and what may follow: usage, the mark of the end, the end of the stream."""
+GATHER_S = 0.05
+"""Once there is enough to be spoken for a while nobody waits for single words: they are read together, as each read
+costs more than the words in it."""
+AHEAD_CHARS = 24
+"""Whole sentences of so many characters take more than a second to say."""
 ERROR_BYTES = 64 * 1024
 """Looked at of an answer that is an error."""
 ERROR_S = 2.0
@@ -171,6 +178,9 @@ class _Reader:
         self._parser = SseParser()
         self._is_events = False
         self._has_events = False
+        self._begins = ""
+        """Of the answer, until there is enough of it to be spoken for a while."""
+        self._is_ahead = False
 
     async def read(self, response: httpx.Response) -> None:
         """Put all parts into the outlet and end it, then wait for the end of the stream. Raises ModelFailed."""
@@ -178,7 +188,7 @@ class _Reader:
         is_cut_short = False
         try:
             async with _pieces_of(response) as pieces:
-                is_cut_short = await self._read_all(pieces)
+                is_cut_short = await self._read_all(response, pieces)
         except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException):
             if not self._reading.is_complete:
                 raise
@@ -186,7 +196,7 @@ class _Reader:
         if not self._outlet.has_ended:
             await self._end(is_cut_short=is_cut_short)
 
-    async def _read_all(self, pieces: AsyncIterator[bytes]) -> bool:
+    async def _read_all(self, response: httpx.Response, pieces: AsyncIterator[bytes]) -> bool:
         """True if the vendor, done with its words, was not waited for any longer."""
         until_s = float("inf")
         while True:
@@ -201,6 +211,8 @@ class _Reader:
                 return is_cut_short
             if not self._outlet.has_ended:
                 await self._take(piece)
+            if self._is_ahead and isinstance(body := response.extensions.get("body"), Body):
+                body.gather_s = GATHER_S
             if self._reading.is_complete or self._reading.is_over:
                 until_s = min(until_s, trio.current_time() + TAIL_S)
 
@@ -212,14 +224,35 @@ class _Reader:
             await self._finish()
 
     async def _feed(self, events: Iterable[ServerEvent]) -> None:
-        for event in events:
-            self._has_events = True
-            with self._junk():
-                parts = list(self._reading.feed(event))
-            for part in parts:
-                await self._outlet.put(part)
-            if self._reading.is_over:
-                return
+        texts: list[str] = []
+        try:
+            for event in events:
+                self._has_events = True
+                with self._junk():
+                    parts = list(self._reading.feed(event))
+                for part in parts:
+                    if isinstance(part, str):
+                        texts.append(part)
+                    else:
+                        await self._say(texts)
+                        await self._outlet.put(part)
+                if self._reading.is_over:
+                    break
+        except ModelFailed:
+            await self._say(texts)
+            raise
+        await self._say(texts)
+
+    async def _say(self, texts: list[str]) -> None:
+        """Words that came together are one part."""
+        if not texts:
+            return
+        text = "".join(texts)
+        texts.clear()
+        await self._outlet.put(text)
+        if not self._is_ahead:
+            self._begins += text
+            self._is_ahead = whole_sentences(self._begins) >= AHEAD_CHARS
 
     async def _finish(self) -> None:
         for part in self._reading.end():

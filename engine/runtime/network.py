@@ -17,22 +17,18 @@ from engine.errors import SlowPeer, VendorError, Why
 from engine.ports import Owner, ResourceKind
 from engine.runtime.feed import Feed, Feeding
 from engine.runtime.sockets import HandshakeFailed, SocketLimits, open_socket
+from engine.runtime.transport import Dial, Transport
 
 VENDOR_LIMITS = SocketLimits(message_bytes=4 * 1024 * 1024, queue=256, unread_s=float("inf"), handshake_s=3.0)
 """A synthesizer sends faster than is heard, in large messages: the full queue is the back-pressure."""
 HTTP_TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 """Of single steps. The deadline of the whole is the caller's."""
-HTTP_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60.0)
-"""A caller who thinks for longer than httpx's five seconds does not cost a new handshake. A connection that the vendor
-closes in the meantime is not used."""
 _MAX_RETRY_AFTER_S = 60.0
-
-Dial = Callable[[str, int], trio.abc.Stream]
-"""Host and port to a stream, for tests without sockets."""
 
 
 class Network:
-    """Made once for the process. ``transport`` and ``dial`` replace the sockets below HTTP and WebSocket in tests."""
+    """Made once for the process. ``dial`` replaces the sockets below HTTP and WebSocket in tests, ``transport`` what is
+    below HTTP."""
 
     def __init__(
         self,
@@ -54,10 +50,8 @@ class Network:
             base_url=base_url,
             headers=dict(headers or {}),
             timeout=timeout,
-            limits=HTTP_LIMITS,
             trust_env=False,
-            verify=self.ssl_context,
-            transport=self._transport() if self._transport else None,
+            transport=self._transport() if self._transport else Transport(self.ssl_context, dial=self._dial),
             event_hooks={"request": [_hold_whole]},
         )
 

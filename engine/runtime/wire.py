@@ -159,7 +159,7 @@ class Wire(trio.abc.Stream):
 
     @property
     def closed(self) -> bool:
-        transport = _socket_of(self.stream)
+        transport = socket_of(self.stream)
         return self._gone if transport is None else transport.fileno() == -1
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -369,7 +369,7 @@ def close_stream(stream: object) -> None:
 
 def abort_stream(stream: trio.abc.Stream) -> None:
     """Close at once; TCP drops what is unsent and sends a reset."""
-    transport = _socket_of(stream)
+    transport = socket_of(stream)
     if transport is not None:
         with contextlib.suppress(OSError):
             transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -389,7 +389,7 @@ async def drain(stream: trio.abc.Stream) -> None:
 
 def tune(stream: trio.abc.Stream) -> None:
     """Small writes at once, and a dead network noticed."""
-    transport = _socket_of(stream)
+    transport = socket_of(stream)
     if transport is None or transport.family not in (socket.AF_INET, socket.AF_INET6):
         return
     with contextlib.suppress(OSError):
@@ -407,7 +407,7 @@ def peer_of(stream: trio.abc.Stream) -> str:
 
 def endpoints(stream: trio.abc.Stream) -> tuple[tuple[str, int], tuple[str, int]]:
     """Address and port of our end and of the other; empty and 0 where there are none."""
-    transport = _socket_of(stream)
+    transport = socket_of(stream)
     nowhere = ("", 0)
     if transport is None or transport.family not in (socket.AF_INET, socket.AF_INET6):
         return nowhere, nowhere
@@ -418,7 +418,7 @@ def endpoints(stream: trio.abc.Stream) -> tuple[tuple[str, int], tuple[str, int]
     return (here[0], here[1]), (there[0], there[1])
 
 
-def _socket_of(stream: object) -> trio.socket.SocketType | None:
+def socket_of(stream: object) -> trio.socket.SocketType | None:
     while not isinstance(stream, trio.SocketStream):
         stream = getattr(stream, "transport_stream", None)
         if stream is None:

@@ -9,7 +9,7 @@ every connection ends in that cloud, in memory and on the virtual clock.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +17,6 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import h11
-import httpcore
-import httpx
 import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
@@ -168,7 +166,7 @@ def dialled(cloud: Cloud, nursery: trio.Nursery, pair: StreamPair = trio.testing
         nursery.start_soon(serve_stream, cloud, theirs)
         return ours
 
-    return Network(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), dial=dial, transport=lambda: _Transport(dial))
+    return Network(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), dial=dial)
 
 
 # --- the server ----------------------------------------------------------------------------------------------
@@ -308,101 +306,3 @@ class _Replayed(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-# --- HTTP on memory streams -----------------------------------------------------------------------------------
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    def __init__(self, dial: Any) -> None:
-        self._pool = httpcore.AsyncConnectionPool(network_backend=_Backend(dial))
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        asked = httpcore.Request(
-            method=request.method,
-            url=httpcore.URL(
-                scheme=request.url.raw_scheme,
-                host=request.url.raw_host,
-                port=request.url.port,
-                target=request.url.raw_path,
-            ),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        try:
-            response = await self._pool.handle_async_request(asked)
-        except httpcore.ConnectError as exc:
-            raise httpx.ConnectError(str(exc)) from exc
-        except httpcore.TimeoutException as exc:
-            raise httpx.ReadTimeout(str(exc)) from exc
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as exc:
-            raise httpx.RemoteProtocolError(str(exc)) from exc
-        assert isinstance(response.stream, AsyncIterable)
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, pieces: Any) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self._pieces:
-                yield piece
-        except httpcore.TimeoutException as exc:
-            raise httpx.ReadTimeout(str(exc)) from exc
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as exc:
-            raise httpx.RemoteProtocolError(str(exc)) from exc
-
-    async def aclose(self) -> None:
-        await self._pieces.aclose()
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self, dial: Any) -> None:
-        self._dial = dial
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        await trio.lowlevel.checkpoint()
-        return _Stream(self._dial(host, port))
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            try:
-                return bytes(await self._stream.receive_some(max_bytes))
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                raise httpcore.ReadError(str(exc)) from exc
-        raise httpcore.ReadTimeout
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:
-            return
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            try:
-                await self._stream.send_all(buffer)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                raise httpcore.WriteError(str(exc)) from exc
-            return
-        raise httpcore.WriteTimeout
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return None
