@@ -7,7 +7,7 @@ within one deadline, and leaves one verdict. Nothing but Cancelled leaves it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,7 +23,7 @@ from engine.calls.recording import RecordedLink, Recordings, recorded
 from engine.calls.registry import Slot
 from engine.calls.requests import Requests
 from engine.calls.returning import RETURN_S, RETURNS, Left
-from engine.calls.talks.pulse import Conversing
+from engine.calls.talks.conversing import Conversing
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
 from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer, VendorError
@@ -189,8 +189,17 @@ class Call:
             self._end(CallEnd(Cause.SPEECH_FAILED, "a vendor did not open in time"))
         if self._verdict is not None:
             return
-        self._talk = talk
-        self._end(await talk.run(self._requests.beside, early))
+        await self._talk_until_over(talk, early)
+
+    async def _talk_until_over(self, talk: Conversing, early: Iterable[AnyEvent]) -> None:
+        """One talk after the other, as agents hand the caller over that hear, think and speak in another way."""
+        while True:
+            self._talk = talk
+            end_or_heir = await talk.run(self._requests.beside, early)
+            if isinstance(end_or_heir, CallEnd):
+                self._end(end_or_heir)
+                return
+            talk, early = end_or_heir, ()
 
     async def _recorded(self, holdings: Holdings, link: AnyLink) -> AnyLink:
         """The link with a recorder at it, if the call is to be recorded."""
@@ -297,7 +306,7 @@ class Call:
         """End the conversation, if it still goes on. The first verdict counts."""
         self._verdict = self._verdict or verdict
         if self._talk is not None:
-            self._talk.pulse.end(verdict)
+            self._talk.ground.pulse.end(verdict)
         else:
             self._talking.cancel()
 
@@ -325,7 +334,7 @@ class Call:
             "call_failed", cause=str(verdict.cause), detail=verdict.detail, exc_info=exc if is_bug else None
         )
         # What breaks while the talk is being let go of does not change how the call went.
-        self._verdict = self._verdict or (self._talk.pulse.verdict if self._talk else None) or verdict
+        self._verdict = self._verdict or (self._talk.ground.pulse.verdict if self._talk else None) or verdict
 
     async def _apologise(self, link: AnyLink) -> None:
         """No caller is left in silence: words that need no vendor, as long as somebody listens."""
@@ -401,12 +410,12 @@ class Call:
             self._slot.left = self._left()
         now = trio.current_time()
         teardown_s, talk = now - self._ended_at_s, self._talk
-        audio_in_s, audio_out_s = (talk.pulse.audio_in_s, talk.audio_out_s) if talk else (0.0, 0.0)
+        audio_in_s, audio_out_s = (talk.ground.pulse.audio_in_s, talk.voice.audio_out_s) if talk else (0.0, 0.0)
         audio_out_s += self._said_s
         metrics, provider = self._around.metrics, self._info.provider
         metrics.call_duration_seconds.labels(provider=provider).observe(now - self._started_at_s)
         metrics.call_teardown_seconds.labels(outcome=outcome_of(end)).observe(teardown_s)
-        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s, spoken_s=talk.spoken_s if talk else 0.0)
+        self._meters.audio(in_s=audio_in_s, out_s=audio_out_s, spoken_s=talk.voice.spoken_s if talk else 0.0)
         self._meters.released()
         if audio_out_s == 0 and self._ended_at_s - self._started_at_s > SILENT_GRACE_S:
             metrics.silent_calls_total.labels(provider=provider).inc()
@@ -418,13 +427,13 @@ class Call:
             cause=str(end.cause),
             detail=end.detail,
             seconds=round(self._ended_at_s - self._started_at_s, 3),
-            turns=talk.pulse.turns_taken if talk else 0,
+            turns=talk.ground.pulse.turns_taken if talk else 0,
             teardown_ms=released_ms,
             audio_in_ms=round(audio_in_s * 1000),
             audio_out_ms=round(audio_out_s * 1000),
         )
         self._timeline.note(What.CALL_ENDED, reason=str(end.reason), cause=str(end.cause))
-        self._tell_ended(end, talk.pulse.turns_taken if talk else 0)
+        self._tell_ended(end, talk.ground.pulse.turns_taken if talk else 0)
         self._timeline.note(
             What.CALL_RELEASED, opened=self._ledger.opened, left=self._ledger.leaks, released_ms=released_ms
         )

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
+import trio
 
 from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
 from engine.calls.returning import Resumption
+from engine.calls.talks.conversing import Conversing
 from engine.calls.talks.duplex import DuplexTalk
-from engine.calls.talks.mind import Errands
-from engine.calls.talks.pulse import Conversing
-from engine.calls.talks.relay import RelayControl, RelayTalk
+from engine.calls.talks.errands import Errands, Minded
+from engine.calls.talks.pulse import Ground
+from engine.calls.talks.relay import RelayTalk
+from engine.calls.talks.relay_control import RelayControl
 from engine.calls.talks.talk import Talk
+from engine.calls.talks.voice import Voice
 from engine.calls.text_link import TextLink
+from engine.dialogue.conversation import MAX_HANDOVERS
 from engine.errors import ModelFailed, Why
 from engine.events import CallInfo, Context, ProviderEvent, RelayEvent
 from engine.observe.labels import VendorKind
@@ -89,6 +94,9 @@ class Part(Protocol):
     def is_closed(self) -> bool: ...
 
 
+P = TypeVar("P", bound=Part)
+
+
 class Parts:
     """Of one call; all of them are entered in its ledger, and held by ``holdings``."""
 
@@ -102,122 +110,153 @@ class Parts:
         control: LiveControl,
         transfer: Callable[[str], Awaitable[bool]],
     ) -> None:
-        self._line = line
-        self._limits = limits
+        self.line = line
+        self.limits = limits
+        self.ledger = ledger
+        self.transfer = transfer
+        self.live = control
+        self.control: CallControl = control
         self._meters = meters
         self._timeline = timeline
-        self._ledger = ledger
-        self._transfer = transfer
-        self._live = control
-        self._control: CallControl = control
-        self._minds: dict[str, LanguageModel] = {}
-        """By agent: the models of all who have answered so far; handed back, a session finds its own again."""
 
     async def open(self, holdings: Holdings, link: AnyLink, session: CallSession) -> Conversing:
         """A conversation that can begin. What hears and speaks is opened by the conversation itself, while the
         caller is greeted. Raises VendorError."""
+        line = self.line
+        ground = Ground(line.info, self.limits, self._meters, self._timeline, session, line.goes_on)
         if isinstance(link, TextLink):
-            return await self._relayed(holdings, link, session)
-        if self._line.agent.mode is Mode.REALTIME:
-            return self._duplex(holdings, link, session)
-        return self._pipeline(holdings, link, session)
+            self.control = RelayControl(self.live, link)
+            return await _Cast(self, holdings, ground).relayed(link)
+        voice = Voice(link, line.agent, self._meters)
+        return _Stage(self, holdings, ground, link, voice).talk_of(line.agent)
 
-    def _pipeline(self, holdings: Holdings, link: ProviderLink, session: CallSession) -> Talk:
-        agent, info, ledger = self._line.agent, self._line.info, self._ledger
+    def mind(self, agent: Agent, session: CallSession) -> AbstractAsyncContextManager[LanguageModel]:
+        opening = agent.open_model(session.info(agent.name), self.ledger, self.control)
+        return self.own(agent, VendorKind.LLM, agent.model_vendor, opening)
 
-        async def open_parts() -> tuple[Transcriber, Synthesizer, LanguageModel]:
-            transcriber, synthesizer, model = await holdings.open_all(
-                [
-                    self._own(agent, VendorKind.STT, agent.transcriber_vendor, agent.open_transcriber(info, ledger)),
-                    self._own(agent, VendorKind.TTS, agent.synthesizer_vendor, agent.open_synthesizer(info, ledger)),
-                    self._mind(agent, session),
-                ]
-            )
-            self._minds[agent.name] = model
-            return transcriber, synthesizer, model
-
-        return Talk(
-            info,
-            link,
-            open_parts,
-            agent,
-            self._limits,
-            self._meters,
-            self._timeline,
-            session,
-            self._errands(holdings, session),
-            self._line.goes_on,
-        )
-
-    async def _relayed(self, holdings: Holdings, link: TextLink, session: CallSession) -> RelayTalk:
-        agent = self._line.agent
-        self._control = RelayControl(self._live, link)
-        model = self._minds[agent.name] = await holdings.open(self._mind(agent, session))
-        return RelayTalk(
-            self._line.info,
-            link,
-            model,
-            agent,
-            self._limits,
-            self._meters,
-            self._timeline,
-            session,
-            self._errands(holdings, session),
-            self._line.goes_on,
-        )
-
-    def _duplex(self, holdings: Holdings, link: ProviderLink, session: CallSession) -> DuplexTalk:
-        agent, info = self._line.agent, self._line.info
-        if not isinstance(agent, RealtimeAgent):
-            raise ModelFailed(agent.model_vendor, "not an agent of the mode realtime", why=Why.BAD_REQUEST)
-
-        async def open_model(context: Callable[[], Context]) -> RealtimeModel:
-            opening = agent.open_realtime(info, session.info(agent.name), context, self._ledger, self._control)
-            owned: AbstractAsyncContextManager[RealtimeModel] = self._own(
-                agent, VendorKind.REALTIME, agent.model_vendor, opening
-            )
-            return await holdings.open(owned)
-
-        return DuplexTalk(
-            info,
-            link,
-            open_model,
-            agent.use_tools(session.info(agent.name), self._control),
-            agent,
-            self._limits,
-            self._meters,
-            self._timeline,
-            session,
-            self._errands(holdings, session),
-            self._line.goes_on,
-        )
-
-    def _errands(self, holdings: Holdings, session: CallSession) -> Errands:
-        async def hand_over(name: str) -> tuple[Agent, LanguageModel]:
-            return await self._hand_over(holdings, session, name)
-
-        return Errands(hand_over, self._transfer, self._live.thinking)
-
-    async def _hand_over(self, holdings: Holdings, session: CallSession, name: str) -> tuple[Agent, LanguageModel]:
-        """Another agent's mind for the same voice. Raises ModelFailed."""
-        agent = self._line.agents.get(name)
+    def agent(self, name: str) -> Agent:
+        """Raises ModelFailed if there is none of this name."""
+        agent = self.line.agents.get(name)
         if agent is None:
-            raise ModelFailed(
-                self._line.agent.model_vendor, "handed over to an agent that there is not", why=Why.BAD_REQUEST
-            )
-        if name not in self._minds:
-            self._minds[name] = await holdings.open(self._mind(agent, session))
-        log.info("handed_over", call_id=self._line.info.call_id, agent=name)
-        return agent, self._minds[name]
+            vendor = self.line.agent.model_vendor
+            raise ModelFailed(vendor, "handed over to an agent that there is not", why=Why.BAD_REQUEST)
+        return agent
 
-    def _mind(self, agent: Agent, session: CallSession) -> Any:
-        opening = agent.open_model(session.info(agent.name), self._ledger, self._control)
-        return self._own(agent, VendorKind.LLM, agent.model_vendor, opening)
-
-    def _own(self, agent: Agent, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[Part]) -> Any:
+    def own(
+        self, agent: Agent, role: VendorKind, vendor: str, opening: AbstractAsyncContextManager[P]
+    ) -> AbstractAsyncContextManager[P]:
         """A vendor's part, counted, and in the ledger once it is open, unless it sees to that itself."""
         if counts_itself(agent):
             return opening
-        counted = self._meters.opening(role, vendor, opening, within_s=self._limits.open_s)
-        log.debug("vendor_opens", call_id=self._line.info.call_id, kind=str(role), vendor=vendor)
-        return self._ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
+        counted = self._meters.opening(role, vendor, opening, within_s=self.limits.open_s)
+        log.debug("vendor_opens", call_id=self.line.info.call_id, kind=str(role), vendor=vendor)
+        return self.ledger.own(_RESOURCES[role], vendor, counted, is_closed=lambda part: part.is_closed)
+
+
+class _Cast:
+    """What was opened for one talk: let go of together, when another talk takes the line."""
+
+    def __init__(self, parts: Parts, holdings: Holdings, ground: Ground) -> None:
+        self._parts = parts
+        self._holdings = holdings
+        self._ground = ground
+        self._opened: list[Part] = []
+        self._minds: dict[str, LanguageModel] = {}
+        """By agent: the models of all who have answered in this talk; handed back, a session finds its own again."""
+        self.errands = Errands(parts.transfer, self._hand_over, self._let_go, parts.live.thinking)
+        self.succeed: Callable[[Agent, str], Awaitable[Conversing | None]] = _nobody
+        """The talk of an agent, prepared, where a mind is not enough."""
+
+    async def open_all(self, *openings: AbstractAsyncContextManager[Any]) -> list[Any]:
+        opened = await self._holdings.open_all(openings)
+        self._opened += opened
+        return opened
+
+    async def mind(self, agent: Agent, *besides: AbstractAsyncContextManager[Any]) -> tuple[Any, ...]:
+        """What is opened besides, then the model."""
+        *others, model = await self.open_all(*besides, self._parts.mind(agent, self._ground.session))
+        self._minds[agent.name] = model
+        return (*others, model)
+
+    async def relayed(self, link: TextLink) -> RelayTalk:
+        agent = self._parts.line.agent
+        (model,) = await self.mind(agent)
+        return RelayTalk(self._ground, link, agent, model, self.errands)
+
+    async def _hand_over(self, name: str, on_the_line: str) -> Minded | Conversing:
+        agent = self._parts.agent(name)
+        if self._ground.pulse.handovers >= MAX_HANDOVERS:
+            raise ModelFailed(agent.model_vendor, "handed over too often")
+        heir = await self.succeed(agent, on_the_line)
+        if heir is None and name not in self._minds:
+            await self.mind(agent)
+        log.info("handed_over", call_id=self._ground.call.call_id, agent=name)
+        return heir or Minded(agent, self._minds[name])
+
+    def _let_go(self) -> None:
+        for part in self._opened:
+            self._holdings.let_go_of(part)
+
+
+async def _nobody(_agent: Agent, _on_the_line: str) -> Conversing | None:
+    await trio.lowlevel.checkpoint()
+    return None
+
+
+class _Stage:
+    """The talks on a line of audio, one after the other."""
+
+    def __init__(self, parts: Parts, holdings: Holdings, ground: Ground, link: ProviderLink, voice: Voice) -> None:
+        self._parts = parts
+        self._holdings = holdings
+        self._ground = ground
+        self._link = link
+        self._voice = voice
+
+    def talk_of(self, agent: Agent) -> Conversing:
+        """Raises ModelFailed."""
+        return self._duplex(agent) if agent.mode is Mode.REALTIME else self._pipeline(agent)
+
+    async def _prepared(self, agent: Agent, on_the_line: str) -> Conversing:
+        if agent.mode is Mode.RELAY:
+            raise ModelFailed(agent.model_vendor, "its agent can neither hear nor speak by itself", why=Why.BAD_REQUEST)
+        heir = self.talk_of(agent)
+        await heir.prepare(on_the_line)
+        return heir
+
+    def _pipeline(self, agent: Agent) -> Talk:
+        parts, info = self._parts, self._ground.call
+        cast = _Cast(parts, self._holdings, self._ground)
+
+        async def open_parts() -> tuple[Transcriber, Synthesizer, LanguageModel]:
+            ear = agent.open_transcriber(info, parts.ledger)
+            voice = agent.open_synthesizer(info, parts.ledger)
+            transcriber, synthesizer, model = await cast.mind(
+                agent,
+                parts.own(agent, VendorKind.STT, agent.transcriber_vendor, ear),
+                parts.own(agent, VendorKind.TTS, agent.synthesizer_vendor, voice),
+            )
+            return transcriber, synthesizer, model
+
+        async def succeed(next_agent: Agent, on_the_line: str) -> Conversing | None:
+            """Whoever has a mind of the same kind goes on with this ear and this voice."""
+            return await self._prepared(next_agent, on_the_line) if next_agent.mode is Mode.REALTIME else None
+
+        cast.succeed = succeed
+        return Talk(self._ground, self._link, self._voice, agent, open_parts, cast.errands)
+
+    def _duplex(self, agent: Agent) -> DuplexTalk:
+        if not isinstance(agent, RealtimeAgent):
+            raise ModelFailed(agent.model_vendor, "not an agent of the mode realtime", why=Why.BAD_REQUEST)
+        parts, info = self._parts, self._ground.call
+        session = self._ground.session.info(agent.name)
+        cast = _Cast(parts, self._holdings, self._ground)
+        cast.succeed = self._prepared
+
+        async def open_model(context: Callable[[], Context]) -> RealtimeModel:
+            opening = agent.open_realtime(info, session, context, parts.ledger, parts.control)
+            (model,) = await cast.open_all(parts.own(agent, VendorKind.REALTIME, agent.model_vendor, opening))
+            return model  # type: ignore[no-any-return]  # as it was opened
+
+        tools = agent.use_tools(session, parts.control)
+        return DuplexTalk(self._ground, self._link, self._voice, agent, open_model, tools, cast.errands)

@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from engine.calls.registry import Slot, Transferring
-from engine.calls.talks.mind import Errands, leave
-from engine.calls.talks.pulse import Conversing
+from engine.calls.talks.conversing import Conversing
+from engine.calls.talks.errands import leave
 from engine.calls.talks.watch import watch
-from engine.errors import CallEnd, Cause, ModelFailed, Why
+from engine.errors import CallEnd, Cause
 from engine.events import Transfer
-from engine.ports import Agent, LanguageModel
 
 
 class Requests:
@@ -20,7 +19,7 @@ class Requests:
     call is done in the call."""
 
     def __init__(self, slot: Slot, transfer: Callable[[str], Awaitable[bool]]) -> None:
-        self._errands = Errands(_nobody, transfer)
+        self._connected = transfer
         self._talk: Conversing | None = None
         self._early: tuple[str, CallEnd | None] | None = None
         """To be said as soon as there is a talk."""
@@ -29,10 +28,11 @@ class Requests:
         slot.on_say, slot.on_transfer = self._say, self._transfer
 
     async def beside(self, talk: Conversing) -> None:
-        """Watches the talk, and does what is asked, until cancelled."""
+        """Watches the talk that has the line now, and does what is asked, until cancelled."""
         self._talk = talk
         if self._early is not None:
-            talk.say(self._early[0], then=self._early[1])
+            (text, then), self._early = self._early, None
+            talk.say(text, then=then)
         try:
             async with trio.open_nursery() as self._nursery:
                 await watch(talk)
@@ -54,15 +54,12 @@ class Requests:
         return True
 
     async def _connect(self, talk: Conversing, wanted: Transferring) -> None:
+        pulse = talk.ground.pulse
         try:
-            wanted.is_connected = await leave(Transfer(wanted.to), talk.pulse, self._errands)
+            wanted.is_connected = await leave(Transfer(wanted.to), pulse, self._connected)
         finally:
             # The provider may have taken the media away before it answered: the talk has ended by that.
-            if talk.pulse.verdict is not None and talk.pulse.verdict.cause is Cause.TRANSFERRED:
+            if pulse.verdict is not None and pulse.verdict.cause is Cause.TRANSFERRED:
                 wanted.is_connected = True
             self._is_transferring = False
             wanted.done.set()
-
-
-async def _nobody(agent: str) -> tuple[Agent, LanguageModel]:
-    raise ModelFailed(agent, "nobody is handed over to from outside", why=Why.BAD_REQUEST)

@@ -151,6 +151,11 @@ class CallSession:
         self._conversation.note(noted)
 
     @property
+    def unanswered(self) -> str:
+        """What the caller has said and nothing was heard to; empty if there is nothing."""
+        return " ".join(entry.text for entry in self._conversation.open_entries)
+
+    @property
     def successor(self) -> str:
         """Whom somebody outside has handed the session over to since the call began; empty: nobody, or ``follow`` was
         called since."""

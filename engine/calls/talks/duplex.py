@@ -1,6 +1,6 @@
 """The conversation inside a call with a speech-to-speech model, which hears, thinks and speaks over one connection.
 
-Tasks: the pump (provider to model), ``_listen`` (opens the model, then takes what it says), ``_speak`` (one reply at a
+Tasks: the pump (provider to model), ``_listen`` (opens the model, then takes what it says), the player (one reply at a
 time to the line), those of the keys and of the scribe, one for each tool at work, and the watch of
 :mod:`engine.calls.talks.watch`. Replies come faster than they are heard: they wait in
 :mod:`engine.calls.talks.replies`, and nothing of one that was cut off is played.
@@ -9,35 +9,33 @@ time to the line), those of the keys and of the scribe, one for each tool at wor
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-import structlog
 import trio
 
-from engine.calls.meters import CallMeters, outcome_of
 from engine.calls.returning import Resumption
+from engine.calls.talks.conversing import TOOK_OVER, Conversing, Succession
+from engine.calls.talks.errands import Errands, outcome_of_run
+from engine.calls.talks.handing import Handing
 from engine.calls.talks.keys import Keys
-from engine.calls.talks.mind import After, Errands, leave
-from engine.calls.talks.pulse import Announcement, Conversing, Pulse, verdict_of_run
+from engine.calls.talks.opening import Opening
+from engine.calls.talks.player import Player
+from engine.calls.talks.pulse import Ground
 from engine.calls.talks.pump import pump
-from engine.calls.talks.replies import Replies, Reply, clip_reply, reply_to
-from engine.calls.talks.scribe import Account, Scribe
-from engine.calls.talks.voice import FILL_AGAIN_S, Utterance, Voice
+from engine.calls.talks.replies import Reply, reply_to
+from engine.calls.talks.scribe import Scribe
+from engine.calls.talks.toolwork import ToolWork
+from engine.calls.talks.voice import FILL_AGAIN_S, Voice
 from engine.dialogue.turns import Endpointing, Turn
-from engine.errors import CallEnd, ModelFailed, Why
+from engine.errors import CallEnd, ModelFailed, VendorError, Why
 from engine.events import (
-    CallInfo,
     Context,
     Dtmf,
-    HandOver,
-    HangUp,
     Heard,
     MarkPlayed,
     Message,
     Missed,
-    Noted,
     ProviderEvent,
     RealtimeEvent,
     ReplyAudio,
@@ -49,26 +47,13 @@ from engine.events import (
     SpeechStarted,
     SpeechStopped,
     ToolCall,
-    ToolResult,
-    Transfer,
 )
-from engine.observe.labels import BargeIn, DeadAir, Stage, TurnOutcome, VendorKind, VendorStatus
-from engine.observe.timeline import Timeline, What
-from engine.ports import Action, Agent, CallTools, Phrases, ProviderLink, RealtimeModel, vendor_of
-from engine.sessions.call_session import CallSession
-from engine.settings import Limits
+from engine.observe.labels import BargeIn, DeadAir, Stage
+from engine.observe.timeline import What
+from engine.ports import Agent, CallTools, Phrases, ProviderLink, RealtimeModel
 
-log = structlog.get_logger()
-
-EARLY_FRAMES = 100
-"""Of the caller, kept while the model opens: the last two seconds."""
-CORRECTION_S = 1.0
-"""For the vendor's own account of what was heard of a reply that was cut off."""
-TOOL_S = 15.0
-"""A tool has a deadline of its own; this one is for a tool that has lost it."""
-MAX_TOOLS = 16
-"""At work at once; a model that calls more is told so."""
-
+FOLLOW_AGAIN_S = 10.0
+"""After a hand-over that somebody outside wanted, and that could not be done."""
 MAX_REPLIES = 8
 """Whole and waiting to be heard; a model that makes more is not listened to."""
 MAX_TEXT_CHARS = 20_000
@@ -79,125 +64,79 @@ OpenModel = Callable[[Callable[[], Context]], Awaitable[RealtimeModel]]
 
 
 class DuplexTalk:
-    """``run`` it once. Implements :class:`engine.calls.talks.pulse.Conversing`.
+    """``run`` it once. Implements :class:`engine.calls.talks.conversing.Conversing`.
 
     ``open_model`` is asked for the model while the greeting is played already, if there is a clip of it.
     """
 
     def __init__(  # noqa: PLR0917 - the parts of one call, made in one place
         self,
-        call: CallInfo,
+        ground: Ground,
         link: ProviderLink,
+        voice: Voice,
+        agent: Agent,
         open_model: OpenModel,
         tools: CallTools,
-        agent: Agent,
-        limits: Limits,
-        meters: CallMeters,
-        timeline: Timeline,
-        session: CallSession,
         errands: Errands,
-        goes_on: Resumption | None = None,
     ) -> None:
-        """``goes_on``: with what is left of this call's last line, without an opening."""
-        self.call = call
-        self.limits = limits
-        self.meters = meters
-        self.pulse = Pulse()
-        self.voice = Voice(link, agent, meters, patience_s=lambda: limits.reply_s)
+        self.ground = ground
+        self.voice = voice
         self._link = link
-        self._open_model = open_model
-        self._tools = tools
         self._agent = agent
-        self._timeline = timeline
-        self._session = session
         self._errands = errands
-        self._scribe = Scribe(session, timeline, words_s=Endpointing().lost_words_s)
+        self._opening: Opening[RealtimeModel] = Opening(
+            lambda: open_model(self._recalled),
+            within_s=ground.limits.open_s,
+            late=ModelFailed(agent.model_vendor, "did not open in time", why=Why.TIMEOUT),
+            on_dropped=ground.meters.early_frame_dropped,
+        )
+        self._scribe = Scribe(ground.session, ground.timeline, words_s=Endpointing().lost_words_s)
+        self._player = Player(ground, voice, agent, self._opening, self._scribe, errands)
+        self._replies = self._player.replies
+        self._handing = Handing(
+            ground, self._player, self._scribe, errands, is_caller_quiet=lambda: self._is_caller_quiet
+        )
+        self._tools = ToolWork(ground, agent, tools, self._player, self._scribe, self._hand_over)
         self._keys = Keys(self._typed)
-        self._replies = Replies()
-        self._model: RealtimeModel | None = None
-        self._is_open = trio.Event()
-        self._for_opening = trio.CancelScope()
-        """Around the wait of the opening for the model."""
-        self._early: deque[bytes] = deque(maxlen=EARLY_FRAMES)
-        self._next: Announcement | None = None
-        self._goes_on = goes_on
-        self._cut_off: Resumption | None = None
-        """What is left of the last reply, if it was neither heard whole nor interrupted."""
-        self._was_opened = False
-        self._something_to_say = trio.Event()
+        self._succession: Succession | None = None
+        self._on_the_line = ""
+        """What another agent says while this one opens, and is not in the session yet."""
         self._is_caller_speaking = False
-        self._is_leaving = False
-        """The last words of the call: nobody interrupts them."""
-        self._clip_while_opening: str | None = None
-        """What is heard meanwhile, and not in the session yet."""
+        self._onset_s = -math.inf
+        """Of speech into the agent's words that may be too short to stop it."""
         self._filled_until_s = -math.inf
         """The end of the last filler, if the caller has said nothing since."""
-        self._tools_at_work = 0
-        self._last_heard: Reply | None = None
-        """The model's last reply, if the caller has said nothing since."""
-        self._after: After | None = None
-        """What is to be done once what the model says with it has been heard."""
-        self._failures = 0
-        """Of the model, in a row."""
+        self._follow_at_s = -math.inf
+        self._nursery: trio.Nursery | None = None
 
     @property
     def phrases(self) -> Phrases:
         return self._agent.phrases
 
     @property
-    def _vendor(self) -> str:
-        """Of the model that answers now."""
-        return vendor_of(self._model, self._agent.model_vendor)
-
-    @property
     def is_idle(self) -> bool:
-        return (
-            self._replies.current is None
-            and not self._replies.waiting
-            and self._next is None
-            and not self._tools_at_work
-            and not self._is_caller_speaking
-            and self._keys.is_idle
-            and not self._scribe.awaits_words
-        )
+        return self._player.is_idle and not self._tools.count and self._is_caller_quiet and self._keys.is_idle
 
     @property
-    def is_audible(self) -> bool:
-        return self.voice.is_audible
-
-    @property
-    def audio_out_s(self) -> float:
-        return self.voice.audio_out_s
-
-    @property
-    def spoken_s(self) -> float:
-        return self.voice.spoken_s
-
-    @property
-    def buffered_s(self) -> float:
-        return self.voice.remaining_s
+    def unfinished(self) -> Resumption | None:
+        return self._player.unfinished
 
     def awaited(self) -> tuple[DeadAir | None, float]:
         if self.voice.is_audible or self._is_caller_speaking:
             return None, 0.0
-        reply, quiet_since_s = self._replies.current, max(self.pulse.started_at_s, self.voice.queued_until_s)
+        pulse = self.ground.pulse
+        reply, quiet_since_s = self._replies.current, max(pulse.started_at_s, self.voice.queued_until_s)
         if reply is not None and not reply.is_clip:
             if reply.utterance.is_queued:  # only the mark is missing
                 return None, 0.0
             turn = reply.utterance.turn
             since_s = max(turn.ended_at_s if turn else reply.utterance.began_at_s, quiet_since_s)
             return DeadAir.TTS if reply.has_sound else DeadAir.LLM, since_s
-        if self._model is None or self._tools_at_work:
+        if not self._opening.is_open or self._tools.count:
             return DeadAir.LLM, quiet_since_s
         if reply is None and self._scribe.awaits_words:
-            return DeadAir.STT, max(self.pulse.last_sound_s, quiet_since_s)
+            return DeadAir.STT, max(pulse.last_sound_s, quiet_since_s)
         return None, 0.0
-
-    @property
-    def unfinished(self) -> Resumption | None:
-        if self._cut_off is None and not self._was_opened:
-            return self._goes_on
-        return self._cut_off or Resumption()
 
     async def fill(self) -> None:
         reply = self._replies.current
@@ -206,107 +145,120 @@ class DuplexTalk:
         if reply is not None and not reply.is_clip:
             if reply.utterance.has_sounded:
                 return
-        elif self._is_open.is_set() and not self._tools_at_work:
+        elif self._opening.is_open and not self._tools.count:
             return
         if await self.voice.say_clip(self.phrases.filler):
             self._filled_until_s = self.voice.queued_until_s
-            self._timeline.note(What.FILLER)
+            self.ground.timeline.note(What.FILLER)
 
     def say(self, text: str, *, then: CallEnd | None = None) -> None:
-        if self._is_leaving or (self._next is not None and self._next.then is not None):
-            return
-        self._next = Announcement(text, then)
-        if then is not None:
-            self._for_opening.cancel()
-            self._cut_all()
-        self._something_to_say.set()
+        self._player.announce(text, then)
 
-    async def ping(self) -> None:
-        await self._link.ping()
+    def follow(self) -> None:
+        successor, now = self.ground.session.successor, trio.current_time()
+        if successor and self._nursery is not None and self.is_idle and now >= self._follow_at_s:
+            self._follow_at_s = now + FOLLOW_AGAIN_S
+            self._nursery.start_soon(self._follow, successor)
 
-    async def run(self, watch: Callable[[Conversing], Awaitable[None]], early: Iterable[ProviderEvent] = ()) -> CallEnd:
+    async def _follow(self, successor: str) -> None:
+        await self._handing.to(successor, is_owed=False)
+
+    async def _hand_over(self, name: str) -> bool:
+        return await self._handing.to(name, is_owed=True)
+
+    async def prepare(self, on_the_line: str) -> None:
+        self._on_the_line = on_the_line
+        await self._opening.open()
+
+    def take_over(self, succession: Succession) -> None:
+        self._succession = succession
+
+    async def run(
+        self, watch: Callable[[Conversing], Awaitable[None]], early: Iterable[ProviderEvent] = ()
+    ) -> CallEnd | Conversing:
+        ground, reply_s, self._on_the_line = self.ground, self.ground.limits.reply_s, ""
+        self.voice.agent, self.voice.patience_s = self._agent, lambda: reply_s
+        if self._succession is not None:
+            ground.taken_over(self._agent)
+            self._link.pace(0.0)
         try:
-            with self.pulse.scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._listen, nursery)
-                    nursery.start_soon(self._speak)
-                    nursery.start_soon(self._keys.run)
-                    nursery.start_soon(self._scribe.run)
-                    nursery.start_soon(watch, self)
+            with ground.pulse.begin():
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._listen, self._nursery)
+                    self._nursery.start_soon(self._play)
+                    self._nursery.start_soon(self._keys.run)
+                    self._nursery.start_soon(self._scribe.run)
+                    self._nursery.start_soon(watch, self)
                     await pump(
                         self._link,
-                        self.pulse,
+                        ground.pulse,
                         early,
                         send=self._send,
                         signal=self._signal,
-                        on_gap=self.meters.on_gap,
+                        on_gap=ground.meters.on_gap,
                     )
         finally:
+            self._nursery = None
             self._scribe.close()
-        return verdict_of_run(self.pulse)
+        return outcome_of_run(ground, self._handing.heir, self._errands)
+
+    async def _play(self) -> None:
+        await self._player.run(self._succession)
 
     # --- provider -> model ----------------------------------------------------------------------------------
 
     def _send(self, audio: bytes) -> None:
-        if self._model is None:
-            if len(self._early) == EARLY_FRAMES:
-                self.meters.early_frame_dropped()
-            self._early.append(audio)
-        elif not self._is_leaving:  # else the vendor would take a "bye" for an interruption of the goodbye
-            self._model.send(audio)
+        if self._opening.parts is None:
+            self._opening.keep(audio)
+        elif not self._player.is_leaving:  # else the vendor would take a "bye" for an interruption of the goodbye
+            self._opening.parts.send(audio)
 
     def _signal(self, event: ProviderEvent) -> None:
         """Of the provider, everything but audio and the end."""
         if isinstance(event, MarkPlayed):
             self.voice.mark_played(event.name)
         elif isinstance(event, Dtmf):
-            now = trio.current_time()
-            self.pulse.last_activity_s = now
-            self._timeline.note(What.DTMF)
-            self._interrupt(BargeIn.DTMF, now)
+            now = self.ground.pulse.active()
+            self.ground.timeline.note(What.DTMF)
+            self._player.interrupt(BargeIn.DTMF, now, may_resume=False)
             self._keys.press(event)
 
     async def _typed(self, turn: Turn) -> None:
-        await self._is_open.wait()
-        if self._model is None or self._is_leaving:
+        model = await self._opening.wait()
+        if self._player.is_leaving:
             return
-        self._cut_all()
+        self._player.cut_all()
         self._turn_was_taken()
         self._scribe.caller_said(turn.text)
-        self._model.told(turn.text)
-        self._expect(reply_to(turn))
+        self._handing.heard(turn.text)
+        if not self._handing.is_under_way:
+            model.told(turn.text)
+            self._player.expect(reply_to(turn))
 
     # --- model -> replies -----------------------------------------------------------------------------------
 
     async def _listen(self, nursery: trio.Nursery) -> None:
-        self._model = model = await self._opened()
-        for audio in self._early:
-            model.send(audio)
-        self._early.clear()
-        self._is_open.set()
+        try:
+            model = await self._opening.open()
+        except VendorError:
+            await trio.sleep(self.voice.remaining_s)  # the greeting is heard before the apology
+            raise
+        self._opening.begin(model.send)
+        if (succession := self._succession) is not None and succession.is_owed:
+            model.told(succession.words or TOOK_OVER)
+            self._player.expect(reply_to(Turn(succession.words or TOOK_OVER, self.ground.pulse.last_sound_s)))
         while True:
             event = await model.receive()
             if isinstance(event, ToolCall):
-                self._begin_tool(event, model, nursery)
+                self._tools.begin(event, model, nursery)
             else:
                 self._take(event)
 
-    async def _opened(self) -> RealtimeModel:
-        failure = ModelFailed(self._vendor, "did not open in time", why=Why.TIMEOUT)
-        with trio.move_on_after(self.limits.open_s):
-            try:
-                return await self._open_model(self._recalled)
-            except ModelFailed as exc:
-                failure = exc
-        await trio.sleep(self.voice.remaining_s)  # the greeting is heard before the apology
-        raise failure
-
     def _recalled(self) -> Context:
-        """What the model is to know; the greeting is of that, if it is heard while the model opens."""
-        context = self._session.recalled(self._agent)
-        if self._clip_while_opening is None:
-            return context
-        return replace(context, messages=(*context.messages, Message(Role.AGENT, self._clip_while_opening)))
+        """What the model is to know; what is heard while it opens is of that."""
+        context = self.ground.session.recalled(self._agent)
+        said = self._on_the_line or self._player.clip_while_opening
+        return replace(context, messages=(*context.messages, Message(Role.AGENT, said))) if said else context
 
     def _take(self, event: RealtimeEvent) -> None:
         match event:
@@ -329,39 +281,42 @@ class DuplexTalk:
             case Heard():
                 self._heard(event)
             case Missed():
-                self._cut(lambda reply: reply.is_awaited)
+                self._player.give_up()
+                self._player.cut(lambda reply: reply.is_awaited)
                 self.say(self.phrases.say_again)
 
     def _reply_began(self, reply_id: str) -> None:
-        now = self.pulse.last_activity_s = trio.current_time()
+        now = self.ground.pulse.active()
         self._is_caller_speaking = False
+        if self._handing.is_under_way:
+            return
         if self._replies.is_one_coming:  # its vendor has given that up for this one
-            self._cut(lambda reply: bool(reply.reply_id))
+            self._player.cut(lambda reply: bool(reply.reply_id))
         if len(self._replies.waiting) >= MAX_REPLIES:
             return
-        reply = self._replies.awaited or self._expect(reply_to(None))
+        reply = self._replies.awaited or self._player.expect(reply_to(None))
         reply.reply_id = reply.say.reply_id = reply_id
         reply.began_at_s = now
         self._scribe.agent_began(reply.say)
         if reply.utterance.turn is not None:
             after_s = now - reply.utterance.turn.ended_at_s
-            self.meters.stage(Stage.LLM_FIRST_TOKEN, self._vendor, after_s)
+            self.ground.meters.stage(Stage.LLM_FIRST_TOKEN, self._player.vendor, after_s)
 
     def _sound(self, reply_id: str, audio: bytes) -> None:
         reply = self._replies.of(reply_id)
         if reply is None or reply.is_complete:
             return
-        self._cut(lambda other: other.is_awaited and not other.is_owed)  # the model goes on in this one
+        self._player.cut(lambda other: other.is_awaited and not other.is_owed)  # the model goes on in this one
         reply.add(audio, self._link.format.duration_s(audio))
-        if reply.spoken.audio_s >= self.limits.max_answer_s and self._model is not None:
-            self._model.interrupt(reply.spoken.audio_s)
+        if reply.spoken.audio_s >= self.ground.limits.max_answer_s and self._opening.parts is not None:
+            self._opening.parts.interrupt(reply.spoken.audio_s)
             reply.complete()
 
     def _no_more_of(self, reply_id: str) -> None:
         reply = self._replies.of(reply_id)
         if reply is None:
             return
-        is_answer = reply.utterance.turn is not None or reply.announced or self._tools_at_work
+        is_answer = reply.utterance.turn is not None or reply.announced or self._tools.count
         if reply.has_sound or not is_answer:
             reply.complete()
         else:  # a tool was called, or nothing was said: the answer is still to come, and no longer waited for
@@ -369,272 +324,68 @@ class DuplexTalk:
 
     # --- what the caller says -------------------------------------------------------------------------------
 
+    @property
+    def _is_caller_quiet(self) -> bool:
+        return not self._is_caller_speaking and not self._scribe.awaits_words
+
     def _onset(self, at_s: float) -> None:
-        self.pulse.last_activity_s = trio.current_time()
+        self.ground.pulse.active()
         self._is_caller_speaking = True
-        self._filled_until_s = -math.inf
+        self._filled_until_s, self._onset_s = -math.inf, at_s
         self._scribe.caller_began()
-        self._interrupt(BargeIn.SPEECH, at_s)
+        if not self._takes_words_to_stop:
+            self._player.interrupt(BargeIn.SPEECH, at_s, may_resume=True)
+
+    @property
+    def _takes_words_to_stop(self) -> bool:
+        return bool(self.ground.limits.barge_in_words) and self.voice.is_audible
 
     def _caller_stopped(self, at_s: float) -> None:
-        self.pulse.last_activity_s = trio.current_time()
-        self.pulse.last_sound_s = at_s
+        self.ground.pulse.active()
+        self.ground.pulse.last_sound_s = at_s
         self._is_caller_speaking = False
         self._scribe.caller_stopped(at_s)
-        self._expect_answer(Turn("", at_s))
+        if not self._handing.is_under_way:
+            self._player.expect_answer(Turn("", at_s))
 
     def _heard(self, event: Heard) -> None:
-        now = self.pulse.last_activity_s = trio.current_time()
+        now, text = self.ground.pulse.active(), event.text.strip()
+        if text and self._takes_words_to_stop:
+            if len(text.split()) >= self.ground.limits.barge_in_words:
+                self._player.interrupt(BargeIn.SPEECH, self._onset_s, may_resume=False)
+            else:
+                text = ""  # "mhm"
         if not event.is_final:
             return
-        text = event.text.strip()
         answer = next((reply for reply in self._replies if reply.answers_unknown_words), None)
         if text:
-            self.meters.stage(Stage.STT_FINAL, self._vendor, now - self.pulse.last_sound_s)
+            self._player.give_up()
+            self.ground.meters.stage(Stage.STT_FINAL, self._player.vendor, now - self.ground.pulse.last_sound_s)
             self._turn_was_taken()
+            self._handing.heard(text)
         is_unanswered = self._scribe.caller_said(text, before=answer.say if answer else None)
         if not self._scribe.awaits_words:
             self._is_caller_speaking = False
+        self._words_came(text, answer, now, is_unanswered=is_unanswered)
+        if not text and self._is_caller_quiet:
+            self._no_words_came(is_certain=event.is_certain)
+
+    def _words_came(self, text: str, answer: Reply | None, now: float, *, is_unanswered: bool) -> None:
+        """``answer``: to a sound whose words were not known, and may be these."""
         if answer is not None and answer.utterance.turn is not None:
             if text:
                 answer.utterance.turn = replace(answer.utterance.turn, text=text)
             elif answer.is_awaited and not self._scribe.awaits_words:
-                self._cut(lambda reply: reply is answer)  # it was no words
-        elif text and is_unanswered:
-            self._expect_answer(Turn(text, now))
+                self._player.cut(lambda reply: reply is answer)  # it was no words
+        elif text and is_unanswered and not self._handing.is_under_way:
+            self._player.expect_answer(Turn(text, now))
+
+    def _no_words_came(self, *, is_certain: bool) -> None:
+        if is_certain and not self._handing.is_under_way:
+            self._player.resume()
+        else:
+            self._player.give_up()
 
     def _turn_was_taken(self) -> None:
-        self.pulse.turns_taken += 1
-        self.pulse.last_progress_s = trio.current_time()
+        self.ground.pulse.turn_taken()
         self._tools.begin_turn()
-
-    def _interrupt(self, kind: BargeIn, onset_s: float) -> None:
-        """The caller began to speak, or pressed a key, into the agent's words or thoughts."""
-        if self._is_leaving:
-            return
-        was_audible = self.voice.is_audible
-        self._cut_all()
-        if was_audible:
-            stop_s = max(0.0, trio.current_time() - onset_s)
-            self.meters.barge_in(kind)
-            self.meters.silenced(stop_s)
-            self._timeline.note(What.BARGE_IN, stop_ms=round(stop_s * 1000))
-
-    def _cut_all(self) -> None:
-        """Silence on the line; and the model stops, and learns how much of its last reply was heard."""
-        newest = self._replies.newest
-        is_models = any(not reply.is_clip for reply in self._replies)
-        heard_s = min(self.voice.heard_s(newest.utterance), newest.spoken.audio_s) if newest else 0.0
-        self._cut(lambda _: True)
-        if self.voice.is_audible:
-            self._link.clear()  # a filler
-        if self._model is not None and is_models:
-            self._model.interrupt(heard_s)
-        self._after = self._last_heard = None
-
-    def _cut(self, is_wanted: Callable[[Reply], bool]) -> None:
-        for reply in filter(is_wanted, list(self._replies)):
-            if reply is self._replies.current:
-                self.voice.hush(reply.utterance)
-            else:
-                self._replies.waiting.remove(reply)
-                reply.utterance.was_interrupted = True
-                self._reply_is_past(reply, is_whole=False)
-
-    # --- tools ----------------------------------------------------------------------------------------------
-
-    def _begin_tool(self, call: ToolCall, model: RealtimeModel, nursery: trio.Nursery) -> None:
-        if self._tools_at_work >= MAX_TOOLS:
-            model.tool_results([ToolResult(call.call_id, "Too many tools are at work.", is_error=True)])
-            return
-        self._tools_at_work += 1
-        calling = self._replies.newest or self._replies.awaited or self._last_heard
-        nursery.start_soon(self._tool, call, model, calling)
-
-    async def _tool(self, call: ToolCall, model: RealtimeModel, calling: Reply | None) -> None:
-        """``calling`` is the reply that it was called in, after or instead of."""
-        self._be_patient()
-        result = ToolResult(call.call_id, "The tool did not answer in time.", is_error=True)
-        actions: Sequence[Action] = ()
-        with trio.move_on_after(TOOL_S):
-            done = await self._tools.run([call], self._session.recalled(self._agent))
-            (result,), actions = done.results, done.actions
-        self._tools_at_work -= 1
-        for action in actions:
-            match action:
-                case Noted():
-                    self._scribe.noted(action, calling.say if calling else None)
-                case HandOver():
-                    result = ToolResult(call.call_id, "This cannot be done in this call.", is_error=True)
-                case HangUp() | Transfer():
-                    self._after = action
-        model.tool_results([result])
-        self._be_patient()
-        if calling is None or calling.utterance.was_interrupted:
-            return
-        if self._after is not None and calling.has_sound:  # these are the last words that go with it
-            if calling.is_past:
-                await self._leave()
-        elif not self._tools_at_work and self._replies.awaited is None:
-            reply = reply_to(None)
-            reply.is_owed = not calling.has_sound
-            self._expect(reply)
-
-    def _be_patient(self) -> None:
-        for reply in self._replies:
-            if reply.is_awaited:
-                self.voice.be_patient(reply.utterance)
-
-    async def _leave(self) -> None:
-        after, self._after = self._after, None
-        if after is not None and not await leave(after, self.pulse, self._errands):
-            self.say(self.phrases.not_connected)
-
-    # --- replies -> line ------------------------------------------------------------------------------------
-
-    def _expect(self, reply: Reply) -> Reply:
-        self._replies.waiting.append(reply)
-        self._something_to_say.set()
-        return reply
-
-    def _expect_answer(self, turn: Turn) -> None:
-        if not self._is_leaving and not self._replies:
-            self._expect(reply_to(turn))
-
-    async def _speak(self) -> None:
-        await self._open_or_go_on()
-        self._was_opened = True
-        replies = self._replies
-        while True:
-            while self._next is None and not replies.waiting:
-                self._something_to_say = trio.Event()
-                await self._something_to_say.wait()
-            if self._next is not None and (self._next.then is not None or not replies.waiting):
-                what, self._next = self._next, None
-                await self._announce(what)
-            else:
-                await self._utter(replies.waiting.popleft())
-
-    async def _open_or_go_on(self) -> None:
-        left = self._goes_on
-        if left is None:
-            await self._announce(Announcement(self._session.opening(self.phrases), is_opening=True))
-        elif left.sentences or left.turn:
-            # What the model of the last line had heard is gone with it.
-            text = " ".join(left.sentences) or self.phrases.say_again
-            await self._announce(Announcement(text))
-
-    async def _announce(self, what: Announcement) -> None:
-        if what.then is None:
-            if (reply := await self._announced(what)) is not None:
-                await self._utter(reply)
-            return
-        self._is_leaving = True
-        with trio.move_on_after(self.limits.goodbye_s):
-            if (reply := await self._announced(what)) is not None:
-                await self._utter(reply)
-        self.pulse.end(what.then)
-
-    async def _announced(self, what: Announcement) -> Reply | None:
-        """As a clip, where nothing is said to it in reply, or the model may not be at hand; else by the model. None: a
-        last word came before it could be said."""
-        clip = self._agent.clip(what.text, self._link.format)
-        if clip is not None and not (what.text in self._prompts and self._is_open.is_set()):
-            reply = clip_reply(what.text, clip, self._link.format.duration_s(clip), is_opening=what.is_opening)
-            self._scribe.agent_began(reply.say)
-            self._clip_while_opening = what.text if what.is_opening else None
-            return reply
-        with self._for_opening if what.is_opening else trio.CancelScope():
-            await self._is_open.wait()
-        if self._model is None:
-            return None
-        self._model.say(what.text)
-        return reply_to(None, announced=what.text, is_opening=what.is_opening)
-
-    @property
-    def _prompts(self) -> tuple[str, ...]:
-        """The model should know of these, as the caller answers them."""
-        return self.phrases.still_there, self.phrases.last_minute
-
-    async def _utter(self, reply: Reply) -> None:
-        """To the last sound that the caller hears of it."""
-        self._replies.current, utterance, self._cut_off = reply, reply.utterance, None
-        self.voice.be_patient(utterance)
-        is_whole = False
-        try:
-            with utterance.scope:
-                await self._play(reply)
-                utterance.is_queued = True
-                await self.voice.until_heard()
-                is_whole = True
-        finally:
-            self._replies.current = None
-            self._reply_is_past(reply, is_whole=is_whole)
-            if not is_whole and not utterance.was_interrupted:
-                self._note_cut_off(utterance)
-        if is_whole:
-            self._failures = 0 if reply.reply_id else self._failures
-            if reply.reply_id:
-                await self._leave()
-        elif reply.is_owed and not utterance.was_interrupted and not self._is_leaving:
-            await self._is_without_answer(reply)
-
-    def _note_cut_off(self, utterance: Utterance) -> None:
-        if utterance.is_opening and not self.voice.heard_s(utterance):
-            return
-        self._cut_off = Resumption(tuple(filter(None, self.voice.rest_of(utterance))), utterance.turn)
-
-    async def _play(self, reply: Reply) -> None:
-        utterance = reply.utterance
-        while (piece := await reply.next_piece()) is not None:
-            was_silent = not utterance.has_sounded
-            await self.voice.play(utterance, piece, is_clip=reply.is_clip)
-            if was_silent and utterance.turn is not None and utterance.first_audio_at_s is not None:
-                after_s = utterance.first_audio_at_s - reply.began_at_s
-                self.meters.stage(Stage.TTS_FIRST_AUDIO, self._vendor, after_s)
-                self.meters.stage(Stage.PLAYOUT, self.call.provider, utterance.behind_s)
-
-    async def _is_without_answer(self, reply: Reply) -> None:
-        """The model does not go on. That may happen now and then, and the caller is told."""
-        self.meters.turn(TurnOutcome.ERROR)
-        if self._after is not None:
-            await self._leave()  # it was to say goodbye
-            return
-        self._failures += 1
-        failure = ModelFailed(self._vendor, "no answer in time", why=Why.TIMEOUT)
-        if self._failures > self.limits.model_failures:
-            raise failure
-        log.warning("answer_failed", call_id=self.call.call_id, detail=str(failure))
-        if self._model is not None:
-            self._model.interrupt(self.voice.heard_s(reply.utterance))
-        self.say(self.phrases.sorry)
-
-    def _reply_is_past(self, reply: Reply, *, is_whole: bool) -> None:
-        reply.is_past = True
-        if is_whole and reply.reply_id:
-            self._last_heard = reply
-        if reply.is_clip:
-            self._clip_while_opening = None
-        utterance, now = reply.utterance, trio.current_time()
-        if utterance.has_sounded:
-            self.pulse.last_activity_s = self.pulse.last_progress_s = now
-        heard = (utterance.text if is_whole else self.voice.heard_of(utterance)).strip()
-        # A correction can only come of what the model has said.
-        settles_in_s = CORRECTION_S if reply.reply_id and not is_whole else 0.0
-        account = Account(heard, not is_whole, utterance.response_ms, settles_in_s)
-        self._scribe.agent_was_heard(reply.say, account)
-        self._count(reply, heard, is_whole=is_whole)
-
-    def _count(self, reply: Reply, heard: str, *, is_whole: bool) -> None:
-        utterance, vendor = reply.utterance, self._vendor
-        if is_whole and reply.announced == self.phrases.greeting:
-            self.meters.greeted()
-        if reply.reply_id:
-            status = VendorStatus.CANCELLED if utterance.was_interrupted else VendorStatus.TIMEOUT
-            self.meters.request(VendorKind.REALTIME, vendor, VendorStatus.OK if is_whole else status)
-        if utterance.turn is None:
-            return
-        if utterance.first_audio_at_s is not None:
-            self.meters.latency(utterance.turn, utterance.first_audio_at_s)
-        if is_whole or (utterance.was_interrupted and reply.reply_id):
-            self.meters.turn(outcome_of(heard, is_whole=is_whole))

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from engine.calls.gate import Gate
-from engine.calls.meters import CallMeters
-from engine.calls.talks.pulse import Pulse
+from engine.calls.talks.conversing import Conversing
+from engine.calls.talks.errands import After, Errands, Minded
+from engine.calls.talks.pulse import Ground
 from engine.dialogue.conversation import MAX_HANDOVERS
 from engine.dialogue.sentences import SentenceSplitter
-from engine.errors import CallEnd, Cause, ModelFailed, VendorError
+from engine.errors import ModelFailed, VendorError
 from engine.events import HandOver, HangUp, Noted, ReplyPart, Transfer
 from engine.observe.labels import Stage, VendorKind, VendorStatus
 from engine.ports import Agent, LanguageModel, patience_with, vendor_of
 from engine.runtime.background import ungrouped
 from engine.sessions.call_session import CallSession
-
-After = HangUp | Transfer
-"""What an agent wants done once it has been heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Errands:
-    """What a conversation asks of its call."""
-
-    hand_over: Callable[[str], Awaitable[tuple[Agent, LanguageModel]]]
-    """Another agent's mind for the same voice. Raises ModelFailed."""
-    transfer: Callable[[str], Awaitable[bool]]
-    """Connect the caller to somebody else. False if that could not be done, and the call goes on."""
-    thinking: Callable[[Gate], None] = lambda _: None
-    """Told the gate of the answer that is thought of: the agent's tools wait at it, too."""
-
-
-async def leave(after: After, pulse: Pulse, errands: Errands) -> bool:
-    """Do what an agent wants once it has been heard. False: the caller could not be connected, and is to be told."""
-    match after:
-        case HangUp():
-            pulse.end(CallEnd(Cause.AGENT_HANGUP))
-        case Transfer(to):
-            pulse.leaving = CallEnd(Cause.TRANSFERRED)
-            if not await errands.transfer(to):
-                pulse.leaving = None
-                return False
-            pulse.end(pulse.leaving)
-    return True
 
 
 class Saying(Protocol):
@@ -66,6 +37,11 @@ class Saying(Protocol):
     def has_words(self) -> bool: ...
 
     @property
+    def text(self) -> str:
+        """All of it so far."""
+        ...
+
+    @property
     def seconds(self) -> float:
         """How long it is so far."""
         ...
@@ -78,50 +54,50 @@ Say = Callable[[str, float], Awaitable[None]]
 class Mind:
     """``agent`` is whose model answers now: another one's, once the session has been handed over."""
 
-    def __init__(
-        self,
-        agent: Agent,
-        model: LanguageModel,
-        session: CallSession,
-        errands: Errands,
-        meters: CallMeters,
-        *,
-        longest_s: float,
-    ) -> None:
+    def __init__(self, agent: Agent, model: LanguageModel, ground: Ground, errands: Errands) -> None:
         self.agent = agent
         self._model = model
-        self._session = session
+        self._session = ground.session
+        self._meters = ground.meters
+        self._longest_s = ground.limits.max_answer_s
         self._errands = errands
-        self._meters = meters
-        self._longest_s = longest_s
 
     @property
     def vendor(self) -> str:
         """Of the model that answers now."""
         return vendor_of(self._model, self.agent.model_vendor)
 
-    async def answer(self, saying: Saying, say: Say) -> None:
-        """The answer to the caller's last words; one that holds nothing is asked for once more. Raises VendorError."""
+    async def answer(self, saying: Saying, say: Say) -> Conversing | None:
+        """The answer to the caller's last words; one that holds nothing is asked for once more. Returns the talk that
+        is to go on once this has been heard, if an agent takes over that needs its own. Raises VendorError."""
         self._errands.thinking(saying.gate)
         if self._session.successor:
             # Somebody outside has handed the session over: from this turn on it is that agent's.
-            await saying.gate.wait()
-            self.agent, self._model = await self._errands.hand_over(self._session.successor)
+            if heir := await self._hand_over(self._session.successor, saying):
+                return heir
             self._session.follow()
-            saying.scope.deadline += patience_with(self.agent)
         for _ in range(2):
             for _ in range(MAX_HANDOVERS):
                 successor = await self._ask(saying, say)
                 if successor is None:
                     break
                 # The answer goes on with the next agent's words.
-                await saying.gate.wait()
-                self.agent, self._model = await self._errands.hand_over(successor)
+                if heir := await self._hand_over(successor, saying):
+                    return heir
                 self._session.hand_over(successor)
-                saying.scope.deadline += patience_with(self.agent)
             if saying.after or saying.has_words:
-                return
+                return None
         raise ModelFailed(self.vendor, "empty answer")
+
+    async def _hand_over(self, name: str, saying: Saying) -> Conversing | None:
+        await saying.gate.wait()
+        match await self._errands.hand_over(name, saying.text):
+            case Minded(agent, model):
+                self.agent, self._model = agent, model
+                saying.scope.deadline += patience_with(agent)
+                return None
+            case heir:
+                return heir
 
     async def _ask(self, saying: Saying, say: Say) -> str | None:
         """One model's reply; and the agent that it hands over to, if it does."""
@@ -152,7 +128,7 @@ class Mind:
         finally:
             took_s = trio.current_time() - asked_at_s
             said = "".join(reply.said)
-            self._session.model_answered(self.agent, said, status=status, took_s=took_s, vendor=self.vendor)
+            self._session.model_answered(self.agent, said, status=status, took_s=took_s)
         if saying.seconds < self._longest_s:
             for sentence in splitter.flush():
                 await self._say(saying, say, sentence, reply.began_at_s)

@@ -1,19 +1,20 @@
-"""What every kind of conversation has in common: when things happened last, how it ended, and how it is asked for."""
+"""What every talk of one call stands on, whichever talks there are, one after the other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import trio
 
 from engine.calls.meters import CallMeters
 from engine.calls.returning import Resumption
 from engine.errors import CallEnd, Cause
-from engine.observe.labels import DeadAir
-from engine.ports import Phrases
+from engine.events import CallInfo
+from engine.observe.labels import BargeIn
+from engine.observe.timeline import Timeline, What
+from engine.ports import Agent
+from engine.sessions.call_session import CallSession
 from engine.settings import Limits
 
 _OF_LEAVING = frozenset({Cause.CALLER_HANGUP, Cause.PROVIDER_LOST})
@@ -21,12 +22,10 @@ _OF_LEAVING = frozenset({Cause.CALLER_HANGUP, Cause.PROVIDER_LOST})
 
 
 class Pulse:
-    """One conversation's times, on the engine's clock, and its end."""
+    """The times of one call's conversation, on the engine's clock, and its end."""
 
     def __init__(self) -> None:
         now = trio.current_time()
-        self.scope = trio.CancelScope()
-        """Around the whole conversation."""
         self.verdict: CallEnd | None = None
         self.leaving: CallEnd | None = None
         """The call is being handed to somebody else: its media ends by that, and not because the caller hung up."""
@@ -40,89 +39,76 @@ class Pulse:
         self.last_progress_s = now
         """A say of either side was finished."""
         self.turns_taken = 0
+        self.handovers = 0
+        """From one agent to another since the caller's last turn."""
         self.audio_in_s = 0.0
+        self._scope = trio.CancelScope()
 
     def expect_no_media(self) -> None:
         self.last_media_s = math.inf
+
+    def begin(self) -> trio.CancelScope:
+        """The scope around the whole of one talk: ``end`` leaves it."""
+        self._scope = trio.CancelScope()
+        if self.verdict is not None:
+            self._scope.cancel()
+        return self._scope
 
     def end(self, verdict: CallEnd) -> None:
         """End the conversation now. The first verdict counts."""
         if self.verdict is None:
             self.verdict = self.leaving if self.leaving and verdict.cause in _OF_LEAVING else verdict
-        self.scope.cancel()
+        self._scope.cancel()
+
+    def pass_on(self) -> bool:
+        """The talk that has the line leaves it to the next one. False: the call ends, or is being handed to somebody
+        else, and it does not."""
+        if self.verdict is not None or self.leaving is not None:
+            return False
+        self._scope.cancel()
+        return True
+
+    def active(self) -> float:
+        """Somebody speaks, or presses a key: now, which is returned."""
+        self.last_activity_s = trio.current_time()
+        return self.last_activity_s
+
+    def said(self) -> None:
+        """A say of either side is over."""
+        self.last_progress_s = self.active()
+
+    def turn_taken(self) -> None:
+        """The caller has said something that is to be answered."""
+        self.turns_taken += 1
+        self.handovers = 0
+        self.last_progress_s = trio.current_time()
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
-    """Something the agent says of its own accord."""
+class Ground:
+    """Made by the call, handed to each of its talks."""
 
-    text: str
-    then: CallEnd | None = None
-    """The call ends with this once it has been heard; nothing interrupts it, and nothing is said after it."""
-    is_opening: bool = False
-
-
-class Conversing(Protocol):
-    """A conversation as the call and its watchdogs know it, whoever hears, thinks and speaks in it."""
-
-    pulse: Pulse
+    call: CallInfo
     limits: Limits
     meters: CallMeters
+    timeline: Timeline
+    session: CallSession
+    goes_on: Resumption | None = None
+    """What was left of the call's last line, if it was lost: its first talk goes on with that, without an opening."""
+    pulse: Pulse = field(default_factory=Pulse)
 
-    @property
-    def phrases(self) -> Phrases: ...
+    def taken_over(self, agent: Agent) -> None:
+        """From here on this agent answers: at the wish of the one before, or of somebody outside."""
+        self.pulse.handovers += 1
+        self.meters.answered_by(agent)
+        if self.session.successor == agent.name:
+            self.session.follow()
+        else:
+            self.session.hand_over(agent.name)
 
-    @property
-    def is_idle(self) -> bool:
-        """The agent says nothing, thinks of nothing and has nothing waiting; the caller is silent."""
-        ...
-
-    @property
-    def is_audible(self) -> bool:
-        """Something of the agent is still to be heard."""
-        ...
-
-    @property
-    def audio_out_s(self) -> float:
-        """Seconds of audio queued for the caller so far; of these, made by a vendor: ``spoken_s``."""
-        ...
-
-    @property
-    def spoken_s(self) -> float: ...
-
-    @property
-    def buffered_s(self) -> float:
-        """Seconds queued and not heard yet."""
-        ...
-
-    @property
-    def unfinished(self) -> Resumption | None:
-        """Once ``run`` is over: what the agent was about to say or to answer, for the next line of the same call; an
-        empty one if that is nothing. None: nothing was heard of the agent yet."""
-        ...
-
-    def awaited(self) -> tuple[DeadAir | None, float]:
-        """Who is waited for while neither side is audible, and since when."""
-        ...
-
-    async def fill(self) -> None:
-        """Tell the caller, once for each answer, that it takes a moment, if that can be said without the vendors."""
-        ...
-
-    def say(self, text: str, *, then: CallEnd | None = None) -> None:
-        """Say it when nothing else is being said; or at once, as the last words of the call, with a verdict."""
-        ...
-
-    async def ping(self) -> None:
-        """Of the media socket; returns on the pong. Raises trio.EndOfChannel."""
-        ...
-
-    async def run(self, watch: Callable[[Conversing], Awaitable[None]], early: Iterable[Any] = ()) -> CallEnd:
-        """Until the call is over; returns the verdict. ``watch`` keeps the time beside it; ``early`` are events that
-        came on the line before it could begin. Raises what a vendor's failure raises (VendorError), in a group."""
-        ...
-
-
-def verdict_of_run(pulse: Pulse) -> CallEnd:
-    """Once the scope has been left."""
-    return pulse.verdict or CallEnd(Cause.INTERNAL_ERROR, "the talk was cut off")
+    def barge_in(self, kind: BargeIn, onset_s: float) -> None:
+        """The caller began at ``onset_s`` to speak into the agent's words, which are not heard any more."""
+        stop_s = max(0.0, trio.current_time() - onset_s)
+        self.meters.barge_in(kind)
+        self.meters.silenced(stop_s)
+        self.timeline.note(What.BARGE_IN, stop_ms=round(stop_s * 1000))

@@ -16,7 +16,7 @@ from engine.dialogue.turns import Turn
 
 @dataclass(eq=False, slots=True)
 class Reply:
-    """What is awaited of the model, comes in, and is heard; or a clip of ours in its place."""
+    """What is awaited of the model, comes in, and is heard; or a clip, which asks nothing of the model."""
 
     utterance: Utterance
     say: AgentSay = field(default_factory=AgentSay)
@@ -26,6 +26,8 @@ class Reply:
     announced: str = ""
     """The words that it was told to say."""
     is_clip: bool = False
+    is_rest: bool = False
+    """Of a reply of the model, which takes it for cut off."""
     is_owed: bool = True
     """Without it the caller would be left without an answer."""
     is_complete: bool = False
@@ -34,6 +36,10 @@ class Reply:
     """It has been heard, as far as it ever will be."""
     pieces: deque[bytes] = field(default_factory=deque)
     """Sound that is not with the line yet."""
+    _taken: deque[bytes] = field(default_factory=deque)
+    """Sound that is with the line, as far as it is not known to be heard."""
+    _forgotten_bytes: int = 0
+    """Of it, what is."""
     _changed: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -43,6 +49,16 @@ class Reply:
     @property
     def is_awaited(self) -> bool:
         return not self.reply_id and not self.is_clip
+
+    @property
+    def is_models(self) -> bool:
+        """The model has made it."""
+        return bool(self.reply_id) or self.is_rest
+
+    @property
+    def has_begun_to_sound(self) -> bool:
+        """The caller hears it, or has."""
+        return self.utterance.has_sounded
 
     @property
     def has_sound(self) -> bool:
@@ -62,20 +78,35 @@ class Reply:
         self.is_complete = self.spoken.is_whole = True
         self._changed.set()
 
-    async def next_piece(self) -> bytes | None:
-        """None: there is no more. One task asks."""
+    async def next_piece(self, heard_bytes: int) -> bytes | None:
+        """None: there is no more. One task asks. ``heard_bytes``: of what it was given before, what was heard."""
+        while self._taken and self._forgotten_bytes + len(self._taken[0]) <= heard_bytes:
+            self._forgotten_bytes += len(self._taken.popleft())
         while not self.pieces:
             if self.is_complete:
                 return None
             self._changed = trio.Event()
             await self._changed.wait()
-        return self.pieces.popleft()
+        piece = self.pieces.popleft()
+        self._taken.append(piece)
+        return piece
+
+    def rest(self, heard_bytes: int) -> bytes:
+        """What has come of it behind this much."""
+        return b"".join((*self._taken, *self.pieces))[max(0, heard_bytes - self._forgotten_bytes) :]
 
 
 def reply_to(turn: Turn | None, *, announced: str = "", is_opening: bool = False) -> Reply:
     """One that is still to come."""
     utterance = Utterance(turn, is_opening=is_opening, spoken=[Spoken(announced)])
     return Reply(utterance, AgentSay(is_opening=is_opening), announced=announced)
+
+
+def rest_of(reply: Reply, heard: str, audio: bytes, seconds: float) -> Reply:
+    """What a sound without words kept from being heard of a whole one, behind the words that were."""
+    text = reply.spoken.text[len(heard) :].strip()
+    utterance = Utterance(spoken=[Spoken(text, seconds, is_whole=True)])
+    return Reply(utterance, is_clip=True, is_rest=not reply.is_clip, is_complete=True, pieces=deque([audio]))
 
 
 def clip_reply(text: str, clip: bytes, seconds: float, *, is_opening: bool = False) -> Reply:

@@ -1,4 +1,4 @@
-"""The agent's voice in one call: sentences to audio on the line, and what of it the caller has heard."""
+"""The agent's voice on the line of one call, over all its talks: sound goes out, and what of it was heard is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 from engine.calls.gate import Gate
 from engine.calls.meters import CallMeters
-from engine.calls.talks.mind import After
+from engine.calls.talks.errands import After
 from engine.dialogue.heard import Spoken, heard_text, rest, unheard
 from engine.dialogue.turns import Turn
 from engine.errors import SpeechFailed
@@ -55,17 +55,14 @@ class Utterance:
     gate: Gate = field(default_factory=Gate)
     """Nothing of it sounds while it is closed."""
     unsaid: str = ""
-    """It is a draft: the caller's words that it answers, which may not be all of them."""
+    """The caller's words that it answers, as far as the session does not have them."""
+    is_draft: bool = False
+    """They may not be all: nobody knows of it but us."""
     pending: list[Noted] = field(default_factory=list)
     base_s: float = 0.0
     """The link's ``heard_s`` at which its first sound begins."""
     behind_s: float = 0.0
     """What was still to be heard before its first sound."""
-
-    @property
-    def is_draft(self) -> bool:
-        """Nobody knows of it but us."""
-        return bool(self.unsaid)
 
     @property
     def has_words(self) -> bool:
@@ -92,16 +89,18 @@ class Utterance:
 
 
 class Voice:
-    """One utterance at a time. ``play`` and ``until_heard`` run in the utterance's own task; ``hush`` from any."""
+    """One utterance at a time. ``play`` and ``until_heard`` run in the utterance's own task; ``hush`` from any.
 
-    def __init__(
-        self, link: ProviderLink, agent: Agent, meters: CallMeters, *, patience_s: Callable[[], float]
-    ) -> None:
-        """``patience_s``: how long an utterance may make no progress, by whoever answers now."""
+    Implements :class:`engine.calls.talks.conversing.Sound`.
+    """
+
+    def __init__(self, link: ProviderLink, agent: Agent, meters: CallMeters) -> None:
+        self.agent = agent
+        """Whose phrases are at hand as audio; set by the talk that has the line."""
+        self.patience_s: Callable[[], float] = lambda: 0.0
+        """How long an utterance may make no progress, by whoever answers now; likewise."""
         self._link = link
-        self._agent = agent
         self._meters = meters
-        self._patience_s = patience_s
         self.queued_until_s = -math.inf
         """When the line runs dry, or ran dry last."""
         self._marks: dict[str, trio.Event] = {}
@@ -120,9 +119,13 @@ class Voice:
         """Seconds queued and not heard yet."""
         return self._link.remaining_s()
 
+    async def ping(self) -> None:
+        """Of the media socket; returns on the pong. Raises trio.EndOfChannel."""
+        await self._link.ping()
+
     def be_patient(self, utterance: Utterance) -> None:
         """Progress was made: from now on the utterance may take ``patience_s`` to make more."""
-        utterance.scope.deadline = trio.current_time() + self._link.remaining_s() + self._patience_s()
+        utterance.scope.deadline = trio.current_time() + self._link.remaining_s() + self.patience_s()
 
     async def say(self, utterance: Utterance, sentence: str, synthesizer: Synthesizer) -> None:
         """Queue one sentence; returns when all of its audio is queued, up to a couple of seconds ahead of the ear.
@@ -134,19 +137,19 @@ class Voice:
         spoken = Spoken(sentence)
         utterance.spoken.append(spoken)
         self._meters.characters(sentence)
-        with self._meters.asked(VendorKind.TTS, self._agent.synthesizer_vendor, utterance.scope):
+        with self._meters.asked(VendorKind.TTS, self.agent.synthesizer_vendor, utterance.scope):
             async with synthesizer.open_speech(sentence) as audio:
                 async for piece in audio:
                     spoken.audio_s += self._link.format.duration_s(piece)
                     await self.play(utterance, piece)
             # Else a vendor that answers every sentence with nothing leaves its callers in silence.
             if not spoken.audio_s and any(map(str.isalnum, sentence)):
-                raise SpeechFailed(self._agent.synthesizer_vendor, "no audio for a sentence")
+                raise SpeechFailed(self.agent.synthesizer_vendor, "no audio for a sentence")
         spoken.is_whole = True
 
     async def say_ready(self, utterance: Utterance, sentence: str) -> bool:
         """The same of a phrase that is at hand as audio. False if it is not."""
-        clip = self._agent.clip(sentence, self._link.format)
+        clip = self.agent.clip(sentence, self._link.format)
         if clip is None:
             return False
         spoken = Spoken(sentence, self._link.format.duration_s(clip))
@@ -177,10 +180,14 @@ class Voice:
         self.queued_until_s = trio.current_time() + self.remaining_s
         self.be_patient(utterance)
 
+    def clear(self) -> None:
+        """Silence on the line, whatever is on it. Never waits."""
+        self._link.clear()
+
     async def say_clip(self, text: str, within: Utterance | None = None) -> bool:
         """Queue a fixed phrase that is at hand as audio, beside any utterance: it is in nobody's history. ``within``:
         the utterance that it may come in the middle of."""
-        clip = self._agent.clip(text, self._link.format)
+        clip = self.agent.clip(text, self._link.format)
         if clip is None:
             return False
         seconds = self._link.format.duration_s(clip)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import trio
 
-from engine.calls.talks.pulse import Conversing
+from engine.calls.talks.conversing import Conversing
 from engine.errors import CallEnd, Cause
 from engine.observe.labels import TurnOutcome
 
@@ -21,15 +21,16 @@ TASKS_EVERY = 4
 
 async def watch(talk: Conversing) -> None:
     """Until cancelled. Never speaks itself: it asks the talk to."""
-    rounds = _Rounds(talk)
+    rounds, meters, pulse = _Rounds(talk), talk.ground.meters, talk.ground.pulse
     call_task = _above(trio.lowlevel.current_task())
     for number in itertools.count():
         await trio.sleep(STEP_S)
         now = trio.current_time()
-        talk.meters.audio(in_s=talk.pulse.audio_in_s, out_s=talk.audio_out_s, spoken_s=talk.spoken_s)
-        talk.meters.buffered(talk.buffered_s)
+        meters.audio(in_s=pulse.audio_in_s, out_s=talk.voice.audio_out_s, spoken_s=talk.voice.spoken_s)
+        meters.buffered(talk.voice.remaining_s)
         if number % TASKS_EVERY == 0:
-            talk.meters.tasks(_tasks_of(call_task))
+            meters.tasks(_tasks_of(call_task))
+        talk.follow()
         await rounds.media(now)
         await rounds.answer(now)
         rounds.silence(now)
@@ -40,21 +41,24 @@ async def watch(talk: Conversing) -> None:
 class _Rounds:
     def __init__(self, talk: Conversing) -> None:
         self._talk = talk
-        self._limits = talk.limits
+        self._limits = limits = talk.ground.limits
+        self._pulse = pulse = talk.ground.pulse
+        self._meters = talk.ground.meters
         self._prompts = 0
         self._prompted_at_turn = 0
         self._in_dead_air = False
-        self._said_last_minute = talk.limits.max_call_s <= 2 * LAST_MINUTE_S
+        age_s = trio.current_time() - pulse.started_at_s
+        self._said_last_minute = limits.max_call_s - max(LAST_MINUTE_S, age_s) <= LAST_MINUTE_S
 
     async def media(self, now: float) -> None:
         """No audio from the provider: ask whether it is there, then give up."""
-        quiet_s = now - self._talk.pulse.last_media_s
+        quiet_s = now - self._pulse.last_media_s
         if quiet_s >= self._limits.media_timeout_s:
-            self._talk.pulse.end(CallEnd(Cause.MEDIA_TIMEOUT, "the provider sent no audio"))
+            self._pulse.end(CallEnd(Cause.MEDIA_TIMEOUT, "the provider sent no audio"))
         elif self._limits.media_ping_s <= quiet_s < self._limits.media_ping_s + STEP_S:
             # A socket that is gone is the pump's to notice.
             with trio.move_on_after(STEP_S / 2), suppress(trio.EndOfChannel):
-                await self._talk.ping()
+                await self._talk.voice.ping()
 
     async def answer(self, now: float) -> None:
         """It is the agent's turn and nothing is heard: say a filler, count dead air."""
@@ -67,17 +71,17 @@ class _Rounds:
         if waited_s >= self._limits.filler_s:
             await talk.fill()
         if waited_s >= DEAD_AIR_S:
-            talk.meters.dead_air(cause, STEP_S, is_new=not self._in_dead_air)
+            self._meters.dead_air(cause, STEP_S, is_new=not self._in_dead_air)
             self._in_dead_air = True
 
     def silence(self, now: float) -> None:
         """Neither side says anything: ask whether the caller is still there, then hang up."""
         talk = self._talk
-        if talk.pulse.turns_taken != self._prompted_at_turn:
-            self._prompted_at_turn, self._prompts = talk.pulse.turns_taken, 0
-        if not talk.is_idle or now - talk.pulse.last_activity_s < self._limits.silence_s:
+        if self._pulse.turns_taken != self._prompted_at_turn:
+            self._prompted_at_turn, self._prompts = self._pulse.turns_taken, 0
+        if not talk.is_idle or now - self._pulse.last_activity_s < self._limits.silence_s:
             return
-        talk.meters.turn(TurnOutcome.NO_INPUT)
+        self._meters.turn(TurnOutcome.NO_INPUT)
         if self._prompts < self._limits.silence_prompts:
             self._prompts += 1
             talk.say(talk.phrases.still_there)
@@ -87,15 +91,15 @@ class _Rounds:
     def progress(self, now: float) -> None:
         """Something goes on, but nothing is heard of the agent, and no words come of the caller."""
         talk = self._talk
-        if talk.is_audible:
-            talk.pulse.last_progress_s = now
+        if talk.voice.is_audible:
+            self._pulse.last_progress_s = now
             return
-        if now - talk.pulse.last_progress_s >= self._limits.no_progress_s:
-            talk.pulse.end(CallEnd(Cause.NO_PROGRESS, "no say of either side was finished"))
+        if now - self._pulse.last_progress_s >= self._limits.no_progress_s:
+            self._pulse.end(CallEnd(Cause.NO_PROGRESS, "no say of either side was finished"))
 
     def duration(self, now: float) -> None:
         talk = self._talk
-        age_s = now - talk.pulse.started_at_s
+        age_s = now - self._pulse.started_at_s
         if age_s >= self._limits.max_call_s:
             talk.say(talk.phrases.goodbye, then=CallEnd(Cause.MAX_DURATION))
         elif not self._said_last_minute and age_s >= self._limits.max_call_s - LAST_MINUTE_S:
