@@ -43,6 +43,10 @@ MOST_WAITING: Final = 100
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 _NAME_CHARS: Final = 64
 _DESCRIPTION_CHARS: Final = 1024
+LAST_WORDS_S: Final = 0.5
+"""For what a program that has ended has left to be read."""
+_SAID_BYTES: Final = 4096
+_LINE_CHARS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ class McpServer:
                 with ungrouped():
                     await self._serve()
             except Exception as exc:  # noqa: BLE001 - the edge to the package and to the server behind it
-                log.warning("mcp_server_lost", server=self.config.name, error=type(exc).__name__)
+                why = str(exc) if isinstance(exc, NotStarted) else ""
+                log.warning("mcp_server_lost", server=self.config.name, error=type(exc).__name__, why=why)
             else:
                 log.warning("mcp_server_lost", server=self.config.name, error="")
             failures = 1 if trio.current_time() - began_at_s > PAUSES_S[-1] else failures + 1
@@ -234,15 +239,53 @@ class McpTool:
         return await self.server.call(self.name, arguments, meta)
 
 
+class NotStarted(Exception):
+    """A server's program ended, or was given up, before it had answered. Its text is the last that it said."""
+
+
+class LastWords:
+    """The last line that a program writes to its standard error while it starts. What it writes afterwards is not ours
+    to tell: it may be anything."""
+
+    def __init__(self) -> None:
+        self._said = b""
+        self._is_ignored = False
+
+    @property
+    def line(self) -> str:
+        """Printable, cut to ``_LINE_CHARS``; empty if there is none."""
+        lines = [line.strip() for line in self._said.decode(errors="replace").splitlines()]
+        last = next((line for line in reversed(lines) if line), "")
+        return "".join(filter(str.isprintable, last))[:_LINE_CHARS]
+
+    def ignore(self) -> None:
+        """It has started."""
+        self._said, self._is_ignored = b"", True
+
+    async def read(self, stderr: trio.abc.ReceiveStream) -> None:
+        """To its end, so that the program never waits for us."""
+        async for some in stderr:
+            if not self._is_ignored:
+                self._said = (self._said + some)[-_SAID_BYTES:]
+
+
 @asynccontextmanager
 async def connected(config: McpConfig) -> AsyncIterator[Any]:
-    """An ``mcp.Client`` of this server. Leaving the block ends the program: it is asked to, then killed."""
+    """An ``mcp.Client`` of this server. Leaving the block ends the program: it is asked to, then killed. Raises what
+    the package raises, and NotStarted for a program that said why it ends before it answered."""
     mcp = await trio.to_thread.run_sync(importlib.import_module, "mcp")  # a second's work
+    words = LastWords()
     # It logs what it cannot read, with an excerpt: that may be what a caller said.
     logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
-    transport = _over_http(config) if config.url else _over_stdio(config)
-    async with mcp.Client(transport, cache=None) as client:
-        yield client
+    transport = _over_http(config) if config.url else _over_stdio(config, words)
+    try:
+        async with mcp.Client(transport, cache=None) as client:
+            words.ignore()
+            yield client
+    except Exception as exc:
+        if words.line:
+            raise NotStarted(words.line) from exc
+        raise
 
 
 @asynccontextmanager
@@ -259,16 +302,19 @@ async def _over_http(config: McpConfig) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _over_stdio(config: McpConfig) -> AsyncIterator[Any]:
+async def _over_stdio(config: McpConfig, words: LastWords) -> AsyncIterator[Any]:
     from mcp import StdioServerParameters  # noqa: PLC0415 - comes with the extra
     from mcp.client.stdio import stdio_client  # noqa: PLC0415
 
     program, *arguments = config.command
     server = StdioServerParameters(command=program, args=arguments, env=dict(config.env))
-    # What it writes of its own accord is not ours to log: it may be anything.
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: ASYNC230 - no disk behind it
-        async with stdio_client(server, errlog=nowhere) as streams:
-            yield streams
+    ours, its = os.pipe()
+    async with trio.lowlevel.FdStream(ours) as stderr, trio.open_nursery() as nursery:
+        nursery.start_soon(words.read, stderr)
+        with open(its, "w", encoding="utf-8") as errlog:  # noqa: ASYNC230 - a pipe, and never written to here
+            async with stdio_client(server, errlog=errlog) as streams:
+                yield streams
+        nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_S
 
 
 def _text_of(result: Any) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import structlog
 import trio
+import trio.testing
 import uvicorn
 from trio.testing import MockClock
 
-from adapters.tools.mcp import CONNECT_S, LOOK_S, McpConfig, McpServer
+from adapters.tools.mcp import CONNECT_S, LOOK_S, LastWords, McpConfig, McpServer
 from engine.errors import ToolFailed
 from engine.ports import ToolScope
 from engine.tools.toolbox import Toolbox
@@ -67,6 +68,34 @@ async def test_a_program_is_started_asked_lost_started_again_and_ended() -> None
     for pid in (first, second):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_program_that_dies_at_its_start_tells_why() -> None:
+    """What it says once it has started is nobody's business."""
+    dies = "import sys; print('usage:\\n shop: no such file: /etc/\\x07shop.toml\\n', file=sys.stderr); sys.exit(3)"
+    server = McpServer(McpConfig("shop", command=(sys.executable, "-c", dies)))
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            with trio.fail_after(60):
+                await until(lambda: bool(logs))
+            nursery.cancel_scope.cancel()
+    assert (logs[0]["event"], logs[0]["error"]) == ("mcp_server_lost", "NotStarted")
+    assert logs[0]["why"] == "shop: no such file: /etc/shop.toml"
+
+
+async def test_what_a_program_says_once_it_has_started_is_read_and_forgotten() -> None:
+    words, (theirs, ours) = LastWords(), trio.testing.memory_stream_one_way_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(words.read, ours)
+        await theirs.send_all(b"starting\n" * 10_000 + b"\n \n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert words.line == "starting"
+        words.ignore()
+        await theirs.send_all(b"canary")
+        await trio.testing.wait_all_tasks_blocked()
+        assert words.line == ""
+        await theirs.aclose()
 
 
 @asynccontextmanager
