@@ -4,7 +4,7 @@ from engine.assembly.agents import check_agents, load_speech, needs_speech
 from engine.assembly.engine import Engine
 from engine.assembly.memory import migrate_store, open_vault
 from engine.assembly.providers import PROVIDER_KEYS, configured_providers
-from engine.assembly.tools import check_tools, used_tools
+from engine.assembly.tools import check_tools, used_tools, why_not_started
 from engine.assembly.vendors import vendor_url
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "open_vault",
     "used_tools",
     "vendor_url",
+    "why_not_started",
 ]

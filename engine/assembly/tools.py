@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import trio
 
+from adapters.tools import mcp_start
 from adapters.tools.mcp import McpConfig, McpServer, check_package
 from engine.errors import SettingsError
 from engine.events import ToolSpec
@@ -47,6 +48,12 @@ def check_tools(settings: Settings) -> list[tuple[str, str]]:
         except SettingsError as exc:
             wrong.append((name, str(exc)))
     return wrong
+
+
+async def why_not_started(name: str, settings: Settings) -> str:
+    """Starts the program of this tool's MCP server, and ends it. Empty if it answers, else what became of it."""
+    table = settings.tools[name]
+    return await mcp_start.why_not_started(table.mcp, filled(table.env, settings.secrets.vendor_keys, "env"))
 
 
 class Tools:

@@ -27,6 +27,7 @@ from engine.assembly import (
     open_vault,
     used_tools,
     vendor_url,
+    why_not_started,
 )
 from engine.cli.doctor_calls import outbound_findings, recording_findings
 from engine.cli.findings import Finding, Verdict
@@ -227,12 +228,25 @@ def _source(agent: AgentSettings) -> str:
 async def _tools(settings: Settings) -> list[Finding]:
     """Inside trio for the same reason: callables are imported."""
     wrong = dict(check_tools(settings))
-    return [
+    findings = [
         Finding(f"tool {name}", Verdict.FAILED, wrong[name])
         if name in wrong
         else _tool(name, settings.tools[name], settings.secrets.vendor_keys)
         for name in used_tools(settings)
     ]
+    async with trio.open_nursery() as nursery:
+        for at, name in enumerate(used_tools(settings)):
+            table = settings.tools[name]
+            if findings[at].verdict is Verdict.OK and table.mcp and not is_address(table.mcp):
+                nursery.start_soon(_start, name, settings, findings, at)
+    return findings
+
+
+async def _start(name: str, settings: Settings, findings: list[Finding], at: int) -> None:
+    """The program of an MCP server, which is there, for a moment."""
+    if why := await why_not_started(name, settings):
+        program = settings.tools[name].mcp[0]
+        findings[at] = Finding(f"tool {name}", Verdict.FAILED, f"tools.{name}.mcp: {program!r} {why}")
 
 
 def _tool(name: str, table: ToolSettings, keys: Mapping[str, str]) -> Finding:

@@ -183,7 +183,9 @@ def area(radius: float) -> float:
 def somewhere(tmp_path: Path) -> Path:
     """A folder with a program in it."""
     program = tmp_path / "there"
-    program.write_text("#!/bin/sh\n")
+    program.write_text(
+        '#!/bin/sh\nread request\ncase "$1" in --dies) echo "no such file: $2" >&2; exit 3;; esac\necho "{}"\n'
+    )
     program.chmod(0o755)
     return tmp_path
 
@@ -209,6 +211,11 @@ def findings_in(folder: Path, text: str) -> dict[str, Finding]:
         ('mcp = "https://crm.example.com/mcp"\nheaders = { A = "${NOT_SET}" }', Verdict.FAILED, "set NOT_SET"),
         ('mcp = ["FOLDER/there", "--quiet"]', Verdict.OK, "/there"),
         ('mcp = "there"\nenv = { PATH = "FOLDER" }', Verdict.OK, "/there"),
+        (
+            'mcp = ["FOLDER/there", "--dies", "shop.toml"]',
+            Verdict.FAILED,
+            "/there' ended at its start with exit code 3: no such file: shop.toml",
+        ),
         ('mcp = ["there", "--quiet"]', Verdict.FAILED, "tools.it.mcp: 'there' is not on the PATH"),
         ('mcp = ["FOLDER/offhook.toml"]', Verdict.FAILED, "is not there, or cannot be run"),
     ],
