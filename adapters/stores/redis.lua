@@ -120,6 +120,12 @@ local function order_of(session)
   return session.order, known
 end
 
+-- Whoever lets go of a session takes it off the list. One that is listed, and has not expired, was evicted.
+local function is_lost(session)
+  local expires = not session.old and not session.is_wiped and redis.call('ZSCORE', EXPIRY, session.id)
+  return expires and tonumber(expires) > now
+end
+
 local function append()
   local row = {id = following()}
   for _, field in ipairs(FIELDS) do row[field] = following() end
@@ -132,9 +138,9 @@ local function append()
   if session.row then
     if session.row.version ~= row.version then return {'conflict', unpack(packed(session.row))} end
   else
-    if row.version ~= '0' then return {'gone'} end
     local erased = row.subject ~= '' and redis.call('HGET', ERASED, row.subject)
     if erased and tonumber(erased) >= tonumber(row.started) then return {'gone'} end
+    if row.version ~= '0' then return {is_lost(session) and 'lost' or 'gone'} end
   end
   local holder = holder_of(row.key)
   if holder and holder ~= session then return {'conflict', unpack(packed(holder.row))} end
@@ -195,7 +201,10 @@ end
 
 local function remove()
   local session = load(following())
-  if not session.row then return {'gone'} end
+  if not session.row then
+    session.is_wiped = true -- also what is left of one that was evicted
+    return {'gone'}
+  end
   local version = session.row.version
   drop(session)
   session.known = nil
@@ -343,10 +352,20 @@ function operations.scan()
   return rows
 end
 
+-- For when the set of a subject's sessions is not there: it has none, or the set was evicted.
+local function listed_of(subject)
+  local ids = {}
+  for _, id in ipairs(redis.call('ZRANGE', ALL, 0, -1)) do
+    if redis.call('HGET', head_key(id), 'subject') == subject then ids[#ids + 1] = id end
+  end
+  return ids
+end
+
 function operations.erase()
   local subject, at, count = following(), following(), 0
   local erased = redis.call('HGET', ERASED, subject)
   local ids = redis.call('SMEMBERS', subject_key(subject))
+  if #ids == 0 then ids = listed_of(subject) end
   local rows = {}
   for _, id in ipairs(ids) do rows[id] = read_row(id) end
   redis.call('DEL', subject_key(subject)) -- first what needs no memory: a full Redis can forget

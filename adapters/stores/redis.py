@@ -20,6 +20,7 @@ from engine.ports import (
     Conflict,
     Found,
     Gone,
+    Lost,
     MessageRow,
     Outcome,
     Rekey,
@@ -74,6 +75,7 @@ class RedisStore:
     How safe a write is, the server decides: without an append-only file what is there is gone with its process, and
     with ``appendfsync everysec``, Redis' default, a crash of its machine takes up to one second of writes (a crash of
     this process takes nothing). ``maxmemory-policy`` should be ``noeviction``: any other drops sessions too early.
+    Of one that is in use the engine then writes all that it knows anew (``Lost``).
 
     A session's keys expire by the server's clock, those that list them by :meth:`purge`. After :meth:`erase` no key
     holds anything of the subject but a fingerprint and a time. An append-only file keeps what was written until it is
@@ -221,6 +223,8 @@ def _outcome(answer: list[Any]) -> Outcome:
             return Written(int(version))
         case [b"conflict", *row]:
             return Conflict(_row(row))
+        case [b"lost"]:
+            return Lost()
         case _:
             return Gone()
 

@@ -56,7 +56,8 @@ class Append:
 
     * there, same version: written, with the version one higher -> ``Written``
     * there, other version: nothing is written -> ``Conflict``
-    * not there, ``head.version`` above 0: it has been erased or has expired; nothing is written -> ``Gone``
+    * not there, ``head.version`` above 0: it has been erased or has expired; nothing is written -> ``Gone``, or, where
+      the store can tell that it has lost the session by itself -> ``Lost``
     * not there, ``head.version`` 0: made anew, unless its subject was erased at or after ``head.started_at``
       (-> ``Gone``, which goes before the next) or ``head.key`` is taken (-> ``Conflict`` with whoever has it, and
       nothing is written).
@@ -118,7 +119,13 @@ class Gone:
     pass
 
 
-Outcome = Written | Conflict | Gone
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nobody has erased the session and it has not expired, but its head is not there: the store has let go of it to
+    make room. Whoever still knows all of it may make it anew (version 0)."""
+
+
+Outcome = Written | Conflict | Gone | Lost
 
 
 @dataclass(frozen=True, slots=True)

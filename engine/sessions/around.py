@@ -11,7 +11,7 @@ import structlog
 from engine.errors import ModelFailed, StoreDown
 from engine.observe.labels import WebhookEvent
 from engine.observe.metrics import Metrics
-from engine.ports import Agent
+from engine.ports import Agent, Lost
 from engine.sessions.showing import Showing
 from engine.settings import SessionSettings
 from engine.storage.record import Save, Saved, Stored
@@ -24,7 +24,7 @@ class Saves(Protocol):
     """The writer, as sessions see it."""
 
     def save(
-        self, save: Save, on_done: Callable[[Saved | StoreDown | Journaled | None], None], *, may_wait: bool
+        self, save: Save, on_done: Callable[[Saved | Lost | StoreDown | Journaled | None], None], *, may_wait: bool
     ) -> None: ...
 
     @property

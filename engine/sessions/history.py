@@ -15,7 +15,7 @@ from engine.sessions.export import as_json, as_markdown
 from engine.sessions.tracing import Report, examine
 from engine.storage.codec import AuditEvent
 from engine.storage.identity import stream_key
-from engine.storage.record import Save, Scope, SessionRecord, Stored, new_session_id
+from engine.storage.record import Save, Saved, Scope, SessionRecord, Stored, new_session_id
 from engine.storage.vault import Vault
 
 MAX_HITS = 100
@@ -136,7 +136,7 @@ class History:
         record = self._branched(stored, kept)
         await self._audit(record, BRANCHED, by, f"{record.parent} as {record.session_id}")
         saved = await self._vault.write([self._beginning(record, kept), self._farewell(stored, record)])
-        if saved[0] is None:
+        if not isinstance(saved[0], Saved):
             return None
         self._live.changed(session_id)
         return saved[0].record

@@ -15,6 +15,7 @@ from engine.dialogue.history import Entry, TraceEvent, TraceWhat, TurnRecord
 from engine.errors import StoreDown
 from engine.events import Modality
 from engine.observe.labels import WebhookEvent
+from engine.ports import Lost
 from engine.runtime.mailbox import Answer
 from engine.sessions.around import Around
 from engine.storage.record import Save, Saved, SessionRecord, Stored, merged, new_session_id, uncounted, with_turn
@@ -107,27 +108,36 @@ class Notebook:
         is kept, or counted as lost, by the writer."""
         if self.is_forgotten:
             return True
-        done: Answer[Saved | Journaled | None] = Answer()
-
-        def on_done(result: Saved | StoreDown | Journaled | None) -> None:
-            if isinstance(result, StoreDown):
-                done.fail(result)
-            else:
-                done.give(result)
-
         waiting, self._waiting = self._waiting, ()
         kept = (*waiting, *traces) if self._around.settings.trace else ()
         save = Save(self.record, self._version, tuple(entries), kept, self._base)
-        self._around.writer.save(save, on_done, may_wait=may_wait)
         try:
-            return self._saved(save.record, await done.wait())
+            result = await self._written(save, may_wait=may_wait)
+            if isinstance(result, Lost) and not self.is_forgotten:
+                log.warning("session_lost_by_store", session_id=self.record.session_id)
+                save = replace(save, version=0, entries=tuple(self.entries), base=None)
+                result = await self._written(save, may_wait=may_wait)
+            return self._saved(save.record, result)
         except StoreDown:
             if may_wait:
                 return True
             self._waiting = (*waiting, *self._waiting)
             raise
 
-    def _saved(self, sent: SessionRecord, result: Saved | Journaled | None) -> bool:
+    async def _written(self, save: Save, *, may_wait: bool) -> Saved | Lost | Journaled | None:
+        """Raises StoreDown."""
+        done: Answer[Saved | Lost | Journaled | None] = Answer()
+
+        def on_done(result: Saved | Lost | StoreDown | Journaled | None) -> None:
+            if isinstance(result, StoreDown):
+                done.fail(result)
+            else:
+                done.give(result)
+
+        self._around.writer.save(save, on_done, may_wait=may_wait)
+        return await done.wait()
+
+    def _saved(self, sent: SessionRecord, result: Saved | Lost | Journaled | None) -> bool:
         if isinstance(result, Journaled):
             self._base = sent
         elif isinstance(result, Saved):
@@ -135,7 +145,7 @@ class Notebook:
             if result.was_merged:
                 self.is_stale = True
                 self.record = merged(result.record, self.record, sent)
-        elif result is None:
+        else:
             self._found_gone()
             return not self.is_gone
         return True
@@ -175,11 +185,12 @@ class Notebook:
             stored = await self._around.vault.get(self.record.session_id, last=retention)
         except StoreDown:
             return
-        self.is_stale = False
         if stored is None:
             if self._version:  # else it has not been written yet
-                self._found_gone()
+                await self.save()  # the store tells whether it was erased, or is to have it anew
+            self.is_stale = False
             return
+        self.is_stale = False
         self.record, self._version = merged(stored.record, self.record, self._base), stored.version
         self._base = stored.record
         self.entries = deque(stored.entries, retention)

@@ -13,7 +13,7 @@ import trio
 from engine.dialogue.history import Entry, TraceEvent
 from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
-from engine.ports import Append, Conflict, Outcome, Rekey, SessionRow, Written
+from engine.ports import Append, Conflict, Lost, Outcome, Rekey, SessionRow, Written
 from engine.storage.keyring import Unreadable
 from engine.storage.record import Save, Saved, SessionRecord, merged
 from engine.storage.sealing import Sealing, quarantine_key, retired_key
@@ -91,9 +91,9 @@ class _Rows(Sequence[Append]):
         return [pending.append(self._sealing, self._kept) for pending in self._pending]
 
 
-async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved | None]:
+async def write(shelf: Shelf, saves: Sequence[Save], kept: Kept) -> list[Saved | Lost | None]:
     """As ``Vault.write``."""
-    results: list[Saved | None] = [None] * len(saves)
+    results: list[Saved | Lost | None] = [None] * len(saves)
     waiting = _gathered(saves)
     while waiting:
         sealing = await shelf.open()
@@ -139,10 +139,14 @@ def _first_of_each(waiting: list[_Pending]) -> tuple[list[_Pending], list[_Pendi
     return list(now.values()), later
 
 
-def _settle(results: list[Saved | None], pending: _Pending, outcome: Outcome) -> None:
+def _settle(results: list[Saved | Lost | None], pending: _Pending, outcome: Outcome) -> None:
+    result: Saved | Lost | None = None
     if isinstance(outcome, Written):
-        for place in pending.places:
-            results[place] = Saved(pending.record, outcome.version, pending.was_merged)
+        result = Saved(pending.record, outcome.version, pending.was_merged)
+    elif isinstance(outcome, Lost):
+        result = outcome
+    for place in pending.places:
+        results[place] = result
 
 
 async def _reconcile(shelf: Shelf, pending: _Pending, current: SessionRow) -> None:

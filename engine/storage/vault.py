@@ -20,7 +20,7 @@ from engine.dialogue.history import Entry, TraceEvent
 from engine.errors import StoreDown
 from engine.observe.labels import StoreOp
 from engine.observe.metrics import Metrics
-from engine.ports import Append, Conflict, Found, MessageRow, RecordStore, Remove, Replace, SessionRow, Written
+from engine.ports import Append, Conflict, Found, Lost, MessageRow, RecordStore, Remove, Replace, SessionRow, Written
 from engine.storage import merging, searching
 from engine.storage.codec import AuditEvent
 from engine.storage.keyring import KeyRing, Unreadable
@@ -103,8 +103,9 @@ class Vault:
         found = await self._get(session_id, 0)
         return found.row.version if found else 0
 
-    async def write(self, saves: Sequence[Save]) -> list[Saved | None]:
-        """All of them in as few transactions as it takes, in order; None for a session that was erased, or has expired.
+    async def write(self, saves: Sequence[Save]) -> list[Saved | Lost | None]:
+        """All of them in as few transactions as it takes, in order; None for a session that was erased, or has expired,
+        Lost for one that the store has let go of by itself.
 
         Where somebody else was quicker the two are merged, and ours goes on under the id of theirs. Raises StoreDown;
         some of the saves may be stored then, and saved again they are still there once.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import structlog
@@ -17,6 +17,7 @@ import trio
 
 from engine.errors import StoreDown
 from engine.observe.metrics import Metrics
+from engine.ports import Lost
 from engine.storage.journal import Journal
 from engine.storage.record import Save, Saved
 from engine.storage.vault import Vault
@@ -34,8 +35,9 @@ class Journaled:
     """It is safe in the journal's file, and goes to the store once that is back."""
 
 
-OnDone = Callable[[Saved | StoreDown | Journaled | None], None]
-"""Called once, on the event loop. Saved: it is in the store. None: the session is gone. Journaled: it will be in the
+OnDone = Callable[[Saved | Lost | StoreDown | Journaled | None], None]
+"""Called once, on the event loop. Saved: it is in the store. None: the session is gone. Lost: the store has
+let go of it by itself, and wants all of it anew. Journaled: it will be in the
 store. StoreDown: it is not stored, and will not be."""
 
 
@@ -186,7 +188,7 @@ class Writer:
             for queued, result in zip(batch, results, strict=True):
                 self._settle(queued, result)
 
-    async def _stored(self, saves: Sequence[Save]) -> list[Saved | None]:
+    async def _stored(self, saves: Sequence[Save]) -> list[Saved | Lost | None]:
         try:
             with trio.fail_after(self._batch_s):
                 return await self._vault.write(saves)
@@ -225,7 +227,7 @@ class Writer:
         log.error("save_lost", session_id=queued.save.record.session_id, why=type(exc).__name__)
         self._settle(queued, StoreDown("error", "it cannot be stored"))
 
-    def _settle(self, queued: _Queued, result: Saved | StoreDown | Journaled | None) -> None:
+    def _settle(self, queued: _Queued, result: Saved | Lost | StoreDown | Journaled | None) -> None:
         # First off the queue: should on_done raise, it is not called again.
         self._queue.remove(queued)
         queued.is_settled = True
@@ -267,7 +269,11 @@ class Writer:
     async def _replay(self, saves: Sequence[Save]) -> None:
         assert self._journal is not None  # noqa: S101 - they came from it
         try:
-            await self._stored(saves)
+            results = await self._stored(saves)
+            # What is left of a session that the store has let go of by itself is better than nothing.
+            lost = [save for save, result in zip(saves, results, strict=True) if isinstance(result, Lost)]
+            if lost:
+                await self._stored([replace(save, version=0, base=None) for save in lost])
         except StoreDown:
             raise
         except Exception as exc:  # noqa: BLE001 - the edge of one save, as above

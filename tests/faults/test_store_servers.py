@@ -207,6 +207,7 @@ async def test_whatever_redis_evicts_every_text_that_is_answered_is_kept(
         for kind in KINDS:
             words = f"before {kind}"
             assert words in await desk.text(TEXTER, f"Hello {words}.")
+            before = await words_of(desk, TEXTER)
             gone = [key for key in redis_server.command("KEYS", "*") if key.split(b":")[1] == kind.encode()]
             assert gone, kind
             redis_server.command("DEL", *gone)
@@ -216,6 +217,8 @@ async def test_whatever_redis_evicts_every_text_that_is_answered_is_kept(
             there = await words_of(desk, TEXTER)
             assert [text for text in there if text in texts] == texts, (kind, there)
             assert len(there) == len(set(there)), kind
+            if kind in ("head", "traces", "subject", "all", "expiry", "format"):
+                assert there[: len(before)] == before, "who is being talked to is not forgotten"
 
 
 # --- tools --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.errors import Busy, StoreDown
 from engine.events import Memory, Message, Modality, ReplyPart, Role
 from engine.observe.metrics import Metrics
+from engine.ports import Lost
 from engine.sessions.history import MAX_HITS, MAX_TEXT_CHARS, MAX_WORDS_CHARS, History
 from engine.sessions.tracing import as_text
 from engine.storage.keyring import KeyRing
@@ -215,7 +216,7 @@ async def test_an_edit_needs_words_and_not_too_many(desk: Desk, text: str) -> No
 class Untraced(Vault):
     """The store goes down right after an edit."""
 
-    async def write(self, saves: Sequence[Save]) -> list[Saved | None]:
+    async def write(self, saves: Sequence[Save]) -> list[Saved | Lost | None]:
         if not saves[0].entries:
             raise StoreDown("refused")
         return await super().write(saves)
@@ -307,7 +308,7 @@ async def test_a_branch_knows_nothing_that_came_later(desk: Desk) -> None:
 class Erasing(Vault):
     """The caller is erased just before a branch is written."""
 
-    async def write(self, saves: Sequence[Save]) -> list[Saved | None]:
+    async def write(self, saves: Sequence[Save]) -> list[Saved | Lost | None]:
         if saves[0].record.parent:
             await self.erase(ADA, AT + 10_000)
         return await super().write(saves)

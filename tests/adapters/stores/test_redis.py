@@ -12,7 +12,7 @@ import trio.testing
 
 from adapters.stores.redis import RedisStore, open_redis
 from engine.errors import StoreDown
-from engine.ports import Append, MessageRow, Rekey, Remove, Replace, SessionRow, TraceRow, Written
+from engine.ports import Append, Gone, Lost, MessageRow, Rekey, Remove, Replace, SessionRow, TraceRow, Written
 from tests.fakes.servers import HOST, RedisServer
 
 NOW = float(int(time.time()))
@@ -55,6 +55,39 @@ async def test_every_key_begins_with_the_prefix_and_those_of_a_session_expire_wi
     assert kinds == {b"head", b"order", b"messages", b"traces", b"key", b"subject"}
     for key in hers:
         assert redis_server.command("PEXPIRETIME", key) == int((NOW + DAY_S) * 1000), key
+
+
+async def test_a_head_that_is_evicted_is_lost_and_not_gone_until_somebody_lets_go_of_the_session(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    again = Append(replace(HEAD, version=1), (replace(MESSAGE, message_id="second"),))
+    await store.write([Append(HEAD, (MESSAGE,)), Append(BEN)])
+    redis_server.command("DEL", "our:head:anna-session", "our:head:s2")
+    assert await store.write([again]) == [Lost()]
+    whole = Append(HEAD, (MESSAGE, *again.messages))
+    assert await store.write([whole, again]) == [Written(1), Written(2)]
+    found = await store.get(HEAD.session_id, last=9)
+    assert found is not None
+    assert [message.message_id for message in found.messages] == ["anna-message", "second"]
+
+    redis_server.command("DEL", "our:head:anna-session")
+    await store.erase(HEAD.subject, NOW)
+    await store.write([Remove(BEN.session_id)])
+    late = Append(replace(HEAD, session_id="s3", key="k3", expires_at=NOW - 1, subject="late"))
+    await store.write([late])
+    redis_server.command("DEL", "our:head:s3")
+    for of in (again, Append(replace(BEN, version=1)), Append(replace(late.head, version=1))):
+        assert await store.write([of]) == [Gone()], of.head
+
+
+async def test_a_subject_whose_list_is_evicted_is_erased_all_the_same(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.write([Append(HEAD, (MESSAGE,), (TRACE,)), Append(BEN)])
+    redis_server.command("DEL", "our:subject:anna-subject")
+    assert await store.erase(HEAD.subject, NOW) == 1
+    assert b"anna" not in redis_server.everything().replace(b"anna-subject", b"")
+    assert await store.get(BEN.session_id, last=1) is not None
 
 
 async def test_a_later_expiry_holds_for_every_key_and_a_subject_keeps_the_latest(
