@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, Protocol
 
 import trio
 
 from adapters.providers.outbox import PIECE_S, Outbox
-from engine.errors import BadMessage, ProtocolError, SlowPeer
+from engine.errors import TOO_MANY_UNUSABLE, BadMessage, ProtocolError, SlowPeer
 from engine.events import FRAME_S, AudioFormat, MarkPlayed, ProviderEvent, Stopped
 from engine.ports import Codec
 from engine.runtime.ticker import Ticker
@@ -30,6 +31,12 @@ FINISH_S: Final = 0.3
 
 SETTLE_S: Final = 0.1
 """How long the end of the socket waits for the writer to say whether the peer had stopped reading."""
+
+GATHER_FRAMES: Final = 1.5
+"""One frame of the caller is not worth waking up for, and two are, whose messages may be a little shorter."""
+
+STRAGGLERS_S: Final = 0.06
+"""Between two looks whether something shorter has come."""
 
 _EPSILON_S: Final = 1e-6
 _CLEAN_CLOSES: Final = frozenset({1000, 1001, 1005})
@@ -66,6 +73,11 @@ class LinkSocket(Protocol):
 
     def hold(self, is_held: bool) -> bool:
         """Read what has come at each ``look`` alone. Returns whether it does."""
+        ...
+
+    def gather(self, size: int) -> bool:
+        """While not held: read once so many bytes have come, or nothing was between two looks. Returns whether it
+        does."""
         ...
 
     def look(self) -> None: ...
@@ -135,6 +147,7 @@ class Link:
         self._on_late = on_late
         self._on_dry = on_dry
         self._on_drop = on_drop
+        codec.on_gap = partial(on_bad, "gap")
         self._outbox = Outbox(codec, form)
         self._cleared = trio.Event()
         self._bad_messages = 0
@@ -142,6 +155,7 @@ class Link:
         self._is_stopping = False
         self._wake = trio.Event()
         self._unlook: Callable[[], None] | None = None
+        self._delivery: _Delivery | None = None
         self._looks: Iterator[Callable[[], None]] = iter(())
         """What is done on each beat of a line that is looked at every few beats."""
         self._untick: Callable[[], None] | None = None
@@ -170,7 +184,7 @@ class Link:
     async def deliver(self, take: Callable[[ProviderEvent], None]) -> None:
         """See the port. Marks that are never echoed come as with ``receive``. Raises as that does, and what ``take``
         raises."""
-        delivery = _Delivery(self._read, self._overdue, take)
+        delivery = self._delivery = _Delivery(self._read, self._overdue, take, self.format.frame_bytes)
         with delivery.scope:
             try:
                 await self._socket.pour(delivery.messages)
@@ -185,12 +199,15 @@ class Link:
         await self._socket.ping()
 
     def pace(self, every_s: float) -> None:
-        """See the port."""
+        """See the port. At once means two frames at a time, where that can be had: recognisers are sent no less."""
         if self._unlook is not None:
             self._unlook()
             self._unlook = None
-        if self._socket.hold(every_s > 0 and not self._is_stopping):
-            self._looks = itertools.cycle([self._socket.look] + [_rest] * (round(every_s / FRAME_S) - 1))
+        is_held = self._socket.hold(every_s > 0 and not self._is_stopping)
+        frame_bytes = 0.0 if is_held or self._is_stopping or self._delivery is None else self._delivery.frame_bytes
+        if self._socket.gather(round(GATHER_FRAMES * frame_bytes)) or is_held:
+            beats = round((every_s if is_held else STRAGGLERS_S) / FRAME_S)
+            self._looks = itertools.cycle([self._socket.look] + [_rest] * (beats - 1))
             self._unlook = self._ticker.add(self._look)
 
     def _look(self, _due: float) -> None:
@@ -213,7 +230,7 @@ class Link:
         self._bad_messages += 1
         self._on_bad(bad.kind)
         if self._bad_messages > MAX_BAD_MESSAGES:
-            raise ProtocolError("too many unusable messages") from bad
+            raise ProtocolError(TOO_MANY_UNUSABLE) from bad
 
     def _confirmed(self, wire_name: str) -> MarkPlayed | None:
         name = self._outbox.confirm(wire_name, trio.current_time())
@@ -348,12 +365,22 @@ class _Delivery:
         read: Callable[[str | bytes], ProviderEvent | None],
         overdue: Callable[[], MarkPlayed | None],
         take: Callable[[ProviderEvent], None],
+        line_frame_bytes: int,
     ) -> None:
         self.scope = trio.CancelScope()
         self.failure: Exception | None = None
         self._read = read
         self._overdue = overdue
         self._take = take
+        self._line_frame_bytes = line_frame_bytes
+        self._last_message: str | bytes = b""
+        self._last_audio = b""
+
+    @property
+    def frame_bytes(self) -> float:
+        """About what a frame takes on the wire, as messages are now; 0 if none has come."""
+        frames = len(self._last_audio) / self._line_frame_bytes
+        return len(self._last_message) / frames if frames else 0.0
 
     def messages(self, messages: Sequence[str | bytes]) -> None:
         """Never raises."""
@@ -373,6 +400,7 @@ class _Delivery:
         for message in messages:
             event = read(message)
             if type(event) is bytes:
+                self._last_message, self._last_audio = message, event
                 audio = audio + event if audio else event
                 continue
             if audio:

@@ -12,9 +12,6 @@ from engine.errors import BadMessage, CallEnd, Cause, ProtocolError, SlowPeer
 from engine.events import FRAME_S, ProviderEvent
 from engine.ports import ProviderLink
 
-LATE_S = 2 * FRAME_S
-"""With so much time between two frames of the caller, the pace apart, one is late by a whole frame."""
-
 
 async def pump(
     link: ProviderLink,
@@ -26,23 +23,22 @@ async def pump(
     on_gap: Callable[[float], None],
 ) -> None:
     """Until the media socket ends, and the conversation with it. Audio goes to ``send``, all else but the end to
-    ``signal``."""
-    frame_s, pace, late_s = 1.0 / link.format.bytes_per_s, Pace(link.format), LATE_S
+    ``signal``. ``on_gap`` is told the seconds by which audio came late, if that is a frame or more, the pace apart."""
+    bytes_per_s, pace = link.format.bytes_per_s, Pace(link.format)
 
     def take(event: ProviderEvent) -> None:
-        nonlocal late_s
         if type(event) is not bytes:
             signal(event)
             return
-        now = trio.current_time()
-        if now - pulse.last_media_s >= late_s:
-            on_gap(now - pulse.last_media_s - FRAME_S - pace.every_s)
+        now, seconds = trio.current_time(), len(event) / bytes_per_s
+        late_s = now - pulse.last_media_s - seconds - pace.every_s
+        if late_s >= FRAME_S:
+            on_gap(late_s)
         pulse.last_media_s = now
-        pulse.audio_in_s += len(event) * frame_s
+        pulse.audio_in_s += seconds
         send(event)
         if pace.heard(event):
             link.pace(pace.every_s)
-            late_s = LATE_S + pace.every_s
 
     for event in early:
         if isinstance(event, bytes):
