@@ -123,6 +123,10 @@ class ProtocolError(OffhookError):
     """A media socket broke its protocol in a way that ends it; the message says how, in static words."""
 
 
+TOO_MANY_UNUSABLE = "too many unusable messages"
+"""The detail of a call that ended by them: its socket is closed with another code than one that broke its protocol."""
+
+
 class SlowPeer(OffhookError):
     """A peer does not read what we send."""
 

@@ -18,6 +18,10 @@ _FRAME_BYTES: Final = MULAW_8K.frame_bytes
 _MAX_NAME_CHARS: Final = 256
 
 
+def unheard() -> None:
+    """A codec's ``on_gap`` until somebody reads."""
+
+
 def read_message(message: str | bytes) -> dict[str, Any]:
     """Raises BadMessage for anything but a JSON object as text."""
     if type(message) is not str:

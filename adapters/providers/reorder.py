@@ -17,9 +17,11 @@ FAR: Final = 256
 class Reorder:
     """One stream's frames by their number."""
 
-    __slots__ = ("_held", "_next")
+    __slots__ = ("_held", "_next", "given_up")
 
     def __init__(self) -> None:
+        self.given_up = 0
+        """How often frames that did not come were no longer waited for."""
         self._next = -1
         self._held: dict[int, bytes] = {}
 
@@ -40,6 +42,7 @@ class Reorder:
         self._held.setdefault(number, audio)
         if len(self._held) > WINDOW:
             self._next = min(self._held)
+            self.given_up += 1
         return self._in_order()
 
     def _in_order(self) -> bytes | None:

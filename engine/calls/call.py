@@ -20,7 +20,7 @@ from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
 from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.recording import RecordedLink, Recordings, recorded
-from engine.calls.registry import Slot
+from engine.calls.registry import Over, Slot
 from engine.calls.requests import Requests
 from engine.calls.returning import RETURN_S, RETURNS, Left
 from engine.calls.talks.conversing import Conversing
@@ -120,6 +120,8 @@ class Call:
         self._said_s = 0.0
         """Beside the talk."""
         self._talk: Conversing | None = None
+        self._owed = ""
+        """An apology that nothing of ours could say: the provider does, when it asks what is to become of the caller."""
         self._is_in_other_hands = False
         """Somebody else took the caller when we failed: the call goes on without us."""
         self._started_at_s = self._ended_at_s = trio.current_time()
@@ -140,7 +142,9 @@ class Call:
                     # From here on only closing is left, all of it side by side: politely until the deadline, then
                     # at once.
                     self._ended_at_s = trio.current_time()
-                    if self._end_so_far.cause in RETURNS and self._session is not None:
+                    if self._end_so_far.cause not in RETURNS:
+                        self._slot.over = Over(self._owed)
+                    elif self._session is not None:
                         self._session.returns_within_s = RETURN_S
                     owning.deadline = self._ended_at_s + self._around.limits.close_s
                     holdings.let_go()
@@ -173,9 +177,12 @@ class Call:
                 self._failed(exc)
         if self._end_so_far.cause in APOLOGISES:
             with self._apologising:
-                await self._apologise(link)
+                is_told = await self._apologise(link)
                 if self._line.rescue:
                     self._is_in_other_hands = await self._transfer(self._line.rescue)
+                if not is_told and not self._is_in_other_hands:
+                    self._owed = self._line.agent.phrases.apology
+                    self._log.info("apology_left_to_provider")
 
     async def _converse(self, holdings: Holdings, link: AnyLink) -> None:
         early: deque[AnyEvent] = deque(maxlen=EARLY_EVENTS)
@@ -246,7 +253,7 @@ class Call:
         except BaseException:
             socket.abort()
             raise
-        code, reason = close_code(self._end_so_far.cause)
+        code, reason = close_code(self._end_so_far)
         await socket.aclose(code, reason)
 
     def _opening_link(self) -> AbstractAsyncContextManager[AnyLink]:
@@ -336,14 +343,18 @@ class Call:
         # What breaks while the talk is being let go of does not change how the call went.
         self._verdict = self._verdict or (self._talk.ground.pulse.verdict if self._talk else None) or verdict
 
-    async def _apologise(self, link: AnyLink) -> None:
-        """No caller is left in silence: words that need no vendor, as long as somebody listens."""
+    async def _apologise(self, link: AnyLink) -> bool:
+        """No caller is left in silence: words that need no vendor, as long as somebody listens. False: there were none
+        to be said."""
         if not isinstance(link, TextLink):
             link.clear()
+        is_said = True
         with trio.move_on_after(APOLOGY_S):
             async with self._noticing_hang_up(link):
-                if await self._say_fixed(link, self._line.agent.phrases.apology):
+                is_said = await self._say_fixed(link, self._line.agent.phrases.apology)
+                if is_said:
                     await trio.sleep(link.remaining_s())
+        return is_said
 
     async def _say_fixed(self, link: AnyLink, text: str) -> bool:
         """A phrase for which there is a clip, or a provider that speaks. False: there is neither."""
@@ -373,7 +384,7 @@ class Call:
         """Tell the provider that the call is over, where that is our decision; its socket closes in any case. One that
         speaks itself has been told over the socket, behind our last words."""
         provider = self._line.provider.control
-        is_told = isinstance(self._line.codec, Words) or self._is_in_other_hands
+        is_told = isinstance(self._line.codec, Words) or self._is_in_other_hands or bool(self._owed)
         if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities and not is_told:
             within_s = self._around.limits.close_s * HANG_UP_SHARE
             call_id = self._info.call_id

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from engine.dialogue.heard import CHARS_PER_S
-from engine.errors import BadMessage, ProtocolError, SlowPeer
+from engine.errors import TOO_MANY_UNUSABLE, BadMessage, ProtocolError, SlowPeer
 from engine.events import CutOff, RelayEvent, Speaking, Stopped, TextPlayed
 from engine.ports import TextCodec
 from engine.runtime.background import beside
@@ -71,7 +71,7 @@ class TextLink:
                 self._bad_messages += 1
                 self._on_bad(bad.kind)
                 if self._bad_messages > MAX_BAD_MESSAGES:
-                    raise ProtocolError("too many unusable messages") from bad
+                    raise ProtocolError(TOO_MANY_UNUSABLE) from bad
                 continue
             match event:
                 case TextPlayed(text):

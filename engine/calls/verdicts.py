@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from engine.errors import CallEnd, Cause, EndReason, ModelFailed, ProtocolError, SlowPeer, SpeechFailed, VendorError
+from engine.errors import (
+    TOO_MANY_UNUSABLE,
+    CallEnd,
+    Cause,
+    EndReason,
+    ModelFailed,
+    ProtocolError,
+    SlowPeer,
+    SpeechFailed,
+    VendorError,
+)
 
 APOLOGISES = frozenset({Cause.SPEECH_FAILED, Cause.LLM_FAILED, Cause.NO_PROGRESS, Cause.INTERNAL_ERROR})
 """Failures of ours that the caller is told about, with a clip that needs no vendor."""
@@ -31,11 +41,13 @@ def verdict_of(error: BaseException) -> CallEnd:  # noqa: PLR0911 - a table
             return CallEnd(Cause.INTERNAL_ERROR, type(error).__name__)
 
 
-def close_code(cause: Cause) -> tuple[int, str]:
+def close_code(end: CallEnd) -> tuple[int, str]:
     """The WebSocket close that tells the provider why."""
-    match cause:
+    match end.cause:
         case Cause.DRAIN:
             return 1001, "going away"
+        case Cause.PROTOCOL_ERROR if end.detail == TOO_MANY_UNUSABLE:
+            return 1003, TOO_MANY_UNUSABLE
         case Cause.PROTOCOL_ERROR:
             return 1002, "protocol error"
         case Cause.DUPLICATE:

@@ -275,8 +275,9 @@ class HandshakeFailure(StrEnum):
 
 
 class FrameFault(StrEnum):
-    """The words of :class:`engine.errors.BadMessage`."""
+    """The words of :class:`engine.errors.BadMessage`, and frames that never came, by the provider's own count."""
 
+    GAP = "gap"
     JSON = "json"
     SHAPE = "shape"
     BASE64 = "base64"

@@ -120,6 +120,8 @@ class Codec(Protocol):
     """The provider wants frames of exactly 20 ms, at the pace of the line; otherwise it buffers pieces of any size."""
     ends_by_close: bool
     """A clean close of the socket is how this provider says that the caller has hung up."""
+    on_gap: Callable[[], None]
+    """Called when frames of the caller are missing, by the provider's own count of them. Set by whoever reads."""
 
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """Before the stream has started. None for a greeting that carries nothing.

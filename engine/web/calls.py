@@ -155,7 +155,9 @@ class _Calls:
             raise Denied(status, str(refusal), str(refusal.fault), headers=headers) from None
         except VendorError as exc:
             raise _not_done(exc) from None
-        await self._note(asked.by, "call_dial", dial.to, dial.dial_id)
+        if not dial.is_audited:
+            dial.is_audited = True
+            await self._note(asked.by, "call_dial", dial.to, dial.dial_id)
         return json(_of_dial(dial), 201)
 
     async def one(self, asked: Asked[CallPath, Nothing, Nothing]) -> Response:

@@ -21,6 +21,8 @@ from adapters.providers.telnyx.provider import TelnyxConfig, TelnyxProvider
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from adapters.providers.vonage.provider import VonageConfig, VonageProvider
 from engine.errors import BadRequest, BadSignature, VendorError, Why
+from engine.phone.phone import SIDES
+from engine.phone.side import Callee
 from engine.phone.telnyx import new_keys
 from engine.ports import Ability, Answer, Dial, IncomingCall, Provider, WebhookRequest
 from tests.adapters.providers.rest_api import new_key, pem_of
@@ -181,6 +183,21 @@ def test_after_its_stream_a_call_is_asked_about_again_and_may_be_dismissed(name:
     assert name == "vonage" or asked[0] != asked[1], "the second time is no replay of the first"
     assert by.dismiss().status == 200
     assert _bones(by.dismiss()) in ([], ["Response", "Hangup"])
+
+
+@pytest.mark.parametrize("name", ["twilio", "telnyx", "plivo"])
+def test_frames_that_are_missing_are_told_by_the_providers_count_of_them(name: str) -> None:
+    side, codec, gaps = SIDES[name](Callee("http://h")), ABLE[name].new_codec(), list[int]()
+    for message in side.opening():
+        codec.decode_start(message)
+    codec.on_gap = lambda: gaps.append(1)
+    frames = [side.media(side.format.silence(0.02)) for _ in range(20)]
+    for frame in (*frames[:5], *frames[8:], frames[19]):
+        codec.decode(frame)
+    assert len(gaps) == 1
+    codec.decode(side.dtmf("5"))
+    codec.decode(side.media(side.format.silence(0.02)))
+    assert len(gaps) == 1, "a message of another kind in between is no frame that is missing"
 
 
 # --- REST -------------------------------------------------------------------------------------------------------

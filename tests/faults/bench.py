@@ -17,9 +17,11 @@ import structlog
 import trio
 import trio.testing
 
+from engine.calls.returning import RETURN_S
 from engine.observe.timeline import What
 from engine.phone.call import PhoneCall
 from engine.ports import IncomingCall
+from engine.sessions.house import SWEEP_S
 from tests.fakes.hostile import RawPeer, read_head
 from tests.fakes.plain_speech import read, speak
 from tests.faults.wires import MEDIA_PATHS, Line, new_call_id
@@ -162,9 +164,10 @@ class Bench:
 
     async def at_rest(self, baseline: tuple[int, int]) -> None:
         await self.rig.quiet()
-        with trio.move_on_after(2):
+        # The session of a call that has lost its line waits for it.
+        with trio.move_on_after(RETURN_S + SWEEP_S + 2):
             while descriptors() > baseline[0] or tasks() > baseline[1]:  # noqa: ASYNC110 - seen from outside
-                await trio.sleep(0.01)
+                await trio.sleep(0.05)
         assert descriptors() <= baseline[0]
         assert tasks() <= baseline[1]
         assert set(self.rig.balance().values()) == {0}, self.rig.balance()

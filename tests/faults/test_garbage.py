@@ -209,7 +209,7 @@ async def test_a11_more_than_twenty_of_them_end_the_call(provider: str, autojump
         await line.send("not JSON")
         assert await b.ended(line) == "protocol_error"
         await line.over.wait()
-        assert line.code == 1002
+        assert line.code == 1003
 
 
 @providers

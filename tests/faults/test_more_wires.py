@@ -82,7 +82,7 @@ async def test_more_than_twenty_of_them_end_the_call(provider: str, autojump_clo
         await line.send(*["not JSON"] * 21)
         assert await b.ended(line) == "protocol_error"
         await line.over.wait()
-        assert line.code == 1002
+        assert line.code == 1003
 
 
 @providers

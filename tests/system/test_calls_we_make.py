@@ -47,6 +47,8 @@ async def test_the_same_key_makes_one_call_and_gives_one_answer(autojump_clock: 
                 nursery.start_soon(ask)
         assert len(on.orders) == 1
         assert {(status, call["id"]) for status, call in answers} == {(201, answers[0][1]["id"])}
+        audit = (await on.ask("GET", "/admin/audit"))[1]["events"]
+        assert [event["what"] for event in audit] == ["call_dial"], "asked for three times, done once"
         status, error = await on.ask("POST", "/calls", {"to": "+12025550144"}, idempotency_key="k1")
         assert (status, error["error"]["code"]) == (409, "conflict")
         on.refuses_with = 401

@@ -7,7 +7,9 @@ import structlog
 import trio
 from trio.testing import MockClock
 
+from engine.calls.returning import RETURN_S
 from engine.observe.timeline import What
+from engine.sessions.house import SWEEP_S
 from tests.system.rig import Rig, descriptors, running_engine, tasks
 
 AT_ONCE = 50
@@ -54,9 +56,10 @@ async def test_vendors_that_never_answer_the_close_hold_nothing_for_more_than_a_
         assert rig.value("teardown_forced_total", resource="speech_client") > 0
         rig.vendors.is_deaf = False
         await rig.quiet()
-        with trio.fail_after(2):
+        # The sessions of lines that were lost wait for them.
+        with trio.fail_after(RETURN_S + SWEEP_S + 2):
             while (descriptors(), tasks()) != baseline:  # noqa: ASYNC110 - seen from outside
-                await trio.sleep(0.01)
+                await trio.sleep(0.05)
         assert set(rig.balance().values()) == {0}, rig.balance()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 import structlog
 
 from adapters.providers.fields import is_id, read_object, read_parameters
-from adapters.providers.media_fields import read_count, read_dtmf, read_mark, read_message, read_mulaw
+from adapters.providers.media_fields import read_count, read_dtmf, read_mark, read_message, read_mulaw, unheard
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, Cleared, ProviderEvent, Stopped, StreamStarted
 
@@ -27,12 +28,13 @@ _MAX_COMPLAINTS: Final = 3
 class PlivoCodec:
     """Codec of one Plivo media socket."""
 
-    __slots__ = ("_call_id", "_chunk", "_clear", "_complaints", "_stream_id")
+    __slots__ = ("_call_id", "_chunk", "_clear", "_complaints", "_stream_id", "on_gap")
 
     paced: bool = False
     ends_by_close: bool = False
 
     def __init__(self) -> None:
+        self.on_gap: Callable[[], None] = unheard
         self._stream_id = ""
         self._call_id = ""
         self._clear = ""
@@ -114,6 +116,8 @@ class PlivoCodec:
     def _is_repeat(self, chunk: int) -> bool:
         if self._chunk - _REPEAT_WINDOW < chunk <= self._chunk:
             return True
+        if 0 <= self._chunk < chunk - 1 < self._chunk + _REPEAT_WINDOW:
+            self.on_gap()
         self._chunk = chunk
         return False
 

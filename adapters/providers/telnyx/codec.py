@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,7 @@ from adapters.providers.media_fields import (
     read_message,
     read_mulaw,
     read_start,
+    unheard,
 )
 from adapters.providers.reorder import Reorder
 from engine.errors import BadMessage, ProtocolError
@@ -36,12 +38,13 @@ _MAX_COMPLAINTS: Final = 3
 class TelnyxCodec:
     """Codec of one Telnyx media socket."""
 
-    __slots__ = ("_call_id", "_complaints", "_reorder", "_stream_id")
+    __slots__ = ("_call_id", "_complaints", "_reorder", "_stream_id", "on_gap")
 
     paced: bool = False
     ends_by_close: bool = False
 
     def __init__(self) -> None:
+        self.on_gap: Callable[[], None] = unheard
         self._stream_id = ""
         self._call_id = ""
         self._complaints = 0
@@ -78,7 +81,13 @@ class TelnyxCodec:
         if media.get("track", "inbound") != "inbound":
             return None
         chunk = media.get("chunk")
-        return audio if chunk is None else self._reorder.put(_read_number(chunk), audio)
+        if chunk is None:
+            return audio
+        given_up = self._reorder.given_up
+        heard = self._reorder.put(_read_number(chunk), audio)
+        if self._reorder.given_up != given_up:
+            self.on_gap()
+        return heard
 
     def _rare(self, data: dict[str, Any]) -> ProviderEvent | None:
         match read_event(data, "stream_id", self._stream_id):

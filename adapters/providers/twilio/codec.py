@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -16,6 +17,7 @@ from adapters.providers.media_fields import (
     read_message,
     read_mulaw,
     read_start,
+    unheard,
 )
 from engine.errors import BadMessage, ProtocolError
 from engine.events import MULAW_8K, ProviderEvent, Stopped, StreamStarted
@@ -27,18 +29,19 @@ _REPEAT_WINDOW: Final = 256
 class TwilioCodec:
     """Codec of one Twilio media socket."""
 
-    __slots__ = ("_call_id", "_chunk", "_clear", "_prefix", "_sequence", "_stream_id")
+    __slots__ = ("_call_id", "_chunk", "_clear", "_prefix", "_sequence", "_stream_id", "on_gap")
 
     paced: bool = False
     ends_by_close: bool = False
 
     def __init__(self) -> None:
+        self.on_gap: Callable[[], None] = unheard
         self._stream_id = ""
         self._call_id = ""
         self._prefix = ""
         self._clear = ""
         self._sequence = 0
-        self._chunk: object = None  # as it came: read only when the sequence number does not rise
+        self._chunk: object = None  # as it came
 
     def decode_start(self, message: str | bytes) -> StreamStarted | None:
         """``connected`` gives None, ``start`` the stream. Raises ProtocolError for all else."""
@@ -77,8 +80,13 @@ class TwilioCodec:
     def _is_repeat(self, sequence: object, chunk: object) -> bool:
         number = read_count(sequence)
         is_new = self._sequence < number or number <= self._sequence - _REPEAT_WINDOW
-        if not is_new and self._chunk is not None and chunk is not None:
-            is_new = read_count(self._chunk) < read_count(chunk)
+        is_counted = self._chunk is not None and chunk is not None
+        if is_counted and (not is_new or number != self._sequence + 1):
+            # Other messages count in the sequence, too; the chunks are frames alone.
+            ahead = read_count(chunk) - read_count(self._chunk)
+            is_new = is_new or ahead > 0
+            if 1 < ahead < _REPEAT_WINDOW:
+                self.on_gap()
         if is_new:
             self._sequence, self._chunk = number, chunk
         return not is_new

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
 from adapters.providers.fields import DIGITS, is_id, read_object, read_parameters
+from adapters.providers.media_fields import unheard
 from engine.errors import BadMessage, ProtocolError
 from engine.events import (
     PCM16_8K,
@@ -32,13 +34,14 @@ _CLEAR: Final = '{"action":"clear"}'
 class VonageCodec:
     """Codec of one Vonage media socket. The caller's hang-up is a clean close of the socket."""
 
-    __slots__ = ("_format", "_frame_bytes")
+    __slots__ = ("_format", "_frame_bytes", "on_gap")
 
     paced: bool = True
     ends_by_close: bool = True
 
     def __init__(self, form: AudioFormat = PCM16_16K) -> None:
         """``form`` is what the answer document asked for; the first message may tell another rate."""
+        self.on_gap: Callable[[], None] = unheard  # its frames carry no count
         self._format = form
         self._frame_bytes = form.frame_bytes
 

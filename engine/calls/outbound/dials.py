@@ -119,6 +119,8 @@ class Dialled:
     answered_by: str = ""
     is_connected: bool = False
     """Its answer webhook has come: the token is good for this call alone from then on."""
+    is_audited: bool = False
+    """The audit has it: whoever asks for it again, with the same key, makes no second call."""
     was_joined: bool = False
     """Its media has come."""
     ended_at: float | None = None
