@@ -25,6 +25,8 @@ class RelayCaller:
     ends: int = 0
     """How often it was told to end the call."""
     gone: trio.Event = field(default_factory=trio.Event)
+    _began_s: float = 0.0
+    """When it began to say the last of them."""
 
     async def send(self, kind: str, **fields: Any) -> None:
         await self.socket.send(orjson.dumps({"type": kind, **fields}).decode())
@@ -51,6 +53,12 @@ class RelayCaller:
         """Whole utterances so far."""
         return [text.strip() for text in self.utterances[:-1]]
 
+    def heard_so_far(self) -> str:
+        """Of an utterance that is being said; empty if none is."""
+        text = (self.utterances[-1] or self.utterances[-2 if len(self.utterances) > 1 else -1]).strip()
+        chars = int((trio.current_time() - self._began_s) * self.chars_per_s)
+        return text[:chars].rpartition(" ")[0] if chars < len(text) else ""
+
     async def listen(self) -> None:
         try:
             while True:
@@ -61,6 +69,8 @@ class RelayCaller:
     def _take(self, message: dict[str, Any]) -> None:
         match message:
             case {"type": "text", "token": str(token), "last": bool(is_last)}:
+                if not self.utterances[-1]:
+                    self._began_s = trio.current_time()
                 self.utterances[-1] += token
                 if is_last:
                     self.utterances.append("")

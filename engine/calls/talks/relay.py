@@ -28,7 +28,6 @@ from engine.calls.talks.said import Said, TextVoice
 from engine.calls.talks.scribe import Account, Scribe
 from engine.calls.talks.voice import FILL_AGAIN_S
 from engine.calls.text_link import TextLink
-from engine.dialogue.heard import CHARS_PER_S
 from engine.dialogue.turns import Endpointing, Turn, asks_for_presence
 from engine.errors import BadMessage, CallEnd, Cause, ModelFailed, ProtocolError, SlowPeer, Why
 from engine.events import CutOff, Dtmf, Prompt, RelayEvent, Speaking, Stopped
@@ -38,6 +37,8 @@ from engine.ports import Agent, LanguageModel, Phrases, patience_with
 
 SETTLE_S = 3.0
 """An utterance that is over as far as can be told may still be cut off: the estimate was short."""
+GRACE_S = 2.0
+"""For last words that take longer than estimated."""
 PARTIAL_S = 3.0
 """The caller goes on speaking for so long after words that are not their last."""
 
@@ -242,7 +243,8 @@ class RelayTalk:
         if what.then is None:
             await self._utter(said, what.text)
             return
-        with trio.move_on_after(max(self.ground.limits.goodbye_s, len(what.text) / CHARS_PER_S)):
+        takes_s = self.voice.remaining_s + self._link.seconds_of(what.text) + GRACE_S
+        with trio.move_on_after(max(self.ground.limits.goodbye_s, takes_s)):
             await self._utter(said, what.text)
         self.ground.pulse.end(what.then)
 

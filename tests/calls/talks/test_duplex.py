@@ -23,7 +23,6 @@ from engine.events import (
     ReplyStarted,
     ReplyText,
     ToolCall,
-    Transfer,
 )
 from engine.observe.timeline import What
 from tests.fakes.puppet import PuppetRealtimeAgent
@@ -36,24 +35,6 @@ GREETING_S = len(GREETING) * 0.06
 def heard_and_said(on: Stage) -> list[str]:
     """In the order of the history."""
     return [str(moment.fields["text"]) for moment in on.moments if moment.what in (What.HEARD, What.SAID)]
-
-
-async def test_a_caller_is_greeted_heard_and_answered(autojump_clock: MockClock) -> None:
-    agent = PuppetRealtimeAgent()
-    async with stage(agent) as on:
-        async with on.call() as caller:
-            await trio.sleep(3)
-            assert caller.heard_s == pytest.approx(GREETING_S, abs=0.05)
-            agent.realtime.hears("good morning")
-            agent.realtime.replies("You said good morning.")
-            await trio.sleep(4)
-            assert caller.heard_s == pytest.approx(GREETING_S + 22 * 0.06, abs=0.05)
-        assert heard_and_said(on) == [GREETING, "good morning", "You said good morning."]
-        assert on.last(What.CALL_ENDED)["cause"] == "caller_hangup"
-        assert on.last(What.CALL_RELEASED) == {"opened": 2, "left": 0, "released_ms": pytest.approx(0, abs=50)}
-        assert on.value("turns_total", pipeline="custom", outcome="completed") == 1
-    assert agent.open_parts == 0
-    assert agent.realtime.interrupts == []
 
 
 async def test_the_greeting_does_not_wait_for_the_model_which_learns_of_it(autojump_clock: MockClock) -> None:
@@ -222,19 +203,6 @@ async def longest_silence_s(caller: Any, until: Callable[[], bool]) -> float:
     return longest_s
 
 
-async def test_a_model_that_owes_an_answer_is_regretted_once_and_then_given_up(autojump_clock: MockClock) -> None:
-    agent = PuppetRealtimeAgent()
-    async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(3)
-        agent.realtime.hears("hm")
-        await trio.sleep(12)
-        assert on.texts(What.SAID)[-1] == agent.phrases.sorry
-        agent.realtime.hears("hm")
-        await on.over(caller)
-        assert on.last(What.CALL_ENDED)["reason"] == "llm_error"
-        assert caller.heard_s >= len(agent.phrases.apology) * 0.06
-
-
 async def test_a_reply_that_stalls_in_the_middle_is_no_silence_for_ever(autojump_clock: MockClock) -> None:
     agent = PuppetRealtimeAgent()
     async with stage(agent) as on, on.call():
@@ -342,19 +310,6 @@ async def test_a_tool_is_used_and_the_model_goes_on(autojump_clock: MockClock) -
         assert agent.tools.turns == 1
 
 
-async def test_the_model_hangs_up_once_its_goodbye_was_heard(autojump_clock: MockClock) -> None:
-    agent = PuppetRealtimeAgent(outcomes={"hang_up": ["done", HangUp()]})
-    async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(3)
-        agent.realtime.hears("bye")
-        reply_id = agent.realtime.begins("Goodbye.")
-        agent.realtime.tells(ToolCall("c1", "hang_up", "{}"), ReplyOver(reply_id))
-        with trio.fail_after(3):
-            await on.over(caller)
-        assert caller.heard_s == pytest.approx(GREETING_S + 8 * 0.06, abs=0.06)
-        assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
-
-
 async def test_a_model_that_hangs_up_without_a_word_says_goodbye_first(autojump_clock: MockClock) -> None:
     agent = PuppetRealtimeAgent(outcomes={"hang_up": ["done", HangUp()]})
     async with stage(agent) as on, on.call() as caller:
@@ -377,18 +332,6 @@ async def test_a_model_that_hangs_up_and_never_says_a_word_is_not_waited_for(aut
         with trio.fail_after(11):
             await on.over(caller)
         assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
-
-
-async def test_a_transfer_that_fails_is_said_and_the_call_goes_on(autojump_clock: MockClock) -> None:
-    agent = PuppetRealtimeAgent(outcomes={"transfer": ["connecting", Transfer("+15550100009")]})
-    async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(3)
-        agent.realtime.hears("a human please")
-        reply_id = agent.realtime.begins("One moment.")
-        agent.realtime.tells(ToolCall("c1", "transfer", "{}"), ReplyOver(reply_id))
-        await trio.sleep(5)
-        assert on.texts(What.SAID)[-1] == agent.phrases.not_connected
-        assert not caller.gone.is_set()
 
 
 async def test_a_caller_who_speaks_into_the_goodbye_keeps_the_call(autojump_clock: MockClock) -> None:

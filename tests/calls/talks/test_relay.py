@@ -6,8 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine.errors import ModelFailed
-from engine.events import HangUp, Transfer
+from engine.events import HangUp
 from engine.observe.timeline import What
 from engine.ports import Ability
 from tests.fakes.puppet import PuppetAgent
@@ -21,25 +20,6 @@ GREETING_S = len(GREETING) / 15
 def heard_and_said(on: Stage) -> list[str]:
     """In the order of the history."""
     return [str(moment.fields["text"]) for moment in on.moments if moment.what in (What.HEARD, What.SAID)]
-
-
-async def test_a_caller_is_greeted_heard_and_answered_in_text(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent) as on:
-        async with relay_call(on) as caller:
-            await trio.sleep(3)
-            assert caller.said == [GREETING]
-            await caller.says("good morning")
-            await trio.sleep(4)
-            assert caller.said == [GREETING, "You said good morning."]
-            assert caller.utterances[-1] == ""
-        assert heard_and_said(on) == [GREETING, "good morning", "You said good morning."]
-        assert on.last(What.CALL_ENDED)["cause"] == "caller_hangup"
-        assert on.last(What.CALL_RELEASED) == {"opened": 2, "left": 0, "released_ms": pytest.approx(0, abs=50)}
-        assert on.value("turns_total", pipeline="custom", outcome="completed") == 1
-        assert on.value("silent_calls_total", provider="twilio") == 0
-    assert agent.open_parts == 0
-    assert on.escaped == []
 
 
 async def test_sentences_are_sent_as_they_come(autojump_clock: MockClock) -> None:
@@ -189,57 +169,11 @@ async def test_the_agent_hangs_up_after_its_goodbye_was_said(autojump_clock: Moc
         assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
 
 
-async def test_a_transfer_that_fails_is_said(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(lambda _: ["One moment.", Transfer("+15550100009")])
-    async with stage(agent) as on, relay_call(on) as caller:
-        await trio.sleep(3)
-        await caller.says("a human please")
-        await trio.sleep(3)
-        assert caller.said[-1] == agent.phrases.not_connected
-
-
-async def test_a_silent_caller_is_asked_twice_and_then_let_go(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent) as on, relay_call(on) as caller:
-        with trio.fail_after(60):
-            await caller.gone.wait()
-        assert caller.said == [GREETING, *[agent.phrases.still_there] * 2, agent.phrases.goodbye]
-        assert caller.ends == 1
-        await on.supervisor.registry.wait_empty()
-        assert on.last(What.CALL_ENDED)["reason"] == "silence"
-
-
 async def test_no_audio_is_missed_on_a_line_without_any(autojump_clock: MockClock) -> None:
     agent = PuppetAgent()
     async with stage(agent, silence_s=100) as on, relay_call(on) as caller:
         await trio.sleep(40)
         assert not caller.gone.is_set()
-
-
-async def test_keys_reach_the_agent(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent) as on, relay_call(on) as caller:
-        await trio.sleep(0.5)
-        for digit in "42#":
-            await caller.press(digit)
-        await trio.sleep(3)
-        assert on.texts(What.HEARD) == ["42"]
-        assert caller.said[-1] == "You said 42."
-
-
-async def test_a_model_that_fails_is_regretted_once_and_then_apologised_for(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(lambda _: [ModelFailed("puppet", "500")])
-    async with stage(agent) as on, relay_call(on) as caller:
-        await trio.sleep(3)
-        await caller.says("hello there")
-        await trio.sleep(6)
-        assert caller.said[-1] == agent.phrases.sorry
-        await caller.says("hello there")
-        await caller.gone.wait()
-        assert caller.said[-1] == agent.phrases.apology
-        assert caller.ends == 1
-        await on.supervisor.registry.wait_empty()
-        assert on.last(What.CALL_ENDED)["reason"] == "llm_error"
 
 
 async def test_a_model_that_says_nothing_is_not_waited_for_for_ever(autojump_clock: MockClock) -> None:
@@ -250,27 +184,6 @@ async def test_a_model_that_says_nothing_is_not_waited_for_for_ever(autojump_clo
         with trio.fail_after(15):
             await caller.gone.wait()
         assert caller.said[-1].endswith(agent.phrases.apology)
-
-
-async def test_a_drain_says_goodbye_whatever_goes_on(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(lambda _: [0.2, "One is the first. ", 5.0, "Two is the second."])
-    async with stage(agent) as on, relay_call(on) as caller:
-        await trio.sleep(3)
-        await caller.says("count")
-        await trio.sleep(0.5)
-        on.supervisor.registry.live_slots()[0].drain_it()
-        await caller.gone.wait()
-        assert caller.said[-2:] == ["One is the first.", agent.phrases.drain]
-        assert caller.socket.close_code == 1001
-
-
-async def test_a_model_that_does_not_open_is_apologised_for(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(open_fails=True)
-    async with stage(agent) as on, relay_call(on) as caller:
-        await caller.gone.wait()
-        assert caller.said == [agent.phrases.apology]
-        await on.supervisor.registry.wait_empty()
-        assert on.last(What.CALL_RELEASED)["left"] == 0
 
 
 async def test_a_slow_model_is_covered_by_words(autojump_clock: MockClock) -> None:

@@ -17,21 +17,6 @@ from tests.fakes.stage import stage
 GREETING_S = len("Hello, this is the desk.") * 0.06
 
 
-async def test_a_caller_is_greeted_heard_and_answered(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent) as on:
-        async with on.call() as caller:
-            await trio.sleep(3)
-            assert caller.heard_s == pytest.approx(GREETING_S, abs=0.05)
-            agent.transcriber.hears("good morning")
-            await trio.sleep(4)
-        assert on.texts(What.HEARD) == ["good morning"]
-        assert on.texts(What.SAID) == ["Hello, this is the desk.", "You said good morning."]
-        assert on.last(What.CALL_ENDED)["cause"] == "caller_hangup"
-        assert on.last(What.CALL_RELEASED) == {"opened": 4, "left": 0, "released_ms": pytest.approx(0, abs=50)}
-    assert agent.open_parts == 0
-
-
 async def test_each_turn_sees_the_turns_before_it(autojump_clock: MockClock) -> None:
     agent = PuppetAgent()
     async with stage(agent) as on, on.call():
@@ -79,18 +64,6 @@ async def test_words_without_an_onset_come_behind_what_was_heard_of_the_answer(a
         assert on.value("context_violations_total", rule="last_not_caller") == 0
 
 
-async def test_a_cough_does_not_cost_the_caller_the_rest_of_the_answer(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(lambda _: ["One is the first. Two is the second."])
-    async with stage(agent) as on, on.call():
-        await trio.sleep(2)
-        agent.transcriber.hears("count")
-        await trio.sleep(0.4 + 1.3)
-        agent.transcriber.hears("")
-        await trio.sleep(4)
-        assert on.texts(What.SAID)[1:] == ["One is the first. Two", "Two is the second."]
-        assert len(agent.model.contexts) == 1
-
-
 async def test_a_cough_while_the_agent_thinks_does_not_cost_the_answer(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: [1.0, "Here you are."])
     async with stage(agent) as on, on.call():
@@ -112,42 +85,6 @@ async def test_words_said_before_the_answer_is_heard_join_the_turn(autojump_cloc
         agent.transcriber.hears("like a table")
         await trio.sleep(4)
         assert on.texts(What.SAID)[-1] == "You said I would like a table."
-
-
-async def test_keys_reach_the_agent_and_interrupt_it(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(0.5)
-        for digit in "42#":
-            await caller.press(digit)
-        await trio.sleep(3)
-        assert on.texts(What.HEARD) == ["42"]
-        assert len(caller.clears) == 1
-
-
-async def test_the_agent_hangs_up_after_its_goodbye_was_heard(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(lambda _: ["Goodbye.", HangUp()])
-    async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(2)
-        agent.transcriber.hears("bye")
-        with trio.fail_after(3):
-            await on.over(caller)
-        assert caller.heard_s == pytest.approx(GREETING_S + 8 * 0.06, abs=0.06)
-        assert caller.socket.close_code == 1000
-        assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
-
-
-async def test_a_silent_caller_is_asked_twice_and_then_let_go(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent, silence_s=8, silence_prompts=2) as on, on.call() as caller:
-        start = trio.current_time()
-        await on.over(caller)
-        took_s = trio.current_time() - start
-        phrases = agent.phrases
-        assert on.texts(What.SAID) == [phrases.greeting, phrases.still_there, phrases.still_there, phrases.goodbye]
-        speech_s = sum(len(text) * 0.06 for text in on.texts(What.SAID))
-        assert took_s == pytest.approx(3 * 8 + speech_s, abs=2)
-        assert on.last(What.CALL_ENDED)["reason"] == "silence"
 
 
 async def test_a_caller_who_answers_is_asked_anew_the_next_time(autojump_clock: MockClock) -> None:
@@ -249,17 +186,6 @@ async def test_a_hang_up_while_the_vendors_open_is_seen_at_once(autojump_clock: 
         assert on.last(What.CALL_ENDED)["reason"] == "caller_hangup"
 
 
-async def test_the_longest_call_is_warned_and_then_ended(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent()
-    async with stage(agent, max_call_s=180, silence_s=1000, no_progress_s=1000) as on, on.call() as caller:
-        start = trio.current_time()
-        await on.over(caller)
-        phrases = agent.phrases
-        assert on.texts(What.SAID) == [phrases.greeting, phrases.last_minute, phrases.goodbye]
-        assert trio.current_time() - start == pytest.approx(180, abs=3)
-        assert on.last(What.CALL_ENDED)["reason"] == "max_duration"
-
-
 async def test_a_caller_who_never_stops_speaking_does_not_hold_the_call_for_ever(autojump_clock: MockClock) -> None:
     agent = PuppetAgent()
     async with stage(agent, no_progress_s=45) as on, on.call() as caller:
@@ -353,18 +279,6 @@ async def test_a_caller_with_much_to_say_is_let_finish(autojump_clock: MockClock
         await trio.sleep(3)
         assert not caller.gone.is_set()
         assert on.count(What.HEARD) == 1
-
-
-async def test_a_cough_in_the_goodbye_does_not_lose_the_hang_up(autojump_clock: MockClock) -> None:
-    agent = PuppetAgent(lambda _: ["Thank you for calling. Goodbye.", HangUp()])
-    async with stage(agent) as on, on.call() as caller:
-        await trio.sleep(2)
-        agent.transcriber.hears("bye")
-        await trio.sleep(1.0)
-        agent.transcriber.hears("")
-        with trio.fail_after(5):
-            await on.over(caller)
-        assert on.last(What.CALL_ENDED)["reason"] == "agent_hangup"
 
 
 @pytest.mark.parametrize("is_webhook", [True, False])

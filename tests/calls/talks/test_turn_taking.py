@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from engine.errors import ModelFailed
-from engine.events import Context, HangUp, Noted, ReplyPart, Transfer, TurnLikelyOver, TurnOver, TurnResumed
+from engine.events import Context, HangUp, Noted, ReplyPart, TurnLikelyOver, TurnOver, TurnResumed
 from engine.observe.timeline import What
 from engine.settings import AgentSettings
 from tests.fakes.puppet import PuppetAgent, echo
@@ -152,50 +152,6 @@ async def test_a_cough_while_an_answer_is_thought_of_holds_it_back_and_no_longer
         assert len(agent.model.contexts) == 1
 
 
-@pytest.mark.parametrize(("words", "stops"), [("mhm", False), ("wait a moment", True)])
-async def test_so_many_words_stop_the_agent_and_fewer_do_not(
-    words: str, stops: bool, autojump_clock: MockClock
-) -> None:
-    agent = PuppetAgent(lambda _: ["One is the first. Two is the second. Three is the third."])
-    async with stage(agent, barge_in_words=2) as on, on.call() as caller:
-        await trio.sleep(3)
-        agent.transcriber.hears("count")
-        await trio.sleep(1.5)
-        agent.transcriber.onset()
-        await trio.sleep(0.2)
-        assert not caller.clears
-        agent.transcriber.words(words)
-        await trio.sleep(0.1)
-        assert bool(caller.clears) is stops
-        await trio.sleep(6)
-        assert on.count(What.HEARD) == (2 if stops else 1)
-
-
-async def test_an_answer_that_fails_is_regretted_and_the_call_goes_on_once(autojump_clock: MockClock) -> None:
-    answers: list[list[ReplyPart | float | Exception]] = [
-        [ModelFailed("puppet", "500")],
-        [ModelFailed("puppet", "500")],
-        ["Fine."],
-        [ModelFailed("puppet", "500")],
-        [ModelFailed("puppet", "500")],
-    ]
-    agent = PuppetAgent(lambda _: answers.pop(0) if answers else [ModelFailed("puppet", "500")])
-    async with stage(agent, drafts=False) as on, on.call() as caller:
-        await trio.sleep(3)
-        agent.transcriber.hears("one")
-        await trio.sleep(5)
-        assert on.texts(What.SAID)[1:] == [agent.phrases.sorry]
-        answers.pop(0)
-        agent.transcriber.hears("one")
-        await trio.sleep(3)
-        assert on.texts(What.SAID)[2:] == ["Fine."]
-        for _ in range(2):
-            agent.transcriber.hears("two")
-            await trio.sleep(6)
-        await on.over(caller)
-        assert on.last(What.CALL_ENDED)["cause"] == "llm_failed"
-
-
 async def test_an_answer_without_end_is_cut_off(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(lambda _: [f"Sentence number {number}. " for number in range(1000)])
     async with stage(agent, max_answer_s=10.0, silence_s=100.0) as on, on.call() as caller:
@@ -205,39 +161,6 @@ async def test_an_answer_without_end_is_cut_off(autojump_clock: MockClock) -> No
         await trio.sleep(20)
         assert 10 <= caller.heard_s - heard_s < 12
         assert on.value("turns_total", pipeline="custom", outcome="completed") == 1
-
-
-@pytest.mark.parametrize("works", [True, False])
-async def test_a_caller_is_connected_to_somebody_else_once_the_agent_was_heard(
-    works: bool, autojump_clock: MockClock
-) -> None:
-    asked: list[httpx.Request] = []
-
-    def rest(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        return httpx.Response(200, json={"sid": "CA"}) if works else httpx.Response(500)
-
-    provider = TwilioProvider(TwilioConfig(auth_token="secret", account_sid="AC1"))
-    agent = PuppetAgent(
-        lambda context: (
-            ["I connect you.", Transfer("+15550109999")] if context[-1].text == "connect me" else echo(context)
-        )
-    )
-    clients = lambda: httpx.AsyncClient(transport=httpx.MockTransport(rest))  # noqa: E731 - a factory
-    async with stage(agent, provider=provider, new_http_client=clients) as on, on.call() as caller:
-        await trio.sleep(3)
-        agent.transcriber.hears("connect me")
-        if works:
-            await on.over(caller)
-            assert on.last(What.CALL_ENDED)["reason"] == "transferred"
-            assert "%2B15550109999" in asked[0].content.decode()
-            assert len(asked) == 1
-        else:
-            await trio.sleep(5)
-            assert on.texts(What.SAID)[1:] == ["I connect you.", agent.phrases.not_connected]
-            agent.transcriber.hears("never mind")
-            await trio.sleep(4)
-            assert on.texts(What.SAID)[-1] == "You said never mind."
 
 
 @pytest.mark.parametrize("works", [True, False])
