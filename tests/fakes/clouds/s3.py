@@ -35,7 +35,10 @@ class FakeS3:
         return httpx.MockTransport(self._answer)
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
-        body = await request.aread()
+        return self.answer(request, await request.aread())
+
+    def answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
+        """For whoever serves it over a socket."""
         query = dict(parse_qsl(request.url.query.decode(), keep_blank_values=True))
         what = f"{request.method} {' '.join(sorted(query))}".strip()
         self.asked.append(what)
