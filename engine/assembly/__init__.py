@@ -4,6 +4,7 @@ from engine.assembly.agents import check_agents, load_speech, needs_speech
 from engine.assembly.engine import Engine
 from engine.assembly.memory import migrate_store, open_vault
 from engine.assembly.providers import PROVIDER_KEYS, configured_providers
+from engine.assembly.recordings import erase_recordings
 from engine.assembly.tools import check_tools, used_tools, why_not_started
 from engine.assembly.vendors import vendor_url
 
@@ -13,6 +14,7 @@ __all__ = [
     "check_agents",
     "check_tools",
     "configured_providers",
+    "erase_recordings",
     "load_speech",
     "migrate_store",
     "needs_speech",

@@ -81,15 +81,17 @@ def delete(
         print("nothing was deleted", file=sys.stderr)
         return DECLINED
 
-    def tell(count: int) -> int:
+    def tell(sessions: int, recordings: int | None = None) -> int:
         if json_output:
-            print_json({"sessions": count}, show_numbers=False)
+            counts = {"sessions": sessions} | ({} if recordings is None else {"recordings": recordings})
+            print_json(counts, show_numbers=False)
         else:
-            print(f"erased {mask_number(e164)}: {counted(count, 'session')}")
+            more = f", {counted(recordings, 'recording')}" if recordings else ""
+            print(f"erased {mask_number(e164)}: {counted(sessions, 'session')}{more}")
         return 0
 
     async def work(tools: Tools) -> int:
-        return tell(await tools.privacy.delete(e164, BY))
+        return tell(await tools.privacy.delete(e164, BY), tools.recordings.erased)
 
     async def ask() -> int:
         async with open_api(url) as api:

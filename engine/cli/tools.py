@@ -16,13 +16,14 @@ import msgspec
 import trio
 from cyclopts import Parameter
 
-from engine.assembly import open_vault
+from engine.assembly import erase_recordings, open_vault
 from engine.cli.usage import NotThere
 from engine.converse.api import Api
 from engine.dialogue.context import ContextFormat, ContextLimits
 from engine.errors import OffhookError, SettingsError, StoreDown
 from engine.observe.logs import configure_logs
 from engine.observe.masking import mask_number, mask_text
+from engine.ports.recordings import RecordingFailed
 from engine.sessions.history import History
 from engine.sessions.privacy import Privacy
 from engine.settings import SessionSettings, Settings, load_settings
@@ -55,6 +56,7 @@ class Tools:
     vault: Vault
     history: History
     privacy: Privacy
+    recordings: KeptRecordings
 
     def number(self, text: str) -> str:
         """In E.164. Raises NotThere for what is no number."""
@@ -102,7 +104,9 @@ def on_store(config: Path | None, work: Callable[[Tools], Awaitable[int]]) -> in
     async def opened(settings: Settings) -> int:
         async with open_vault(settings) as vault:
             history = History(vault, Nobody(), context_limits(settings.sessions))
-            return await work(Tools(settings, vault, history, Privacy(vault, [LeftJournal(settings)])))
+            recordings = KeptRecordings(settings, vault)
+            privacy = Privacy(vault, [LeftJournal(settings), recordings])
+            return await work(Tools(settings, vault, history, privacy, recordings))
 
     return on_settings(config, opened)
 
@@ -115,7 +119,8 @@ def on_settings(config: Path | None, work: Callable[[Settings], Awaitable[int]])
     if store.kind == "memory":
         raise SettingsError(
             "store.kind: 'memory' keeps nothing outside of the running engine, so there is nothing to open; "
-            "ask the engine with --url"
+            "ask the engine with --url. Recordings of an earlier run under 'memory' are nobody's any more: "
+            "remove them by hand"
         )
     if store.kind == "sqlite" and not Path(store.path).is_file():
         raise SettingsError(f"store.path: there is no file {store.path}; is it relative to another directory?")
@@ -154,6 +159,25 @@ class LeftJournal:
         finally:
             with trio.move_on_after(store.operation_s, shield=True):
                 await journal.aclose()
+
+
+class KeptRecordings:
+    """What an engine has recorded. One of a call that goes on is the engine's to erase: ask it with ``--url``."""
+
+    def __init__(self, settings: Settings, vault: Vault) -> None:
+        self.erased = 0
+        self._settings = settings
+        self._vault = vault
+
+    async def forget(self, number: str) -> None:
+        """Raises Unreachable, StoreDown."""
+        await self._vault.open()
+        recording = self._settings.recording
+        try:
+            self.erased += await erase_recordings(self._settings, self._vault.fingerprint(number))
+        except RecordingFailed as exc:
+            place = f"bucket {recording.bucket!r}" if recording.bucket else f"directory {recording.directory!r}"
+            raise Unreachable(f"recording.{place}: what was recorded cannot be erased ({exc})") from exc
 
 
 class Unreachable(OffhookError):

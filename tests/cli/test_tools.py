@@ -194,6 +194,32 @@ def test_deletion_reaches_what_an_engine_left_in_its_journal(stored: Stored, tmp
     assert OTHER.encode() in left
 
 
+def test_deletion_reaches_what_an_engine_recorded_whether_it_records_now_or_not(
+    stored: Stored, tmp_path: Path, capsys: Out
+) -> None:
+    with stored.config.open("a") as config:
+        config.write(f'[recording]\ndirectory = "{tmp_path / "kept"}"\n')
+
+    async def folders() -> list[Path]:
+        async with open_vault(load_settings(stored.config)) as vault:
+            await vault.open()
+            return [tmp_path / "kept" / vault.fingerprint(number) for number in (NUMBER, OTHER)]
+
+    hers, others = trio.run(folders)
+    for folder in (hers, others):
+        folder.mkdir(parents=True)
+        (folder / "CA1.wav").write_bytes(b"RIFF")
+    assert stored.run("privacy", "delete", NUMBER, "--yes") == 0
+    assert capsys.readouterr().out == "erased ***0006: 1 session, 1 recording\n"
+    assert not hers.exists()
+    assert (others / "CA1.wav").exists()
+
+    hers.symlink_to(others)
+    assert stored.run("privacy", "delete", NUMBER, "--yes") == 1
+    assert f"recording.directory '{tmp_path / 'kept'}': what was recorded cannot" in capsys.readouterr().err
+    assert (others / "CA1.wav").exists()
+
+
 def test_a_journal_that_an_engine_has_open_is_not_touched(stored: Stored, tmp_path: Path, capsys: Out) -> None:
     async def delete_beside() -> int:
         journal = Journal(tmp_path / "j", KeyRing({}), 1 << 20)
