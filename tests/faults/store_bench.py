@@ -8,14 +8,11 @@ import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ import trio
 from engine.phone.phone import SIDES, open_phone
 from engine.phone.side import Callee
 from engine.settings import Settings, StoreSettings
-from tests.fakes.forks import start_offhook
+from tests.fakes.forks import Offhook
 from tests.fakes.servers import free_port
 from tests.system.session_rig import ALL_KEY, API_KEYS, LINE, SECRET, Program, Talk, settings_on
 
@@ -63,7 +60,7 @@ class Process:
     """Of each start: from there until it listened."""
     listening_cpu_s: list[float] = field(default_factory=list)
     """And what it had computed by then: what it would have taken on a machine of its own."""
-    _process: subprocess.Popen[bytes] | ForkServerProcess | None = None
+    _process: Offhook | None = None
 
     @property
     def url(self) -> str:
@@ -72,7 +69,6 @@ class Process:
     @property
     def pid(self) -> int:
         assert self._process is not None
-        assert self._process.pid is not None
         return self._process.pid
 
     @property
@@ -83,13 +79,14 @@ class Process:
         """Ready for calls when this returns."""
         began_s = time.monotonic()
         self.spawn()
+        assert self._process is not None
         deadline = began_s + START_S
         while not _listens(self.port):
             assert self.exit_code is None, self.log[-2000:]
             assert time.monotonic() < deadline, self.log[-2000:]
             await trio.sleep(0.01)
         self.listening_s.append(time.monotonic() - began_s)
-        self.listening_cpu_s.append(_cpu_s(self.pid))
+        self.listening_cpu_s.append(self._process.computed_s())
         async with self.client() as client:
             while (await client.get("/readyz")).status_code != 200:
                 assert time.monotonic() < deadline, self.log[-2000:]
@@ -98,36 +95,27 @@ class Process:
     def spawn(self, *, config: str = "offhook.toml") -> None:
         self.folder.mkdir(exist_ok=True)
         (self.folder / config).write_text(_toml(self.settings), "utf-8")
-        arguments = ["serve", "--config", config, "--port", str(self.port)]
-        environ = CLEAN | {"PYTHONPATH": str(ROOT), "API_KEYS": API_KEYS, "TWILIO_AUTH_TOKEN": SECRET} | self.environ
-        if not self.from_scratch:
-            self._process = start_offhook(arguments, folder=self.folder, environ=environ, log=self.folder / "log")
-            return
-        with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-m", "engine", *arguments]
-            self._process = subprocess.Popen(command, cwd=self.folder, env=environ, stderr=log, stdout=log)
+        self._process = Offhook(
+            ["serve", "--config", config, "--port", str(self.port)],
+            folder=self.folder,
+            environ=CLEAN | {"PYTHONPATH": str(ROOT), "API_KEYS": API_KEYS, "TWILIO_AUTH_TOKEN": SECRET} | self.environ,
+            log=self.folder / "log",
+            from_scratch=self.from_scratch,
+        )
 
     @property
     def exit_code(self) -> int | None:
-        match self._process:
-            case subprocess.Popen() as process:
-                return process.poll()
-            case ForkServerProcess() as copy:
-                return copy.exitcode
-        return None
+        return self._process.returncode if self._process is not None else None
 
     def kill(self) -> None:
         """SIGKILL, if it runs."""
-        if self._process is not None and self.exit_code is None:
+        if self._process is not None:
             self._process.kill()
-            deadline = time.monotonic() + 10
-            while self.exit_code is None:
-                assert time.monotonic() < deadline, "it outlives SIGKILL"
-                time.sleep(0.001)
 
     async def stop(self) -> int:
         """SIGTERM: its exit code."""
-        os.kill(self.pid, signal.SIGTERM)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
         return await self.ended(20.0)
 
     async def ended(self, within_s: float) -> int:
@@ -176,11 +164,6 @@ async def calling(process: Process, caller: str) -> AsyncIterator[Talk]:
 @cache
 def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _listens(port: int) -> bool:

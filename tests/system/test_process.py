@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +20,7 @@ from engine.calls.registry import Refusal
 from engine.phone.errors import CallRefused
 from engine.phone.phone import SIDES, open_phone
 from engine.phone.side import Callee
+from tests.fakes.forks import Offhook
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Vendors
 
@@ -50,24 +49,27 @@ async def until_ready(url: str, within_s: float = 60.0) -> None:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, settings: str, *args: str, **environ: str) -> AsyncIterator[tuple[trio.Process, str]]:
+async def serving(
+    tmp_path: Path, settings: str, *args: str, from_scratch: bool = False, **environ: str
+) -> AsyncIterator[tuple[Offhook, str]]:
     """``offhook serve`` in a process, ready for calls. Killed at the end if it still runs."""
     config = tmp_path / "offhook.toml"
     config.write_text(settings, encoding="utf-8")
     port = free_port()
-    command = [*OFFHOOK, "serve", "--config", str(config), "--port", str(port), *args]
-    with (tmp_path / "log").open("wb") as stderr:
-        environ = CLEAN | {"TWILIO_AUTH_TOKEN": SECRET} | environ
-        process = await trio.lowlevel.open_process(command, env=environ, stderr=stderr, cwd=tmp_path)
+    process = Offhook(
+        ["serve", "--config", str(config), "--port", str(port), *args],
+        folder=tmp_path,
+        environ=CLEAN | {"TWILIO_AUTH_TOKEN": SECRET} | environ,
+        log=tmp_path / "log",
+        out=tmp_path / "out",
+        from_scratch=from_scratch,
+    )
     try:
         url = f"http://127.0.0.1:{port}"
         await until_ready(url)
         yield process, url
     finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-            await process.wait()
+        process.kill()
 
 
 @asynccontextmanager
@@ -80,7 +82,11 @@ async def vendors() -> AsyncIterator[str]:
 
 
 async def test_sigterm_lets_live_calls_finish_and_refuses_new_ones_aloud(tmp_path: Path) -> None:
-    async with vendors() as settings, serving(tmp_path, settings) as (process, url), open_phone() as phone:
+    async with (
+        vendors() as settings,
+        serving(tmp_path, settings, from_scratch=True) as (process, url),
+        open_phone() as phone,
+    ):
         side = partial(SIDES["twilio"], Callee(url, secret=SECRET))
         async with httpx.AsyncClient(trust_env=False, base_url=url) as client:
             async with phone.call(side()) as call:
@@ -171,22 +177,17 @@ async def test_each_log_line_is_json_and_tells_of_every_resource_and_no_number(t
         (["doctor"], "[limits]\nmax_calls = -1", "limits.max_calls"),
     ],
 )
-def test_bad_settings_are_named_in_a_line_and_the_exit_code_says_so(
+async def test_bad_settings_are_named_in_a_line_and_the_exit_code_says_so(
     tmp_path: Path, arguments: list[str], settings: str, says: str
 ) -> None:
-    config = tmp_path / "x.toml"
+    config, log = tmp_path / "x.toml", tmp_path / "log"
     config.write_text(settings, encoding="utf-8")
-    done = subprocess.run(
-        [*OFFHOOK, *arguments, "--config", str(config)],
-        env=CLEAN,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert says in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    assert done.returncode in (1, 2)
+    done = Offhook([*arguments, "--config", str(config)], folder=tmp_path, environ=CLEAN, log=log)
+    with trio.fail_after(30):
+        code = await done.wait()
+    assert says in log.read_text("utf-8")
+    assert "Traceback" not in log.read_text("utf-8")
+    assert code in (1, 2)
 
 
 async def test_without_keys_a_providers_routes_are_closed_and_say_so(tmp_path: Path) -> None:
@@ -212,7 +213,9 @@ async def test_killed_and_started_again_it_listens_at_once_with_an_empty_registr
             await call.wait_for_reply()
             process.kill()
             await call.wait_until_over(within_s=2)
-        start = time.monotonic()
-        async with serving(tmp_path, settings) as (_, url), httpx.AsyncClient(trust_env=False) as client:
-            assert time.monotonic() - start < 5
+        async with (
+            serving(tmp_path, settings, from_scratch=True) as (process, url),
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
+            assert process.computed_s() < 5
             assert (await client.get(f"{url}/api/health")).json()["sessions"]["active_count"] == 0

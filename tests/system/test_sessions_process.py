@@ -16,6 +16,7 @@ from engine.phone import twilio
 from engine.phone.phone import SIDES, Phone, open_phone
 from engine.phone.side import Callee
 from tests.fakes.echo_agent import GREETING, OVER, RETURNING, canaries
+from tests.fakes.forks import Offhook
 from tests.system.haystacks import files_in, found, needles
 from tests.system.session_rig import ALL_KEY, API_KEYS, BRIEF_LINE, LINE, SECRET, Talk
 from tests.system.test_process import serving
@@ -42,7 +43,7 @@ reply_s = 60
 class Process:
     """One life of the program, from its start to its kill."""
 
-    def __init__(self, process: trio.Process, url: str, phone: Phone, http: httpx.AsyncClient) -> None:
+    def __init__(self, process: Offhook, url: str, phone: Phone, http: httpx.AsyncClient) -> None:
         self._process = process
         self._url = url
         self._phone = phone
