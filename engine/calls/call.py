@@ -121,7 +121,7 @@ class Call:
         """Beside the talk."""
         self._talk: Conversing | None = None
         self._owed = ""
-        """An apology that nothing of ours could say: the provider does, when it asks what is to become of the caller."""
+        """An apology that nothing of ours could say: the provider does, when it asks what becomes of the caller."""
         self._is_in_other_hands = False
         """Somebody else took the caller when we failed: the call goes on without us."""
         self._started_at_s = self._ended_at_s = trio.current_time()

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import structlog
 import trio
@@ -54,8 +55,14 @@ class Refusal:
         return _SENTENCES.get(self.reason, _SENTENCES["not_ready"])
 
 
-OVER = Refusal("over")
-"""The provider asks what is to become of a caller whose call has ended: nothing more."""
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The call has ended, and its provider asks what is to become of the caller: nothing more than these words, if the
+    call owes any, for it could not say them itself."""
+
+    sentence: str = ""
+    reason: ClassVar[str] = "over"
+
 
 Say = Callable[[str, CallEnd | None], None]
 
@@ -97,6 +104,8 @@ class Slot:
     """What the last stream of this call has left, if it was lost."""
     left: Left | None = None
     """Set by the call when its line was lost."""
+    over: Over | None = None
+    """Set by the call when it has ended for good, before its media socket closes."""
     requested: CallEnd | None = None
     """Somebody outside wants the call to end with this verdict."""
     on_request: Callable[[CallEnd], None] | None = None
@@ -184,7 +193,7 @@ class Reserve:
     provider: str
     call: IncomingCall
     replay_key: str
-    answer: Answer[str | Refusal]
+    answer: Answer[str | Refusal | Over]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +235,8 @@ class Registry:
         """Places for calls that we make, and until when."""
         self._replays: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._lost: dict[tuple[str, str], Lost] = {}
-        self._ended: OrderedDict[tuple[str, str], bool] = OrderedDict()
-        """The last calls, and whether their line was lost."""
+        self._ended: OrderedDict[tuple[str, str], Over | None] = OrderedDict()
+        """The last calls; None: their line was lost."""
         self._was_full = False
         self._empty = trio.Event()
         self.refusing = ""
@@ -236,10 +245,10 @@ class Registry:
 
     # --- asked by others ------------------------------------------------------------------------------------
 
-    async def reserve(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal:
+    async def reserve(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal | Over:
         """A media token for this call, or why there is none. The very same signed request gets the same token again.
 
-        A call that lives, or has lost its line within ``RETURN_S``, has its place already. ``OVER``: it is a call that
+        A call that lives, or has lost its line within ``RETURN_S``, has its place already. ``Over``: it is a call that
         comes back though it has ended.
         """
         return await self._mailbox.ask(
@@ -363,15 +372,16 @@ class Registry:
         self._held[held] = trio.current_time() + within_s
         return held
 
-    def _reserve(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
+    def _reserve(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal | Over:
         self._expire()
         remembered = self._replays.get(replay_key) if replay_key else None
         if remembered is not None:
             return remembered[1]
         key = (provider, call.call_id)
         lost, live = self._lost.get(key), self._live.get(key)
-        if call.is_back and lost is None and live is None and self._ended.get(key) is False:
-            return OVER
+        over = live.over if live is not None else self._ended.get(key)
+        if call.is_back and lost is None and over is not None:
+            return over
         is_kept = lost is not None or (live is not None and call.is_back)
         is_held = bool(call.dial) and self._held.pop(call.dial, None) is not None
         if self.refusing and not (is_held or is_kept):
@@ -427,7 +437,7 @@ class Registry:
             del self._live[key]
             if slot.may_return and slot.left is not None:
                 self._lost[key] = Lost(slot.incoming, slot.left, trio.current_time() + RETURN_S)
-        self._ended[key] = slot.may_return
+        self._ended[key] = None if slot.may_return else slot.over or Over()
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
         self._metrics.calls_active.labels(provider=slot.provider, direction=_direction(slot)).dec()

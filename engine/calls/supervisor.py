@@ -10,7 +10,7 @@ import trio
 
 from engine.calls.call import Call, Surroundings
 from engine.calls.parts import Line, Words
-from engine.calls.registry import OVER, NotAdmitted, Refusal, Registry, Slot
+from engine.calls.registry import NotAdmitted, Over, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
 from engine.observe.labels import VendorKind
@@ -98,10 +98,10 @@ class Supervisor:
     def live_calls(self) -> list[str]:
         return self.registry.live_calls()
 
-    async def admit(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal:
+    async def admit(self, provider: str, call: IncomingCall, replay_key: str = "") -> str | Refusal | Over:
         """A media token, or why the call is refused. Nothing is opened by a refusal."""
         answer = await self._admit(provider, call, replay_key)
-        if isinstance(answer, Refusal) and answer is not OVER:
+        if isinstance(answer, Refusal):
             self._metrics.calls_rejected_total.labels(provider=provider, reason=answer.reason).inc()
             log.info("call_rejected", provider=provider, call_id=call.call_id, reason=answer.reason)
         return answer
@@ -222,7 +222,7 @@ class Supervisor:
             return "store_keys"
         return "full" if self.registry.is_full else ""
 
-    async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal:
+    async def _admit(self, provider: str, call: IncomingCall, replay_key: str) -> str | Refusal | Over:
         if not self.is_started and not self.draining:
             return Refusal("not_ready")
         if not (call.dial or call.is_back) and not self._limiter.allows(number_key(call.caller)):

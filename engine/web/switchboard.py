@@ -13,13 +13,12 @@ class Refusal(Protocol):
 
     @property
     def reason(self) -> str:
-        """``capacity``, ``rate_limit``, ``draining``, ``not_ready``; or ``over``, of a call that has ended: it needs no
-        sentence."""
+        """``capacity``, ``rate_limit``, ``draining``, ``not_ready``; or ``over``, of a call that has ended."""
         ...
 
     @property
     def sentence(self) -> str:
-        """What the caller hears."""
+        """What the caller hears; empty: nothing."""
         ...
 
 

@@ -128,9 +128,8 @@ class _Webhook:
             return _as_response(self.provider.refuse(SORRY))
         if isinstance(admitted, str):
             return _as_response(line.connect(call, self.urls.media(request, line.media_path), admitted))
-        if admitted.reason == "over":
-            return _as_response(self.provider.dismiss())
-        return _as_response(self.provider.refuse(admitted.sentence))
+        sentence = admitted.sentence
+        return _as_response(self.provider.refuse(sentence) if sentence else self.provider.dismiss())
 
 
 def _dial_in(url: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -10,6 +12,8 @@ from trio.testing import MockClock
 from engine.observe.timeline import What
 from engine.phone.errors import CallRefused
 from engine.phone.phone import SIDES
+from engine.ports import Phrases
+from engine.settings import Settings
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import Behaviour
 from tests.system.every_provider import callee_of, with_all_providers
@@ -52,6 +56,29 @@ async def test_a_caller_whose_line_was_lost_is_back_in_the_same_conversation(
             assert set(rig.balance().values()) == {0}, rig.balance()
     events = [line["event"] for line in logged]
     assert events.count("session_started") == events.count("session_ended") == 1
+
+
+@pytest.mark.parametrize("provider", SIDES)
+async def test_an_apology_that_no_voice_of_ours_could_say_is_said_by_the_provider(
+    provider: str, autojump_clock: MockClock
+) -> None:
+    def with_dead_vendors(settings: Settings) -> Settings:
+        desk = replace(settings.agents["desk"], options={"url": "http://127.0.0.1:1"})
+        return with_all_providers(replace(settings, agents={"desk": desk}))
+
+    async with running_engine(configure=with_dead_vendors) as rig:
+        side = SIDES[provider](callee_of(rig, provider))
+        async with rig.phone.call(side) as call:
+            assert (await call.wait_until_over()).startswith("engine 1000")
+            assert not call.heard_audio
+            # The others of its parts may take longer to close than the provider to ask.
+            with pytest.raises(CallRefused) as caught:
+                async with rig.phone.call(side, again=True):
+                    pass
+            assert caught.value.sentence == Phrases("").apology
+        await rig.quiet()
+        assert rig.count(What.CALL_STARTED) == 1
+        assert not rig.engine.registry.has_promises
 
 
 async def test_a_silent_agent_is_silent_when_the_caller_is_back(autojump_clock: MockClock) -> None:
