@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import Iterator
 
+import certifi
 import pytest
 import structlog
 
@@ -29,12 +30,15 @@ def plain_log() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_tls_context() -> Iterator[None]:
-    """Engines, phones and agents each make a context of their own, which costs 30 ms; here they share one."""
-    context = ssl.create_default_context()
+    """Engines, phones, agents and clients each make a context of their own, which costs 30 ms; here they share one."""
     make = ssl.create_default_context
+    contexts = {"": make(), certifi.where(): make(cafile=certifi.where())}
 
     def shared(*args: object, **options: object) -> ssl.SSLContext:
-        return make(*args, **options) if args or options else context  # type: ignore[arg-type]  # passed on as they come
+        wanted = options.get("cafile", "") if options.keys() <= {"cafile"} and not args else None
+        if wanted in contexts:
+            return contexts[str(wanted)]
+        return make(*args, **options)  # type: ignore[arg-type]  # passed on as they come
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", shared)

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import Field, fields
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -44,19 +45,25 @@ def check_all(settings: Settings) -> None:
 
 def structured(raw: dict[str, Any], kind: type[T], path: str = "") -> T:
     """``raw`` as values of this kind. Raises SettingsError naming each key at fault, below ``path``."""
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    for plain in (int, float, str, bool):
-        converter.register_structure_hook(plain, _strictly)
-    converter.register_structure_hook_func(lambda t: t is Any, lambda value, _: value)
-    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _words)
     try:
-        settings = converter.structure(raw, kind)
+        settings = _converter().structure(raw, kind)
     except ClassValidationError as group:
         raise SettingsError("; ".join(_explain(group, kind, path))) from None
     except (TypeError, AttributeError):
         raise SettingsError("the settings must be a table of tables") from None
     check_ranges(settings, path)
     return settings
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    """It compiles a function for each table that it meets, so there is one: settings are read in parts."""
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    for plain in (int, float, str, bool):
+        converter.register_structure_hook(plain, _strictly)
+    converter.register_structure_hook_func(lambda t: t is Any, lambda value, _: value)
+    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _words)
+    return converter
 
 
 def _words(value: Any, _: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -72,11 +73,17 @@ class _Schemas:
     def __init__(self, operations: Sequence[Operation]) -> None:
         types = [kind for operation in operations for kind in (*operation.replies.values(), operation.inputs.body)]
         self._types = [*dict.fromkeys(kind for kind in types if kind is not Nothing), Error]
-        schemas, self.components = msgspec.json.schema_components(self._types, ref_template=SCHEMAS)
+        schemas, self.components = _components(tuple(self._types))
         self._schemas: dict[Any, Json] = dict(zip(self._types, schemas, strict=True))
 
     def of(self, kind: Any) -> Json:
         return self._schemas[kind]
+
+
+@cache
+def _components(types: tuple[Any, ...]) -> tuple[tuple[Json, ...], Json]:
+    """The schema of each type, and those that these refer to by name."""
+    return msgspec.json.schema_components(types, ref_template=SCHEMAS)
 
 
 def _described(operation: Operation, schemas: _Schemas) -> Json:
@@ -108,14 +115,20 @@ def _described(operation: Operation, schemas: _Schemas) -> Json:
 def _parameters(where: str, kind: type[msgspec.Struct]) -> Iterator[Json]:
     if kind is Nothing:
         return
-    _, components = msgspec.json.schema_components([kind])
-    described = components[kind.__name__]
+    described = _schema_of(kind)
     for name, schema in described["properties"].items():
         is_required = name in described.get("required", ())
         parameter: Json = {"name": name, "in": where, "required": is_required}
-        if text := schema.pop("description", ""):
+        if text := schema.get("description", ""):
             parameter["description"] = text
-        yield {**parameter, "schema": schema}
+        yield {**parameter, "schema": {key: value for key, value in schema.items() if key != "description"}}
+
+
+@cache
+def _schema_of(kind: type[msgspec.Struct]) -> Json:
+    _, components = msgspec.json.schema_components([kind])
+    schema: Json = components[kind.__name__]
+    return schema
 
 
 def _refusal(status: int, schemas: _Schemas) -> Json:
