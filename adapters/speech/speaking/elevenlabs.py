@@ -41,7 +41,8 @@ class ElevenLabsConfig:
     """Metric label."""
     url: str = "https://api.elevenlabs.io"
     wire: str = ElevenLabsWire.CONTEXTS.value
-    """``multi-stream-input``, ``stream-input`` or ``stream``: see :class:`ElevenLabsWire`."""
+    """``multi-stream-input``: one socket for the call; ``stream-input``: a socket for each sentence; ``stream``: a
+    request for each."""
     language: str = ""
     """ISO 639-1, for the models that take one; empty: by the text."""
     stability: float | None = None
