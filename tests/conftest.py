@@ -7,6 +7,7 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator
+from itertools import islice
 
 import certifi
 import pytest
@@ -45,9 +46,25 @@ def one_tls_context() -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that with several workers none of them is left alone with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("heavy") is None)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for a process, a server or a second to pass."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first, so that with several workers none of them is left alone with it at the end. Each worker begins
+    with an equal piece of all items, so each piece begins with some of them."""
+    heavy = [item for item in items if item.get_closest_marker("heavy")]
+    others = iter([item for item in items if not item.get_closest_marker("heavy")])
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    left = len(items)
+    items.clear()
+    for worker in range(workers):
+        size = left // (workers - worker)
+        left -= size
+        begins = heavy[worker::workers]
+        items += [*begins, *islice(others, max(0, size - len(begins)))]
+    items += others
 
 
 def pytest_collection_finish() -> None:
