@@ -166,18 +166,25 @@ def check_agents(settings: Settings) -> list[tuple[str, str]]:
         try:
             if agent.factory:
                 agent_from_factory(name, agent)
-                continue
-            if SCRIPT in agent.model:
-                script_of(name, settings)
-            phrases_of(name, settings)
-            instructions_of(name, agent)
-            for role in Role:
-                for vendor in getattr(agent, role):
-                    if vendor not in (EMBEDDED, SCRIPT):
-                        vendors.vendor(name, role, vendor)
+            else:
+                check_composed(name, settings, vendors)
         except SettingsError as exc:
             wrong.append((name, str(exc)))
     return wrong
+
+
+def check_composed(name: str, settings: Settings, vendors: Vendors) -> None:
+    """All that can be wrong with an agent of vendors, but for what it needs the embedded speech for, whose loading takes
+    seconds. Raises SettingsError."""
+    agent = settings.agents[name]
+    if SCRIPT in agent.model:
+        script_of(name, settings)
+    phrases_of(name, settings)
+    instructions_of(name, agent)
+    for role in Role:
+        for vendor in getattr(agent, role):
+            if vendor not in (EMBEDDED, SCRIPT):
+                vendors.vendor(name, role, vendor)
 
 
 def phrases_of(name: str, settings: Settings) -> Phrases:

@@ -13,7 +13,15 @@ import trio
 
 from adapters.providers.link import open_link
 from engine import __version__
-from engine.assembly.agents import Workshop, agent_from_factory, load_activity, load_speech, needs_speech, script_of
+from engine.assembly.agents import (
+    Workshop,
+    agent_from_factory,
+    check_composed,
+    load_activity,
+    load_speech,
+    needs_speech,
+    script_of,
+)
 from engine.assembly.composed import ComposedAgent
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
@@ -310,6 +318,9 @@ class Engine:
     async def _make_agents(self, actors: trio.Nursery) -> None:
         """Every agent of the settings; the embedded speech, or its voice activity alone, is loaded if one needs it."""
         settings = self.settings
+        for name, agent in settings.agents.items():
+            if not agent.factory:
+                check_composed(name, settings, Vendors(settings, self._network))
         if needs_speech(settings):
             self.speech = await load_speech(settings)
             self._activity = self.speech.activity

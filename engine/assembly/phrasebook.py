@@ -62,7 +62,14 @@ class Phrasebook:
                             self._bytes += len(audio)
                             left.remove(text)
         except (VendorError, trio.TooSlowError) as exc:
-            log.warning("phrases_not_prepared", agent=self._agent, vendor=voice.name, left=len(left), detail=str(exc))
+            log.warning(
+                "phrases_not_prepared",
+                agent=self._agent,
+                vendor=voice.name,
+                audio=f"{line.encoding}/{line.rate_hz}",
+                left=len(left),
+                detail=str(exc),
+            )
         finally:
             ledger.settle()
         return left
