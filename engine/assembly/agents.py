@@ -174,7 +174,7 @@ def check_agents(settings: Settings) -> list[tuple[str, str]]:
 
 
 def check_composed(name: str, settings: Settings, vendors: Vendors) -> None:
-    """All that can be wrong with an agent of vendors, but for what it needs the embedded speech for, whose loading takes
+    """All that can be wrong with an agent of vendors, and is known without the embedded speech, whose loading takes
     seconds. Raises SettingsError."""
     agent = settings.agents[name]
     if SCRIPT in agent.model:
