@@ -11,15 +11,21 @@ from engine.observe.labels import Reconnect, VendorKind, VendorStatus
 from engine.observe.metrics import Metrics
 from engine.vendors.breaker import Breakers
 from engine.vendors.policy import Policy
+from engine.vendors.seam import Pace
 
 
 @dataclass(frozen=True, slots=True)
 class Vendoring:
-    """Made once for the process; keeps nothing of any call but in the breakers, which know none."""
+    """Made once for the process; keeps nothing of any call but in the breakers and paces, which know none."""
 
     metrics: Metrics
     breakers: Breakers
     policy: Policy = field(default_factory=Policy)
+    _paces: dict[str, Pace] = field(default_factory=dict)
+
+    def pace(self, vendor: str) -> Pace:
+        """How fast this voice was heard to read, in all calls."""
+        return self._paces.setdefault(vendor, Pace())
 
     @contextmanager
     def asked(self, vendor: str, kind: VendorKind) -> Iterator[Asked]:

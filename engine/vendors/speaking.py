@@ -1,8 +1,9 @@
 """The voice of a call that outlives its synthesizers: a sentence in which one of them fails is finished by another try,
-or in another vendor's voice, and nothing of it is heard twice."""
+or in another vendor's voice, from the word at which it broke off or a few before (:mod:`engine.vendors.seam`)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from engine.runtime.outlet import Outlet, filled
 from engine.vendors.around import Vendoring, reconnect_why
 from engine.vendors.held import Held, Opener
 from engine.vendors.patience import Patience
+from engine.vendors.seam import Pace, rest_of
 from engine.vendors.tries import Roster, Tries
 
 ROOM = 1
@@ -86,14 +88,16 @@ class Speaking:
         speech = _Speech(text, self._line.bytes_per_s, outlet)
         while True:
             vendor = await tries.next()
-            said = speech.said_bytes
             try:
                 held = await self._voice_of(vendor, tries)
                 await self._say(held, speech, tries.left_s)
             except VendorError as exc:
                 self._is_lost(exc)
-                if speech.said_bytes > said:
-                    tries.progressed()
+                if speech.has_sounded:
+                    tries.progressed(speech.said_at_s)
+                    speech.go_on(self._around.pace(vendor.name))
+                if not has_words(speech.text):
+                    return
                 tries.failed(exc)
             else:
                 return
@@ -130,30 +134,38 @@ class Speaking:
             with patience.scope, ungrouped():
                 await speech.take(held.part, patience)
             if patience.is_over:
-                what = "stopped in the middle of a sentence" if speech.has_begun else "made no sound"
+                what = "stopped in the middle of a sentence" if speech.has_sounded else "made no sound"
                 raise SpeechFailed(vendor, what, why=Why.TIMEOUT)
-            if not speech.said_bytes and any(map(str.isalnum, speech.text)):
+            if not speech.has_sounded and has_words(speech.text):
                 raise SpeechFailed(vendor, "no audio for a sentence")
+        self._around.pace(vendor).measure(speech.text, speech.said_s)
 
 
 class _Speech:
-    """One sentence over several tries. A further one begins with the first word, and what of it was passed on before
-    is left out, counted in time: a voice takes as long for the same words, and another one about as long."""
+    """One sentence over several tries; of each, what is passed on as it comes."""
 
     def __init__(self, text: str, bytes_per_s: int, outlet: Outlet[bytes]) -> None:
         self.text = text
-        self.said_bytes = 0
-        self.has_begun = False
-        """In this try."""
+        """What this try is to say."""
+        self.said_s = 0.0
+        """Passed on of it; the last of that at:"""
+        self.said_at_s = -math.inf
         self.made: Callable[[float], None] = _nowhere
         """Is told the seconds that were made."""
         self._bytes_per_s = bytes_per_s
         self._outlet = outlet
 
+    @property
+    def has_sounded(self) -> bool:
+        return self.said_s > 0
+
+    def go_on(self, pace: Pace) -> None:
+        """This try, in a voice of this pace, has failed: the next one is to say the rest."""
+        self.text, self.said_s = rest_of(self.text, self.said_s, pace), 0.0
+
     async def take(self, synthesizer: Synthesizer, patience: Patience) -> None:
         """One try to its end. Raises SpeechFailed."""
-        self.has_begun = False
-        left_out, waited_s, made_s = self.said_bytes, 0.0, 0.0
+        waited_s = 0.0
         patience.await_first()
         async with synthesizer.open_speech(self.text) as pieces:
             while True:
@@ -162,19 +174,19 @@ class _Speech:
                     piece = await pieces.receive()
                 except trio.EndOfChannel:
                     return
-                if self.has_begun:
+                if self.has_sounded:
                     waited_s += trio.current_time() - began_at_s
-                self.has_begun = True
                 seconds = len(piece) / self._bytes_per_s
-                made_s += seconds
                 self.made(seconds)
-                rest = piece[left_out:]
-                left_out -= len(piece) - len(rest)
-                if rest:
-                    patience.await_listener()
-                    await self._outlet.put(rest)
-                    self.said_bytes += len(rest)
-                patience.await_more(max(0.0, waited_s - made_s))
+                patience.await_listener()
+                await self._outlet.put(piece)
+                self.said_s += seconds
+                self.said_at_s = trio.current_time()
+                patience.await_more(max(0.0, waited_s - self.said_s))
+
+
+def has_words(text: str) -> bool:
+    return any(map(str.isalnum, text))
 
 
 def _nowhere(_: float) -> None: ...

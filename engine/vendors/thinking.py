@@ -3,6 +3,7 @@ another vendor, from the last whole sentence."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -103,7 +104,7 @@ class Thinking:
                 if answer.has_acted:
                     raise  # what it did would be done again
                 if answer.said != said:
-                    tries.progressed()
+                    tries.progressed(answer.said_at_s)
                 shorter = shortened(context) if exc.why is Why.TOO_LONG and may_shorten else None
                 may_shorten = may_shorten and shorter is None
                 if shorter is not None:
@@ -150,7 +151,8 @@ class _Answer:
 
     def __init__(self, said: str, outlet: Outlet[ModelPart]) -> None:
         self.said = said
-        """Passed on, as whole sentences."""
+        """Passed on, as whole sentences; the last of them at:"""
+        self.said_at_s = -math.inf
         self.has_begun = False
         """In this request."""
         self.has_acted = False
@@ -209,6 +211,7 @@ class _Answer:
             text, self._held = self._held[:end], self._held[end:]
             self.said += text
             await self._outlet.put(text)
+            self.said_at_s = trio.current_time()
 
 
 def shortened(context: Context) -> Context | None:

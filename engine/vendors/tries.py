@@ -110,9 +110,10 @@ class Tries(Generic[V]):
             **self._roster.ids,
         )
 
-    def progressed(self) -> None:
-        """Some of it has come: the time for the rest begins anew."""
-        self._until_s = trio.current_time() + self._within_s
+    def progressed(self, at_s: float) -> None:
+        """Some of it has come, the last of that at this time, and the rest has as long from then on: whatever was tried
+        since is part of the same silence."""
+        self._until_s = at_s + self._within_s
         self._share()
 
     def _share(self) -> None:

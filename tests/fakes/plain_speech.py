@@ -8,7 +8,7 @@ for silence by level. What was really heard of an utterance can be read off to t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.events import FRAME_S, AudioFormat
@@ -113,3 +113,18 @@ def words(audio: bytes, format: AudioFormat) -> str:  # noqa: A002 - the field's
 def frames_of(audio: bytes, format: AudioFormat) -> Iterator[bytes]:  # noqa: A002 - the field's word
     size = format.frame_bytes
     return (audio[at : at + size] for at in range(0, len(audio), size))
+
+
+def heard_twice(parts: Sequence[str], text: str) -> int:
+    """How many letters of a text were heard more than once, in parts of which each begins with a word that had been
+    begun. Raises AssertionError where something was left out."""
+    at = twice = 0
+    for part in (part.strip() for part in parts):
+        while text[at : at + 1].isspace():
+            at += 1
+        words = [word for word in range(at + 1) if word == 0 or text[word - 1].isspace()]
+        begin = max((word for word in words if text.startswith(part, word)), default=-1)
+        assert begin >= 0, f"{part!r} is not at or before {text[at:]!r}"
+        twice, at = twice + at - begin, begin + len(part)
+    assert not text[at:].strip(), f"{text[at:]!r} was left out"
+    return twice

@@ -10,6 +10,7 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from engine.observe.timeline import What
 from tests.fakes.clouds.loopback import Response
+from tests.fakes.plain_speech import heard_twice
 from tests.fakes.puppet import PuppetAgent
 from tests.fakes.stage import stage
 from tests.faults.vendored import GREETING, Witness, World, world
@@ -224,7 +225,8 @@ async def test_b26_a_byte_that_arrives_as_another_costs_no_words(autojump_clock:
 async def test_b27_a_voice_that_fails_in_mid_sentence_is_heard_out(
     how: str, seconds: bool, autojump_clock: MockClock
 ) -> None:
-    """By another try or in the second voice; nothing is said twice, nothing is left out."""
+    """By another try or in the second voice; nothing is left out, and less than a clause of it is said twice, though
+    the fakes speak at four times the pace that is taken for the slowest."""
     async with world(seconds=seconds) as w:
         voice = w.voices[0]
         async with w.call() as caller:
@@ -250,7 +252,8 @@ async def test_b27_a_voice_that_fails_in_mid_sentence_is_heard_out(
             await trio.sleep(14)
         said = w.on.texts(What.SAID)[-1]
         assert said.count("sentence number") == 8, said
-        assert caller.answer().replace(FILLER, "").split() == said.split(), caller.words
+        heard = [each.text for each in caller.answered() if each.text.strip() != FILLER]
+        assert heard_twice(heard, said) <= 40, heard
         assert w.on.last(What.CALL_ENDED)["cause"] == "caller_hangup"
 
 

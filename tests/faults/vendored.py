@@ -52,7 +52,7 @@ from tests.fakes.clouds.openai_chat import OpenAiChat
 from tests.fakes.clouds.speechmatics import SpeechmaticsCloud
 from tests.fakes.clouds.thinking import KEY
 from tests.fakes.fault_proxy import Faults, faulty
-from tests.fakes.plain_speech import frames_of, read, speak
+from tests.fakes.plain_speech import Utterance, frames_of, read, speak
 from tests.fakes.samples import total
 from tests.fakes.stage import Caller, Stage, stage
 
@@ -191,9 +191,12 @@ class Witness(Caller):
 
     def answer(self, since_s: float | None = None) -> str:
         """What was heard since the caller's last word."""
+        return " ".join(each.text.strip() for each in self.answered(since_s))
+
+    def answered(self, since_s: float | None = None) -> list[Utterance]:
+        """The same, piece by piece."""
         since_s = self.spoke_until_s if since_s is None else since_s
-        audio = b"".join(audio for at_s, audio in self.audio if at_s >= since_s)
-        return " ".join(each.text.strip() for each in read(audio, LINE))
+        return read(b"".join(audio for at_s, audio in self.audio if at_s >= since_s), LINE)
 
 
 @dataclass

@@ -12,14 +12,17 @@ from trio.testing import MockClock
 
 from engine.errors import SpeechFailed, Why
 from engine.vendors.speaking import Speaking, open_synthesizer
-from tests.fakes.plain_speech import read, speak
+from tests.fakes.plain_speech import heard_twice, read, speak
 from tests.vendors.puppets import CALL, LINE, House, Step, VoiceVendor, failed, pieces
 
 TEXT = "This is a sentence of some forty letters."
 
 
 @asynccontextmanager
-async def speaking(house: House, *vendors: VoiceVendor) -> AsyncIterator[Speaking]:
+async def speaking(house: House, *vendors: VoiceVendor, is_known: bool = True) -> AsyncIterator[Speaking]:
+    """``is_known``: how fast the voices read, which is faster than any real one does."""
+    for vendor in vendors if is_known else ():
+        house.around.pace(vendor.name).measure(TEXT, LINE.duration_s(speak(TEXT, LINE)))
     async with open_synthesizer(vendors, CALL, house.ledger, house.around) as voice:
         yield voice
     assert voice.is_closed
@@ -38,6 +41,10 @@ def is_whole(audio: bytes, text: str = TEXT) -> bool:
     return "".join(each.text for each in utterances) == text and not sum(each.lost for each in utterances)
 
 
+def doubled(audio: bytes, text: str = TEXT) -> int:
+    return heard_twice([each.text for each in read(audio, LINE) if not each.lost], text)
+
+
 async def test_a_sentence_comes_as_it_is_made(autojump_clock: MockClock) -> None:
     house, one = House(), VoiceVendor()
     async with speaking(house, one) as voice:
@@ -48,7 +55,7 @@ async def test_a_sentence_comes_as_it_is_made(autojump_clock: MockClock) -> None
 
 
 @pytest.mark.parametrize("how", ["fails", "stalls", "fails at once", "is silent"])
-async def test_a_sentence_that_breaks_off_is_finished_by_another_try_and_nothing_is_heard_twice(
+async def test_a_sentence_that_breaks_off_is_finished_by_another_try_and_less_than_a_clause_is_heard_twice(
     how: str, autojump_clock: MockClock
 ) -> None:
     house, one = House(), VoiceVendor()
@@ -59,25 +66,28 @@ async def test_a_sentence_that_breaks_off_is_finished_by_another_try_and_nothing
         "is silent": lambda _: [math.inf],
     }
     one.scripts.append(scripts[how])
-    async with speaking(house, one) as voice:
+    async with speaking(house, one, is_known=False) as voice:
         began_s = trio.current_time()
-        assert is_whole(await said(voice))
+        assert doubled(await said(voice)) <= 15
         assert trio.current_time() - began_s < 3.5
         assert is_whole(await said(voice))
-    assert one.texts == [TEXT] * 3
-    assert len(one.parts) == 2  # a connection that failed is not spoken over again
+        assert len(one.parts) == 2
+        one.scripts.append(scripts[how])
+        assert doubled(await said(voice)) <= 5  # its pace is known
+    assert len(one.texts) == 5
+    assert len(one.parts) == 3  # a connection that failed is not spoken over again
     reason = "cut" if "fails" in how else "silent"
-    assert house.value("vendor_reconnects_total", vendor="one", kind="tts", reason=reason) == 1
+    assert house.value("vendor_reconnects_total", vendor="one", kind="tts", reason=reason) == 2
 
 
 async def test_another_voice_says_the_rest_and_stays_for_the_call(autojump_clock: MockClock) -> None:
     house, one, two = House(), VoiceVendor(), VoiceVendor("two")
     one.usual = lambda audio: [0.1, *pieces(audio)[:4], failed(Why.FAILED)]
     async with speaking(house, one, two) as voice:
+        assert doubled(await said(voice)) <= 10
         assert is_whole(await said(voice))
-        assert is_whole(await said(voice))
-    assert one.texts == [TEXT] * 2
-    assert two.texts == [TEXT] * 2
+    assert one.texts == [TEXT, "of some forty letters."]
+    assert two.texts == ["letters.", TEXT]
     assert house.value("vendor_failovers_total", kind="tts", vendor="one") == 1
     assert house.requests("two", "tts") == {"ok": 3}
 
@@ -99,9 +109,9 @@ async def test_a_voice_that_falls_behind_its_own_speech_is_replaced(autojump_clo
     one.usual = lambda audio: [step for piece in pieces(audio, 0.1) for step in (0.3, piece)]
     async with speaking(house, one, two) as voice:
         began_s = trio.current_time()
-        assert is_whole(await said(voice, text), text)
+        assert doubled(await said(voice, text), text) <= 10
         assert trio.current_time() - began_s < 4.0
-    assert two.texts == [text]
+    assert text.endswith(two.texts[0])
 
 
 async def test_a_listener_who_takes_long_is_not_the_vendors_fault(autojump_clock: MockClock) -> None:
@@ -123,7 +133,7 @@ async def test_a_long_sentence_that_breaks_off_near_its_end_is_finished_too(auto
         async for piece in audio:
             heard += piece
             await trio.sleep(2)
-        assert is_whole(bytes(heard))
+        assert doubled(bytes(heard)) <= 25
 
 
 async def test_a_sentence_that_nobody_can_say_fails_in_time(autojump_clock: MockClock) -> None:
@@ -134,6 +144,13 @@ async def test_a_sentence_that_nobody_can_say_fails_in_time(autojump_clock: Mock
         with pytest.raises(SpeechFailed):
             await said(voice)
         assert trio.current_time() - began_s <= 6.0
+    one, two = VoiceVendor(), VoiceVendor("two", opens=[2.9])
+    one.usual, two.usual = (lambda audio: [*pieces(audio)[:2], math.inf]), (lambda _: [math.inf])
+    async with speaking(house, one, two) as voice:
+        began_s = trio.current_time()
+        with pytest.raises(SpeechFailed):
+            await said(voice)
+        assert 5.9 <= trio.current_time() - began_s <= 6.0, "since its last sound"
 
 
 async def test_no_audio_for_words_is_a_failure_and_for_a_dash_is_none(autojump_clock: MockClock) -> None:

@@ -192,6 +192,18 @@ async def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_whole_sen
     assert [context.said for context in one.contexts] == ["", "We are open. "]
 
 
+async def test_the_rest_of_an_answer_is_given_up_six_seconds_after_its_last_sentence(
+    autojump_clock: MockClock,
+) -> None:
+    """Who has been waited for since is part of the same silence, however many they were."""
+    one, two = MindVendor("one", [1.0, "Well, yes. ", 2.0, "And ", math.inf]), MindVendor("two", [math.inf])
+    async with thinking(House(), one, two) as mind, mind.open_reply(ASKED) as reply:
+        began_s = trio.current_time()
+        assert text_of(await until_failure(reply)) == "Well, yes. "
+        assert trio.current_time() - began_s == pytest.approx(1.0 + 6.0)
+    assert len(two.contexts) == 1
+
+
 async def test_what_is_whole_is_given_before_the_failure_is_told(autojump_clock: MockClock) -> None:
     one = MindVendor("one")
     one.usual = ["One. Two", fails(Why.CUT)]
