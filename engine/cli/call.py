@@ -20,9 +20,9 @@ from engine.errors import OffhookError, SettingsError
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.call import PhoneCall
 from engine.phone.conversation import Line, Turn, Voice, hold_conversation
-from engine.phone.errors import WebhookRefused
+from engine.phone.errors import CallRefused, WebhookRefused
 from engine.phone.phone import SIDES, Phone, open_phone
-from engine.phone.side import Callee
+from engine.phone.side import Callee, ProviderSide
 from engine.phone.wav import BadWav, read_wav, write_wav
 from engine.settings import Settings
 
@@ -78,6 +78,8 @@ class Result:
     turns: list[Turn] = field(default_factory=list)
     violations: dict[str, int] = field(default_factory=dict)
     gaps_ms: float = 0.0
+    last_words: str = ""
+    """What the provider says when the engine has let go of the line without being able to speak."""
 
 
 def call_command(open_voice: OpenVoice) -> Callable[..., int]:
@@ -288,9 +290,24 @@ async def _place_call(
         result.problem = str(exc) + _hint(exc, plan)
     except OffhookError as exc:
         result.problem = str(exc) or type(exc).__name__
+    if result.end.startswith("engine"):
+        result.last_words = await _last_words(phone, side)
+    if result.last_words:
+        say(f"{now()}  agent   {result.last_words}  [said by {plan.provider}]")
     for violation, count in result.violations.items():
         say(f"{now()}  wrong   {violation} ({count} times)")
     say(f"{now()}  call    " + (f"failed: {result.problem}" if result.problem else f"over, ended by {result.end}"))
+
+
+async def _last_words(phone: Phone, side: ProviderSide) -> str:
+    """A provider whose media socket was closed asks what becomes of the caller, and says what it is answered."""
+    try:
+        async with phone.call(side, again=True):
+            return ""
+    except CallRefused as refused:
+        return refused.sentence
+    except OffhookError:
+        return ""
 
 
 def _hint(refused: WebhookRefused, plan: Plan) -> str:
