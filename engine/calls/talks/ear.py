@@ -121,8 +121,12 @@ class Ear:
             self.turns.forget()  # "mhm"
 
     def _turn_is_over(self) -> None:
+        were_words_lost = self.turns.is_waiting_for_words
         turn = self.turns.take()
         if turn is None:
+            if were_words_lost and self._mouth.is_idle:
+                # Whoever spoke waits for an answer, and would wait until the silence is long enough to be asked about.
+                self._mouth.announce(self._agent.phrases.say_again)
             self.nothing_was_said()
             return
         self._mouth.resumable = None

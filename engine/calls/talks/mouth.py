@@ -102,6 +102,11 @@ class Mouth:
             waiting = Resumption(turn=waiting)
         return self._left.of(waiting if isinstance(waiting, Resumption) else None)
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being said, thought about, or waiting to be."""
+        return self.utterance is None and self.agenda.next is None and self.resumable is None
+
     # --- what is wanted of it -------------------------------------------------------------------------------
 
     def announce(self, text: str, then: CallEnd | None = None) -> None:

@@ -8,6 +8,7 @@ between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
@@ -65,6 +66,8 @@ class Talk:
         self._mouth.on_stopped = self._ear.nothing_was_said
         self._succession: Succession | None = None
         self._filled_opening = False
+        self._filled_until_s = -math.inf
+        """The end of the last filler."""
 
     @property
     def phrases(self) -> Phrases:
@@ -101,11 +104,13 @@ class Talk:
             if self._filled_opening:
                 return
             self._filled_opening = True
-        elif utterance is None or trio.current_time() < utterance.filled_until_s + FILL_AGAIN_S:
+        filled_until_s = self._filled_until_s if utterance is None else utterance.filled_until_s
+        if trio.current_time() < filled_until_s + FILL_AGAIN_S:
             return
         if await self.voice.say_clip(self.phrases.filler, utterance):
+            self._filled_until_s = self.voice.queued_until_s
             if utterance is not None:
-                utterance.filled_until_s = self.voice.queued_until_s
+                utterance.filled_until_s = self._filled_until_s
             self.ground.timeline.note(What.FILLER)
 
     def say(self, text: str, *, then: CallEnd | None = None) -> None:

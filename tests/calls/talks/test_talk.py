@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from engine.errors import ModelFailed
-from engine.events import HangUp
+from engine.events import HangUp, SpeechStopped
 from engine.observe.timeline import What
 from tests.fakes.puppet import PuppetAgent
 from tests.fakes.stage import stage
@@ -109,6 +109,21 @@ async def test_a_slow_model_is_covered_by_a_filler(autojump_clock: MockClock) ->
         assert caller.heard_s > heard_s
         await trio.sleep(4)
         assert on.texts(What.SAID)[-1] == "There you are."
+
+
+async def test_a_caller_whose_words_never_come_is_told_to_wait_and_then_asked_again(autojump_clock: MockClock) -> None:
+    """Not left alone until the silence is so long that it is asked about."""
+    agent = PuppetAgent()
+    async with stage(agent) as on, on.call():
+        await trio.sleep(3)
+        agent.transcriber.onset()
+        agent.transcriber.tells(SpeechStopped(trio.current_time()))
+        await trio.sleep(3)
+        assert on.count(What.FILLER) == 1
+        await trio.sleep(6)
+        assert on.texts(What.SAID)[-1] == agent.phrases.say_again
+        await trio.sleep(2)
+        assert on.count(What.FILLER) == 1
 
 
 async def test_a_model_that_never_answers_ends_in_an_apology_within_eight_seconds(autojump_clock: MockClock) -> None:
