@@ -6,9 +6,11 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 import trio
@@ -34,6 +36,7 @@ CREATE TABLE sessions (
     updated_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'relation' AND datname = current_database()"
 OLD = ("session_id", "user_id", "last_agent", "last_query", "context", "sizing_session", "created_at", "updated_at")
 ANNA = ("old-a", "+15550100001", "sizing", "Which size?", '{"size": "42"}', "sz1", "2024-05-01 10:00:00", "2024-05-02")
 BERT = ("old-b", "bert", None, "", "Zoë said 电", None, "2024-05-01 10:00:00", "2024-05-01 11:00:00")
@@ -262,6 +265,34 @@ async def test_engines_that_start_at_once_migrate_once(place: Place) -> None:
             nursery.start_soon(start)
     assert counts == [2] * 4
     assert place.execute("SELECT version_num FROM sessions_version") == [("0001",)]
+
+
+async def test_a_server_killed_in_mid_migration_has_all_of_it_to_do_when_it_is_back(
+    postgresql_server: PostgresqlServer,
+) -> None:
+    url = postgresql_server.new_database()
+    place = Place("postgresql", partial(postgresql_server.execute, url=url), open_postgresql, url)
+    place.execute(CRM)
+    place.add(ANNA)
+    before = place.old_rows()
+
+    async def migrate(store: SqlStore) -> None:
+        with pytest.raises(StoreDown):
+            await store.open()
+
+    async with open_postgresql(url, must_connect=False) as store:
+        with closing(psycopg.connect(url)) as reader:
+            reader.execute("SELECT * FROM sessions")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(migrate, store)
+                with trio.fail_after(20):
+                    while not place.execute(WAITING):  # noqa: ASYNC110 - seen from outside
+                        await trio.sleep(0.01)
+                postgresql_server.kill()
+        postgresql_server.start()
+        assert place.execute("SELECT to_regclass('sessions_version')") == [(None,)]
+        assert [dict(row)["session_id"] for row in await store.legacy()] == ["old-a"]
+    assert place.old_rows() == before
 
 
 async def test_a_lazy_store_says_that_a_newer_schema_is_an_error(postgresql_server: PostgresqlServer) -> None:
