@@ -10,12 +10,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
-from urllib.parse import urlsplit
 
 import httpx
 import trio
 from cyclopts import Parameter
 
+from engine.cli.usage import NotThere, check_engine_url
 from engine.errors import OffhookError, SettingsError
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.call import PhoneCall
@@ -171,8 +171,10 @@ call = call_command(embedded_voice)
 
 def _problem_of(plan: Plan) -> str:
     """What can be known to be wrong before anybody is called; empty if nothing is."""
-    if not _is_address(plan.url):
-        return f"{plan.url!r}: expected the address of an engine, such as http://127.0.0.1:8080"
+    try:
+        check_engine_url(plan.url)
+    except NotThere as exc:
+        return str(exc)
     if not 1 <= plan.calls <= 1000:
         return "--calls: expected 1 to 1000"
     if not 0 < plan.patience_s <= 3600:
@@ -187,15 +189,6 @@ def _problem_of(plan: Plan) -> str:
     except BadWav as exc:
         return f"--wav: {exc}"
     return _problem_of_file(plan.out_of(1))
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises when it is none
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _problem_of_file(out: Path | None) -> str:

@@ -17,7 +17,7 @@ import trio
 from cyclopts import Parameter
 
 from engine.assembly import erase_recordings, open_vault
-from engine.cli.usage import NotThere
+from engine.cli.usage import NotThere, check_engine_url
 from engine.converse.api import Api
 from engine.dialogue.context import ContextFormat, ContextLimits
 from engine.errors import OffhookError, SettingsError, StoreDown
@@ -199,7 +199,8 @@ def where(settings: Settings) -> str:
 
 @asynccontextmanager
 async def open_api(url: str) -> AsyncIterator[Api]:
-    """A running engine's API, with the key in ``API_KEY``."""
+    """A running engine's API, with the key in ``API_KEY``. Raises NotThere for what is no address."""
+    check_engine_url(url)
     async with httpx.AsyncClient(trust_env=False, timeout=API_S) as client:
         yield Api(client, lambda: url.rstrip("/"), os.environ.get("API_KEY", ""))
 

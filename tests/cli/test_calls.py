@@ -10,6 +10,7 @@ import trio
 
 from engine.cli.calls import hangup, ls, say, transfer
 from engine.cli.dial import dial
+from engine.cli.usage import NotThere
 from engine.converse.api import ApiFailed
 from tests.fakes.plain_speech import words
 from tests.system.dialler import KEY, THEIRS, dialling
@@ -56,3 +57,9 @@ async def test_what_the_engine_refuses_is_said_in_its_words() -> None:
             await trio.to_thread.run_sync(partial(dial, "+442079460001", url=on.rig.engine.url))
         with pytest.raises(ApiFailed, match="There is no such call now"):
             await trio.to_thread.run_sync(partial(transfer, "CA1", "reception", url=on.rig.engine.url))
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://127.0.0.1", "http://127.0.0.1:port", "http://"])
+def test_what_is_no_address_of_an_engine_is_said(url: str) -> None:
+    with pytest.raises(NotThere, match="expected the address of an engine"):
+        ls(url=url)
