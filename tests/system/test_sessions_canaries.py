@@ -16,6 +16,7 @@ from tests.fakes.echo_agent import canaries
 from tests.system.session_rig import BRIEF_LINE, LINE, LONG_S, Program, Talk, program, settings_on, store_settings
 
 IN_A_ROW = 200
+IN_A_FILE = 40
 ON_A_SERVER = 10
 AT_ONCE = 8
 STREAMS = 40
@@ -82,7 +83,9 @@ async def test_two_hundred_calls_in_a_row_know_nothing_of_each_other(
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(("kind", "count"), [("sqlite", IN_A_ROW), ("postgresql", ON_A_SERVER), ("redis", ON_A_SERVER)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("sqlite", IN_A_FILE), ("postgresql", ON_A_SERVER), ("redis", ON_A_SERVER)]
+)
 async def test_so_do_calls_in_a_row_on_a_real_store(
     kind: str, count: int, tmp_path: Path, request: pytest.FixtureRequest, quick_clock: MockClock
 ) -> None:
