@@ -4,7 +4,7 @@ a caller heard, understood and answered, and nothing of it left."""
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from hashlib import sha1
@@ -48,27 +48,41 @@ PATHS = {
 }
 
 
+REALTIME = ("openai_realtime", "elevenlabs_agents")
 CALL_IT = "call the tool hang_up"
+COUGH = b"\x10" * 4000
+"""Half a second of mu-law that holds no words."""
 
 
 @asynccontextmanager
 async def engine_with(kind: str, agent: AgentSettings, **limits: Any) -> AsyncIterator[tuple[Rig, Cloud]]:
     """An engine whose one agent is served by a fake of this kind."""
-    new, options = CLOUDS[kind]
+    async with engine_of({"desk": agent}, (kind,), **limits) as (rig, (cloud,)):
+        yield rig, cloud
+
+
+@asynccontextmanager
+async def engine_of(
+    agents: Mapping[str, AgentSettings], kinds: Sequence[str], **limits: Any
+) -> AsyncIterator[tuple[Rig, list[Cloud]]]:
+    """An engine with these agents, served by fakes of these kinds. The first answers."""
     async with AsyncExitStack() as stack:
-        cloud = new()
-        served = await stack.enter_async_context(serving(cloud))
-        url = (served.http if isinstance(cloud, ModelCloud) else served.ws) + PATHS[kind]
+        clouds = [CLOUDS[kind][0]() for kind in kinds]
+        vendors, keys = {}, {}
+        for kind, cloud in zip(kinds, clouds, strict=True):
+            served = await stack.enter_async_context(serving(cloud))
+            url = (served.http if isinstance(cloud, ModelCloud) else served.ws) + PATHS[kind]
+            vendors[kind] = {"url": url, **CLOUDS[kind][1]}
+            keys[KEY_VARIABLES[kind]] = str(vars(cloud)["key"])
 
         def configure(settings: Settings) -> Settings:
             settings = with_all_providers(settings)
-            secrets = replace(settings.secrets, vendor_keys={KEY_VARIABLES[kind]: str(vars(cloud)["key"])})
-            vendors = {kind: {"url": url, **options}}
+            secrets = replace(settings.secrets, vendor_keys=keys)
             vonage = replace(settings.vonage, rate_hz=24000)  # plain speech does not survive resampling
-            return replace(settings, vonage=vonage, agents={"desk": agent}, vendors=vendors, secrets=secrets)
+            return replace(settings, vonage=vonage, agents=dict(agents), vendors=vendors, secrets=secrets)
 
         rig = await stack.enter_async_context(running_engine(configure=configure, **limits))
-        yield rig, cloud
+        yield rig, clouds
 
 
 async def at_rest(rig: Rig, cloud: Cloud) -> None:
@@ -177,3 +191,48 @@ async def test_a_speech_to_speech_model_hangs_up_after_its_goodbye(kind: str, au
         await at_rest(rig, cloud)
         assert [moment.fields["reason"] for moment in rig.moments if moment.what is What.CALL_ENDED] == ["agent_hangup"]
         assert rig.value("tool_calls_total", tool="hang_up", outcome="ok") == 1
+
+
+@pytest.mark.parametrize("kind", ["openai_realtime", "elevenlabs_agents"])
+async def test_a_cough_does_not_cost_the_caller_the_rest_of_an_answer(kind: str, autojump_clock: MockClock) -> None:
+    agent = AgentSettings(realtime=(kind,), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with(kind, agent) as (rig, cloud):
+        assert isinstance(cloud, OpenAIRealtimeCloud | ElevenLabsAgentsCloud)
+        cloud.manner.speed = 100.0  # the reply is whole when the caller coughs into it
+        if isinstance(cloud, ElevenLabsAgentsCloud):
+            cloud.manner.scores = True
+        async with rig.phone.call(SIDES["twilio"](callee_of(rig, "twilio"))) as call:
+            await call.wait_for_reply(within_s=15)
+            await call.say(speak("Tell me a story.", call.format))
+            await call.wait_until_heard(within_s=10)
+            await trio.sleep(3)
+            await call.say(COUGH)
+            await trio.sleep(25)
+        await at_rest(rig, cloud)
+        said = [moment.fields for moment in rig.moments if moment.what is What.SAID]
+        said = [fields for fields in said if "story" in str(fields["text"])]
+        assert [fields["interrupted"] for fields in said] == [True, False]
+        assert " ".join(str(fields["text"]) for fields in said).endswith("sentence number 8 of the story.")
+        assert rig.value("barge_ins_total", kind="false") == 1
+        assert vars(cloud)["faults"] == []
+
+
+@pytest.mark.parametrize("kinds", [REALTIME, REALTIME[::-1]], ids="-".join)
+async def test_an_agent_hands_over_to_one_that_another_vendor_hears_thinks_and_speaks_for(
+    kinds: tuple[str, str], autojump_clock: MockClock
+) -> None:
+    desk = AgentSettings(realtime=(kinds[0],), tools=("hand_over",), phrases={"greeting": "Hello."})
+    agents = {"desk": desk, "sales": AgentSettings(realtime=(kinds[1],))}
+    async with engine_of(agents, kinds) as (rig, clouds):
+        async with rig.phone.call(SIDES["twilio"](callee_of(rig, "twilio"))) as call:
+            assert words(await call.wait_for_reply(within_s=15), call.format) == "Hello."
+            await call.say(speak('call the tool hand_over with {"agent": "sales"}', call.format))
+            await trio.sleep(8)
+            with trio.fail_after(5):
+                while clouds[0].sockets_open:  # noqa: ASYNC110 - seen from outside
+                    await trio.sleep(0.01)
+            assert "canaryAda" in await rig.say(call, "My name is canaryAda.")
+        for cloud in clouds:
+            await at_rest(rig, cloud)
+            assert vars(cloud)["faults"] == []
+        assert rig.value("tool_calls_total", tool="hand_over", outcome="ok") == 1

@@ -496,3 +496,101 @@ async def test_a_reply_of_words_alone_holds_up_nothing(autojump_clock: MockClock
         await trio.sleep(6)
         assert on.texts(What.SAID)[1:] == ["Nine.", "Or ten."]
         assert on.count(What.FILLER) == 0
+
+
+STORY = "One is the first. Two is the second. Three is the third."
+
+
+async def coughed_at(agent: PuppetRealtimeAgent) -> None:
+    """Into the story."""
+    await trio.sleep(3)
+    agent.realtime.hears("count")
+    agent.realtime.replies(STORY)
+    await trio.sleep(1.3)
+    agent.realtime.onset()
+    await trio.sleep(0.3)
+    agent.realtime.falls_silent()
+
+
+async def test_a_cough_silences_the_model_which_is_told_what_was_heard_after_all(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call() as caller:
+        await coughed_at(agent)
+        await trio.sleep(0.5)
+        assert len(caller.clears) == 1
+        heard_s = caller.heard_s
+        agent.realtime.tells(Heard(""))
+        await trio.sleep(3)
+        assert agent.realtime.interrupts == [pytest.approx(1.3, abs=0.05)]
+        assert agent.realtime.heard_after_all == ["is the second. Three is the third."]
+        assert caller.heard_s - heard_s == pytest.approx(len(STORY) * 0.06 - 1.3, abs=0.05)  # not a frame is lost
+        assert heard_and_said(on) == [GREETING, "count", "One is the first. Two", "is the second. Three is the third."]
+
+
+async def test_a_word_into_what_a_cough_had_silenced_is_kept_from_the_model(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call():
+        await coughed_at(agent)
+        agent.realtime.tells(Heard(""))
+        await trio.sleep(1)
+        agent.realtime.hears("stop it")
+        agent.realtime.replies("Sorry.")
+        await trio.sleep(3)
+        assert agent.realtime.heard_after_all == ["is the second."]
+        assert heard_and_said(on)[3:] == ["is the second.", "stop it", "Sorry."]
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+async def test_a_model_that_answers_a_cough_is_stopped_unless_that_is_heard_already(
+    is_heard: bool, autojump_clock: MockClock
+) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call():
+        await coughed_at(agent)
+        if is_heard:
+            agent.realtime.replies("Pardon?")
+        else:
+            agent.realtime.tells(ReplyStarted("x"), ReplyText("x", "Pardon?"))
+        await trio.sleep(0.1)
+        agent.realtime.tells(Heard(""))
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[2:] == ["Pardon?" if is_heard else "is the second. Three is the third."]
+        assert agent.realtime.interrupts[1:] == ([] if is_heard else [0.0])
+
+
+@pytest.mark.parametrize("why", ["uncertain", "lost", "not whole", "a key"])
+async def test_what_may_have_been_words_is_not_taken_for_a_cough(why: str, autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call() as caller:
+        await trio.sleep(3)
+        agent.realtime.hears("count")
+        reply_id = agent.realtime.begins(STORY)
+        if why != "not whole":
+            agent.realtime.tells(ReplyOver(reply_id))
+        await trio.sleep(1.3)
+        agent.realtime.onset()
+        if why == "a key":
+            await caller.press("1")
+            await trio.sleep(0.1)
+        agent.realtime.falls_silent()
+        if why == "lost":
+            agent.realtime.tells(Missed())
+        agent.realtime.tells(Heard("", is_certain=why != "uncertain"))
+        await trio.sleep(1)
+        assert on.value("barge_ins_total", kind="false") == 0
+        assert agent.realtime.heard_after_all == []
+
+
+async def test_one_cough_after_the_other_is_gone_on_after(autojump_clock: MockClock) -> None:
+    agent = PuppetRealtimeAgent()
+    async with stage(agent) as on, on.call():
+        await coughed_at(agent)
+        agent.realtime.onset()
+        agent.realtime.tells(Heard(""))
+        await trio.sleep(0.5)
+        assert on.value("barge_ins_total", kind="false") == 0  # the caller makes a sound still
+        agent.realtime.falls_silent()
+        agent.realtime.tells(Heard(""))
+        await trio.sleep(4)
+        assert on.texts(What.SAID)[2:] == ["is the second. Three is the third."]
+        assert on.value("barge_ins_total", kind="speech") == 1
