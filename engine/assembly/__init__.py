@@ -3,10 +3,11 @@
 from engine.assembly.agents import check_agents, load_speech, needs_speech
 from engine.assembly.engine import Engine
 from engine.assembly.memory import migrate_store, open_vault
-from engine.assembly.providers import PROVIDER_KEYS, configured_providers
+from engine.assembly.providers import configured_providers
 from engine.assembly.recordings import erase_recordings
 from engine.assembly.tools import check_tools, used_tools, why_not_started
 from engine.assembly.vendors import vendor_url
+from engine.settings.providers import PROVIDER_KEYS
 
 __all__ = [
     "PROVIDER_KEYS",

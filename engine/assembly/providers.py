@@ -14,15 +14,7 @@ from engine.errors import SettingsError
 from engine.events import MULAW_8K, PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
 from engine.ports import Provider
 from engine.settings import Settings
-
-PROVIDER_KEYS: Mapping[str, str] = {
-    "twilio": "TWILIO_AUTH_TOKEN",
-    "vonage": "VONAGE_SIGNATURE_SECRET",
-    "telnyx": "TELNYX_PUBLIC_KEY",
-    "plivo": "PLIVO_AUTH_TOKEN",
-    "signalwire": "SIGNALWIRE_SIGNING_KEY",
-}
-"""Provider to the variable that opens its routes: it checks its webhooks."""
+from engine.settings.providers import PROVIDER_KEYS
 
 
 def providers_of(settings: Settings, *, insecure: bool) -> tuple[list[Provider], dict[str, str]]:

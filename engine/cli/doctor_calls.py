@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import trio
 
-from engine.assembly import PROVIDER_KEYS
 from engine.assembly.providers import providers_of
 from engine.assembly.recordings import recording_store
 from engine.cli.findings import Finding, Verdict
@@ -17,6 +16,7 @@ from engine.errors import SettingsError
 from engine.ports import Ability
 from engine.ports.recordings import RecordingFailed
 from engine.settings import Settings
+from engine.settings.providers import lacking_to_dial
 
 STORE_S = 5.0
 """For a bucket to answer."""
@@ -82,8 +82,10 @@ def outbound_findings(settings: Settings) -> Iterator[Finding]:
     for number, name in outbound.numbers.items():
         check = f"outbound {number}"
         if name not in providers:
-            yield Finding(check, Verdict.FAILED, f"{name} is not configured; set {PROVIDER_KEYS[name]}")
+            lacking = lacking_to_dial(settings, name)
+            yield Finding(check, Verdict.FAILED, f"{name} is not configured; set {' and '.join(lacking)}")
         elif Ability.DIAL not in providers[name].control.abilities:
-            yield Finding(check, Verdict.FAILED, f"{name} cannot make calls: the keys of its REST API are not set")
+            lacking = lacking_to_dial(settings, name)
+            yield Finding(check, Verdict.FAILED, f"{name} cannot make calls; set {' and '.join(lacking)}")
         else:
             yield Finding(check, Verdict.OK, f"calls over {name}")

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from engine.assembly.providers import PROVIDER_KEYS, configured_providers, line_formats, providers_of
+from engine.assembly.providers import configured_providers, line_formats, providers_of
+from engine.calls.outbound.dialing import Dialing
+from engine.calls.outbound.dials import DialRefused, Wanted
+from engine.calls.registry import Registry
 from engine.errors import BadSignature, SettingsError
 from engine.events import MULAW_8K, PCM16_8K
 from engine.observe.labels import PROVIDERS, ROUTES
-from engine.ports import WebhookRequest
-from engine.settings import Secrets, Settings
+from engine.observe.metrics import Metrics
+from engine.ports import Ability, WebhookRequest
+from engine.runtime.network import Network
+from engine.settings import Secrets, Settings, load_settings
+from engine.settings.providers import DIALLING_KEYS, PROVIDER_KEYS
 from tests.system.every_provider import PUBLIC_KEY
 
 SECRET: dict[str, Any] = {
@@ -64,3 +73,26 @@ def test_twilios_shared_keys_are_read_from_one_variable() -> None:
 def test_a_public_key_of_no_use_is_told_at_the_start() -> None:
     with pytest.raises(SettingsError, match="TELNYX_PUBLIC_KEY"):
         providers_of(Settings(secrets=Secrets(telnyx_public_key="nonsense")), insecure=False)
+
+
+@pytest.mark.parametrize("name", DIALLING_KEYS)
+async def test_whoever_cannot_be_called_is_told_which_variables_are_missing(name: str, tmp_path: Path) -> None:
+    """Each of them is needed, and with all of them it can be done."""
+    known = {"TELNYX_PUBLIC_KEY": PUBLIC_KEY, "OFFHOOK_SIGNALWIRE_API_URL": "https://desk.signalwire.com"}
+    if name == "vonage":
+        key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        known["VONAGE_PRIVATE_KEY"] = key.decode()
+    variables = [PROVIDER_KEYS[name], *DIALLING_KEYS[name]]
+    given = {variable: known.get(variable, str(SECRET[name])) for variable in variables}
+    config = tmp_path / "offhook.toml"
+    config.write_text(f'[outbound]\nenabled = true\nallow = ["+1202"]\nnumbers = {{ "+12025550100" = "{name}" }}\n')
+    (provider,) = providers_of(load_settings(config, given), insecure=False)[0]
+    assert Ability.DIAL in provider.control.abilities
+    for missing in given:
+        settings = load_settings(config, {key: value for key, value in given.items() if key != missing})
+        are_open = {provider.name: provider for provider in providers_of(settings, insecure=False)[0]}
+        metrics = Metrics()
+        registry = Registry(capacity=1, metrics=metrics, token_s=1.0)
+        dialing = Dialing(registry, are_open, settings, metrics, Network().client, base_url=str)
+        with pytest.raises(DialRefused, match=rf"{name} cannot make calls: set {missing} in the environment"):
+            await dialing.dial(Wanted("+12025550199"))

@@ -45,7 +45,7 @@ async def test_a_bucket_that_refuses_the_keys_is_found(status: int, verdict: Ver
     ("secrets", "account", "verdict", "detail"),
     [
         (Secrets(), "AC1", Verdict.FAILED, "twilio is not configured; set TWILIO_AUTH_TOKEN"),
-        (Secrets(twilio_auth_token="t"), "", Verdict.FAILED, "the keys of its REST API are not set"),
+        (Secrets(twilio_auth_token="t"), "", Verdict.FAILED, "twilio cannot make calls; set TWILIO_ACCOUNT_SID"),
         (Secrets(twilio_auth_token="t"), "AC1", Verdict.OK, "calls over twilio"),
     ],
 )

@@ -26,6 +26,7 @@ from engine.ports import Ability, CallStatus, Dial, IncomingCall, Provider, Webh
 from engine.runtime.mailbox import MailboxClosed, MailboxFull
 from engine.runtime.rates import RateLimiter
 from engine.settings import Settings
+from engine.settings.providers import lacking_to_dial
 from engine.settings.tables import digits_of
 
 log = structlog.get_logger()
@@ -255,15 +256,20 @@ class Dialing:
             if wanted.sender in ("", number) and wanted.provider in ("", provider):
                 if provider in self._providers:
                     return number, provider
-                raise DialRefused(DialFault.NOT_ABLE, f"{provider} is not configured.")
+                raise self._not_configured(provider)
         raise DialRefused(DialFault.NO_SENDER, "from, provider: there is no such number of ours in outbound.numbers.")
 
     def _check_abilities(self, provider: str, *, detects: bool) -> None:
         abilities = self._providers[provider].control.abilities
         if Ability.DIAL not in abilities:
-            raise DialRefused(DialFault.NOT_ABLE, f"{provider} cannot make calls with the keys that are set.")
+            raise self._not_configured(provider)
         if detects and Ability.DETECT_MACHINE not in abilities:
             raise DialRefused(DialFault.NOT_ABLE, f"{provider} does not tell machines from people.")
+
+    def _not_configured(self, provider: str) -> DialRefused:
+        lacking = " and ".join(lacking_to_dial(self._settings, provider)) or "other keys"
+        what = f"{provider} cannot make calls: set {lacking} in the environment and start again."
+        return DialRefused(DialFault.NOT_ABLE, what)
 
     async def _hold(self) -> str:
         self._preparing += 1
