@@ -86,8 +86,8 @@ class Limits:
     barge_in_words: int = _at_least(0, 0)
     """Words of the caller that stop the agent in the middle of a sentence; 0: the first sound does, and the agent goes
     on if it held no words. Where words come only once the caller is silent (transcription over HTTP, OpenAI Realtime),
-    the agent talks on until then; a speech-to-speech vendor must not stop by itself (``stops_itself = false`` for OpenAI
-    Realtime; ElevenLabs Agents always does). A provider that hears by itself (``relay``) decides by itself."""
+    the agent talks on until then. A speech-to-speech vendor must not stop by itself: ``stops_itself = false`` for
+    OpenAI Realtime; ElevenLabs Agents always does. A provider that hears (``relay``) decides by itself."""
     max_answer_s: float = _at_least(5, 60.0)
     """Of one answer; a model that goes on for longer is cut off there."""
     model_failures: int = _at_least(0, 1)
