@@ -100,7 +100,7 @@ fragmented = st.lists(st.text(max_size=20).map(str.encode), min_size=1, max_size
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     frames=st.lists(st.one_of(sane, sane, fragmented, wild), max_size=6),
     cuts=st.lists(st.integers(1, 400), min_size=1, max_size=8),

@@ -242,7 +242,7 @@ anything = st.text(max_size=60) | st.binary(max_size=60) | json_values.map(json.
 
 
 @given(messages=st.lists(anything, max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_message_gives_a_value_or_one_of_the_two_errors(messages: list[str | bytes]) -> None:
     codec = started()
     with structlog.testing.capture_logs():
@@ -258,7 +258,7 @@ def test_any_message_gives_a_value_or_one_of_the_two_errors(messages: list[str |
 
 
 @given(message=anything)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_first_message_gives_a_stream_or_ends_the_socket(message: str | bytes) -> None:
     try:
         stream = PlivoCodec().decode_start(message)
