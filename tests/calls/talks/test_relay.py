@@ -14,7 +14,7 @@ from tests.fakes.relay_caller import relay_call
 from tests.fakes.stage import Stage, stage
 
 GREETING = "Hello, this is the desk."
-GREETING_S = len(GREETING) / 15
+STORY = "One is the first. Two is the second. Three is the third."
 
 
 def heard_and_said(on: Stage) -> list[str]:
@@ -51,6 +51,38 @@ async def test_the_history_keeps_what_the_provider_says_was_heard(autojump_clock
         ]
         assert on.value("barge_ins_total", kind="speech") == 1
         assert on.value("turns_total", pipeline="custom", outcome="interrupted") == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "heard"),
+    [
+        ("one is the  first. Two", "One is the first. Two"),
+        ("Two is the", "One is the first. Two is the"),  # of the piece alone that was being said
+        ("1 is the 1st. Two", "One is the first. Two"),  # as it is spoken
+        ("nothing of all this was ever said by anybody here at all, not a word", STORY),
+    ],
+)
+async def test_what_was_heard_is_kept_in_our_own_words(told: str, heard: str, autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [STORY])
+    async with stage(agent) as on, relay_call(on) as caller:
+        await trio.sleep(3)
+        await caller.says("count")
+        await trio.sleep(1.3)
+        await caller.interrupts(told, 1300)
+        await trio.sleep(1)
+        assert on.texts(What.SAID)[-1] == heard
+
+
+async def test_a_caller_who_begins_to_speak_is_not_spoken_into(autojump_clock: MockClock) -> None:
+    agent = PuppetAgent(lambda _: [0.5, "Here you are."])
+    async with stage(agent) as on, relay_call(on) as caller:
+        await trio.sleep(3)
+        await caller.says("please")
+        await caller.send("info", name="clientSpeaking", value="on")
+        await trio.sleep(2)
+        assert caller.said == [GREETING]
+        await trio.sleep(3)
+        assert caller.said[-1].endswith("Here you are.")
 
 
 async def test_a_cut_that_names_no_words_is_estimated_by_its_time(autojump_clock: MockClock) -> None:
