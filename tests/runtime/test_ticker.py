@@ -19,7 +19,7 @@ async def test_the_beat_does_not_drift_in_ten_minutes(nursery: trio.Nursery, aut
     ticker.add(lambda _: beats.append(trio.current_time() - start))
     await trio.sleep(600)
     assert len(beats) in (29_999, 30_000)
-    assert all(at == pytest.approx((number + 1) * 0.02, abs=1e-6) for number, at in enumerate(beats))
+    assert max(abs(at - (number + 1) * 0.02) for number, at in enumerate(beats)) < 1e-6
 
 
 async def test_a_beat_is_told_when_it_was_due(nursery: trio.Nursery, autojump_clock: Clock) -> None:

@@ -188,18 +188,18 @@ def _after_each_write(
     return list(leads.items())
 
 
-async def test_ten_minutes_of_playing_do_not_drift(autojump_clock: Clock) -> None:
+async def test_two_minutes_of_playing_do_not_drift(autojump_clock: Clock) -> None:
     socket = FakeSocket()
     async with line(socket, started_vonage()) as link:
         start = trio.current_time()
-        for _ in range(600):
+        for _ in range(120):
             await link.play(bytes(32000))
         await trio.sleep(link.remaining_s())
-        assert trio.current_time() - start == pytest.approx(600, abs=0.001)
-        assert link.heard_s() == pytest.approx(600)
-    assert len(socket.received) == 30_000
+        assert trio.current_time() - start == pytest.approx(120, abs=0.001)
+        assert link.heard_s() == pytest.approx(120)
+    assert len(socket.received) == 6_000
     last_at, _ = socket.received[-1]
-    assert 0.1 <= 600 - (last_at - start) <= 0.2 + 1e-6
+    assert 0.1 <= 120 - (last_at - start) <= 0.2 + 1e-6
 
 
 async def test_after_a_stop_of_the_process_no_burst_goes_out(mock_clock: Clock) -> None:
