@@ -90,16 +90,11 @@ NOTES: Sequence[Note] = (
     ),
     Note(
         Column.RECONNECT,
-        ("openai_transcription",),
-        "A request that fails is made again with the last 2 s of what the caller said.",
+        SIDES,
+        "The provider has lost the media socket, and connects the caller once more within ten seconds.",
         is_dash=False,
     ),
-    Note(
-        Column.RECONNECT,
-        PROVIDERS,
-        "No provider connects a call again by itself. A new socket of a live call takes the place of the old one; one "
-        "that comes after a loss begins a new stream, with a greeting.",
-    ),
+    Note(Column.RECONNECT, (RELAY,), "Twilio connects such a call once only."),
 )
 INTRODUCTION = (
     "What the tests prove of each adapter, against fakes on the real wires. `python -m tests.contract.matrix` runs them"

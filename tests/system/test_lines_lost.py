@@ -23,6 +23,7 @@ from tests.system.rig import running_engine
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 
+@pytest.mark.proves("reconnect")
 @pytest.mark.parametrize("provider", SIDES)
 async def test_a_caller_whose_line_was_lost_is_back_in_the_same_conversation(
     provider: str, autojump_clock: MockClock
