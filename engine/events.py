@@ -404,6 +404,8 @@ class Transfer:
 
     to: str
     """A number in E.164 or a SIP address: one of those that the settings allow."""
+    summary: str = ""
+    """What whoever picks up is told before they are joined with the caller, where the provider can; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

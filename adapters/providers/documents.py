@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from urllib.parse import parse_qsl, urlsplit
+import secrets
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
+from adapters.providers.fields import is_long_id
+from engine.errors import BadRequest
 from engine.ports import Answer
 
+CALL = "call"
+"""In the query of an address: the call that it is about."""
 AGAIN = "again"
 """In the query of the address that a provider asks when the stream of a call has ended."""
 
@@ -21,6 +26,19 @@ def beside(media_url: str, media_path: str, path: str) -> str:
 def again_at(webhook_url: str, token: str) -> str:
     """The address to ask after the stream with this token: another one each time, lest it pass for a replay."""
     return f"{webhook_url}?{AGAIN}={hashlib.sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def transfer_addresses(voice_url: str, whisper_url: str, call_id: str) -> tuple[str, str]:
+    """What is asked when a transfer is over, however, and when somebody has picked up."""
+    return f"{voice_url}?{AGAIN}={secrets.token_hex(8)}", f"{whisper_url}?{urlencode({CALL: call_id})}"
+
+
+def call_in(url: str) -> str:
+    """The call that an address of ours is about. Raises BadRequest."""
+    found = dict(parse_qsl(urlsplit(url).query)).get(CALL)
+    if not is_long_id(found):
+        raise BadRequest(CALL)
+    return found
 
 
 def is_again(url: str) -> bool:

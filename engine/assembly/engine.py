@@ -157,6 +157,7 @@ class Engine:
             open_session=self._open_session,
             store=settings.store.kind,
             recordings=self.recordings if settings.recording.enabled else None,
+            webhooks=lambda: settings.server.public_url.rstrip("/") or self.url,
             tell=self._tell_outside,
         )
         self.supervisor = Supervisor(self.registry, self._agents, settings, around)

@@ -82,7 +82,7 @@ class Tools:
         others = [name for name in self._settings.agents if name != agent]
         return Toolbox(
             [
-                *built_in(wanted.tools, transfers=wanted.transfers, others=others),
+                *built_in(wanted.tools, transfers=wanted.transfers, others=others, warm=wanted.warm_transfers),
                 *(self._tools[name] for name in wanted.tools if name in self._tools),
             ],
             self._metrics,

@@ -22,12 +22,12 @@ from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.recording import RecordedLink, Recordings, recorded
 from engine.calls.registry import Over, Slot
 from engine.calls.requests import Requests
-from engine.calls.returning import RETURN_S, RETURNS, Left
+from engine.calls.returning import RETURN_S, RETURNS, Left, Resumption
 from engine.calls.talks.conversing import Conversing
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
 from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer, VendorError
-from engine.events import AudioFormat, CallInfo, Stopped
+from engine.events import AudioFormat, CallInfo, Stopped, Transfer
 from engine.observe.labels import VendorKind, WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
@@ -37,6 +37,7 @@ from engine.ports import (
     Codec,
     ProviderLink,
     ResourceKind,
+    WarmTransfer,
 )
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
@@ -54,6 +55,8 @@ SILENT_GRACE_S = 3.0
 """A call that the caller gives up sooner is not counted as one that the agent was silent in."""
 TRANSFER_S = 5.0
 """For the provider to connect a caller to somebody else."""
+RING_S = 25.0
+"""For somebody to pick up a caller who is announced."""
 HANG_UP_SHARE = 0.9
 """Of the time for closing, what the provider's REST API has for a hang-up: its client closes within it, too."""
 
@@ -88,6 +91,8 @@ class Surroundings:
     """Whose sessions they are: the vendor in the ledger. Empty: they are kept nowhere, and nothing is owned."""
     recordings: Recordings | None = None
     """Who records calls, if somebody does."""
+    webhooks: Callable[[], str] = lambda: ""
+    """The public address that our webhooks are below, without a slash at its end."""
     tell: Callable[[WebhookEvent, str, str, Mapping[str, object]], None] = lambda *_: None
     """An event for the world outside: which, session id, caller, fields. Never waits."""
 
@@ -121,6 +126,8 @@ class Call:
         """Beside the talk."""
         self._talk: Conversing | None = None
         self._owed = ""
+        self._introduced = ""
+        """The caller is being transferred: what whoever picks up is told."""
         """An apology that nothing of ours could say: the provider does, when it asks what becomes of the caller."""
         self._is_in_other_hands = False
         """Somebody else took the caller when we failed: the call goes on without us."""
@@ -142,10 +149,10 @@ class Call:
                     # From here on only closing is left, all of it side by side: politely until the deadline, then
                     # at once.
                     self._ended_at_s = trio.current_time()
-                    if self._end_so_far.cause not in RETURNS:
+                    if (keep_s := self._keeps_s()) == 0:
                         self._slot.over = Over(self._owed)
                     elif self._session is not None:
-                        self._session.returns_within_s = RETURN_S
+                        self._session.returns_within_s = keep_s
                     owning.deadline = self._ended_at_s + self._around.limits.close_s
                     holdings.let_go()
                     await self._hang_up()
@@ -179,7 +186,7 @@ class Call:
             with self._apologising:
                 is_told = await self._apologise(link)
                 if self._line.rescue:
-                    self._is_in_other_hands = await self._transfer(self._line.rescue)
+                    self._is_in_other_hands = await self._transfer(Transfer(self._line.rescue))
                 if not is_told and not self._is_in_other_hands:
                     self._owed = self._line.agent.phrases.apology
                     self._log.info("apology_left_to_provider")
@@ -369,13 +376,24 @@ class Call:
             await link.play(clip)
         return clip is not None
 
-    async def _transfer(self, to: str) -> bool:
-        """Connect the caller to somebody else in place of us."""
-        provider, info = self._line.provider.control, self._info
+    async def _transfer(self, wanted: Transfer) -> bool:
+        """Connect the caller to somebody else in place of us; with a few words where there are any, and the provider
+        can pass them on."""
+        provider, info, to = self._line.provider.control, self._info, wanted.to
         if Ability.TRANSFER not in provider.abilities:
             self._log.warning("transfer_failed", detail=f"{info.provider} cannot transfer with the keys that are set")
             return False
-        self._log.info("transferring", target=mask_number(to))
+        is_warm = bool(wanted.summary) and Ability.WARM_TRANSFER in provider.abilities
+        self._log.info("transferring", target=mask_number(to), is_warm=is_warm)
+        if is_warm:
+            order = WarmTransfer(to, info.dialled, self._around.webhooks(), RING_S)
+            self._introduced = wanted.summary
+            if await self._asked_of_provider(
+                "transfer_failed", lambda client: provider.introduce(info.call_id, order, client), TRANSFER_S
+            ):
+                return True
+            self._introduced = ""
+            return False
         return await self._asked_of_provider(
             "transfer_failed", lambda client: provider.transfer(info.call_id, to, info.dialled, client), TRANSFER_S
         )
@@ -417,7 +435,7 @@ class Call:
         """Everything has closed, or is counted as leaked. One line, one set of figures."""
         self._ledger.settle()
         end = self._slot.end = self._end_so_far
-        if end.cause in RETURNS:
+        if self._keeps_s():
             self._slot.left = self._left()
         now = trio.current_time()
         teardown_s, talk = now - self._ended_at_s, self._talk

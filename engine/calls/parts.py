@@ -24,7 +24,7 @@ from engine.calls.talks.voice import Voice
 from engine.calls.text_link import TextLink
 from engine.dialogue.conversation import MAX_HANDOVERS
 from engine.errors import ModelFailed, Why
-from engine.events import CallInfo, Context, ProviderEvent, RelayEvent
+from engine.events import CallInfo, Context, ProviderEvent, RelayEvent, Transfer
 from engine.observe.labels import VendorKind
 from engine.observe.timeline import Timeline
 from engine.ports import (
@@ -108,7 +108,7 @@ class Parts:
         timeline: Timeline,
         ledger: Ledger,
         control: LiveControl,
-        transfer: Callable[[str], Awaitable[bool]],
+        transfer: Callable[[Transfer], Awaitable[bool]],
     ) -> None:
         self.line = line
         self.limits = limits

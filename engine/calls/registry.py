@@ -17,7 +17,7 @@ from typing import ClassVar
 import structlog
 import trio
 
-from engine.calls.returning import MOST_RETURNS, RETURN_S, Left
+from engine.calls.returning import MOST_RETURNS, Left
 from engine.errors import CallEnd, Cause
 from engine.observe.labels import CallDirection
 from engine.observe.metrics import Metrics
@@ -72,6 +72,7 @@ class Transferring:
     """Somebody outside wants the caller connected to somebody else; ``done`` once it is known whether that worked."""
 
     to: str
+    summary: str = ""
     done: trio.Event = field(default_factory=trio.Event)
     is_connected: bool = False
 
@@ -123,8 +124,8 @@ class Slot:
 
     @property
     def may_return(self) -> bool:
-        """Its line was lost, and its caller may be there still."""
-        return self.end.cause is Cause.PROVIDER_LOST and self.left is not None and self.left.times <= MOST_RETURNS
+        """Its line was lost, or it is being transferred, and its caller may be back."""
+        return self.left is not None and self.left.times <= MOST_RETURNS
 
     def end_it(self, verdict: CallEnd) -> None:
         """Ask the call to end, whatever it is doing. The first request counts."""
@@ -139,10 +140,10 @@ class Slot:
         self.on_say(text, then)
         return True
 
-    async def transfer_it(self, to: str) -> bool:
+    async def transfer_it(self, to: str, summary: str = "") -> bool:
         """Ask the call to connect its caller to somebody else; False if that was not done. The caller sets the
         deadline."""
-        wanted = Transferring(to)
+        wanted = Transferring(to, summary)
         if self.on_transfer is None or self.requested is not None or not self.on_transfer(wanted):
             return False
         await wanted.done.wait()
@@ -295,6 +296,11 @@ class Registry:
     def find(self, provider: str, call_id: str) -> Slot | None:
         return self._live.get((provider, call_id))
 
+    def whisper(self, provider: str, call_id: str) -> str:
+        """What whoever takes over this call's caller is told; empty: nothing."""
+        lost = self._lost.get((provider, call_id))
+        return lost.left.whisper if lost is not None else ""
+
     def has_ended(self, provider: str, call_id: str) -> bool:
         """It was live not long ago."""
         return (provider, call_id) in self._ended
@@ -379,6 +385,9 @@ class Registry:
             return remembered[1]
         key = (provider, call.call_id)
         lost, live = self._lost.get(key), self._live.get(key)
+        if call.was_answered:
+            self._lost.pop(key, None)
+            return Over()
         over = live.over if live is not None else self._ended.get(key)
         if call.is_back and lost is None and over is not None:
             return over
@@ -436,7 +445,7 @@ class Registry:
         if self._live.get(key) is slot:
             del self._live[key]
             if slot.may_return and slot.left is not None:
-                self._lost[key] = Lost(slot.incoming, slot.left, trio.current_time() + RETURN_S)
+                self._lost[key] = Lost(slot.incoming, slot.left, trio.current_time() + slot.left.keep_s)
         self._ended[key] = None if slot.may_return else slot.over or Over()
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)

@@ -18,7 +18,7 @@ class Requests:
     """Of one call; they come through its slot. ``beside`` runs beside the talk, in its nursery: what is asked of the
     call is done in the call."""
 
-    def __init__(self, slot: Slot, transfer: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, slot: Slot, transfer: Callable[[Transfer], Awaitable[bool]]) -> None:
         self._connected = transfer
         self._talk: Conversing | None = None
         self._early: tuple[str, CallEnd | None] | None = None
@@ -56,7 +56,7 @@ class Requests:
     async def _connect(self, talk: Conversing, wanted: Transferring) -> None:
         pulse = talk.ground.pulse
         try:
-            wanted.is_connected = await leave(Transfer(wanted.to), pulse, self._connected)
+            wanted.is_connected = await leave(Transfer(wanted.to, wanted.summary), pulse, self._connected)
         finally:
             # The provider may have taken the media away before it answered: the talk has ended by that.
             if pulse.verdict is not None and pulse.verdict.cause is Cause.TRANSFERRED:

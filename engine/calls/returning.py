@@ -38,3 +38,7 @@ class Left:
     """None: nothing was heard of the agent yet, so the call begins anew."""
     times: int = 1
     """How often the call has lost its stream."""
+    keep_s: float = RETURN_S
+    """For the caller to be back."""
+    whisper: str = ""
+    """The caller is being transferred: what whoever picks up is told."""

@@ -126,6 +126,10 @@ class Supervisor:
             log.warning("dial_unknown", provider=provider, call_id=call.call_id)
         return known
 
+    def whisper(self, provider: str, call_id: str) -> str:
+        """What somebody is told who is about to be joined with this call's caller."""
+        return self.registry.whisper(provider, call_id)
+
     def call_has_news(self, provider: str, status: CallStatus, token: str) -> None:
         """The provider tells of a call; with a token, of one that we make."""
         if self.outbound is not None:

@@ -15,7 +15,7 @@ import trio
 from engine.phone.call import PhoneCall, SendNow, never
 from engine.phone.errors import CallFailed
 from engine.phone.plivo import PlivoSide
-from engine.phone.side import Answered, Callee, ProviderSide
+from engine.phone.side import Answered, Back, Callee, ProviderSide
 from engine.phone.telnyx import TelnyxSide
 from engine.phone.twilio import SIGNALWIRE, TwilioSide
 from engine.phone.vonage import VonageSide
@@ -34,6 +34,8 @@ BEATS = 8
 """Callers do not all speak at the same instant: their frames are spread over this many beats of 20 ms."""
 WEBHOOK_S = 5.0
 """How long a provider waits for an answer."""
+FIRST = Back()
+"""The address that the last answer named."""
 LIMITS = SocketLimits(message_bytes=1024 * 1024, queue=4096)
 
 
@@ -67,17 +69,23 @@ class Phone:
 
     @asynccontextmanager
     async def call(
-        self, side: ProviderSide, *, again: bool = False, report_end: bool = False, record: bool = True
+        self,
+        side: ProviderSide,
+        *,
+        again: bool = False,
+        back: Back = FIRST,
+        report_end: bool = False,
+        record: bool = True,
     ) -> AsyncIterator[PhoneCall]:
-        """Place one call; ``again``: go on with one whose media socket is gone while its caller is there. Leaving the
-        block hangs up, if nobody has yet; an exception in it cuts the line.
+        """Place one call; ``again``: go on with one whose media socket is gone while its caller is there, by what
+        ``back`` tells. Leaving the block hangs up, if nobody has yet; an exception in it cuts the line.
 
         ``report_end`` posts the status webhook after the call; ``record`` keeps the audio that was heard. Raises
         CallRefused, CallFailed. What the block raises comes out as it is, in no group.
         """
         async with self._new_client() as client:
             try:
-                answered = await (side.again(client) if again else side.dial(client))
+                answered = await (side.again(back, client) if again else side.dial(client))
             except httpx.HTTPError as exc:
                 raise CallFailed(f"no answer to the webhook ({type(exc).__name__})") from exc
             began_s = trio.current_time()

@@ -19,7 +19,7 @@ import orjson
 
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
-from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
+from engine.phone.side import Answered, Back, Callee, Clear, Command, Mark, Play, Violation, Wired
 from engine.phone.twilio import Wrong, check_fields, check_type, path_of, read_payload, read_redirect, read_response
 
 VOICE_PATH: Final = "/plivo/voice"
@@ -65,9 +65,11 @@ class PlivoSide:
         form = self._form("ringing") | {"Event": "StartApp"} | vouched | dict(self._callee.extra)
         return await self._ask(VOICE_PATH, form, client)
 
-    async def again(self, client: httpx.AsyncClient) -> Answered:
+    async def again(self, back: Back, client: httpx.AsyncClient) -> Answered:
         self.stream_id, self._chunk = str(uuid.uuid4()), 0
-        return await self._ask(path_of(self._then), self._form("in-progress") | {"Event": "Redirect"}, client)
+        return await self._ask(
+            path_of(back.url or self._then), self._form("in-progress") | {"Event": "Redirect"} | dict(back.news), client
+        )
 
     async def _ask(self, path: str, form: Mapping[str, str], client: httpx.AsyncClient) -> Answered:
         response = await _post(self._callee, client, path, form)

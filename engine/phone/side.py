@@ -63,6 +63,15 @@ class Clear:
     """Drop what is queued."""
 
 
+@dataclass(frozen=True, slots=True)
+class Back:
+    """A caller who is there when the media socket is not; ``url`` is asked, or what the last answer named for that."""
+
+    url: str = ""
+    news: Mapping[str, str] = field(default_factory=dict)
+    """Further fields."""
+
+
 Command = Play | Mark | Clear
 Violation = Callable[[str], None]
 """Called with what the engine did wrong. Static words and field names, no audio."""
@@ -82,7 +91,7 @@ class ProviderSide(Protocol):
         """Post the webhook of an incoming call. Raises CallRefused, CallFailed."""
         ...
 
-    async def again(self, client: httpx.AsyncClient) -> Answered:
+    async def again(self, back: Back, client: httpx.AsyncClient) -> Answered:
         """Ask what is to become of the caller, now that the media socket is gone. Raises CallRefused, with nothing
         said, if the call ends; CallFailed."""
         ...

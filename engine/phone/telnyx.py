@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
-from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
+from engine.phone.side import Answered, Back, Callee, Clear, Command, Mark, Play, Violation, Wired
 from engine.phone.twilio import Wrong, check_fields, check_type, path_of, read_payload, read_redirect, read_response
 
 VOICE_PATH: Final = "/telnyx/voice"
@@ -57,9 +57,9 @@ class TelnyxSide:
         form = self._form("ringing") | (vouched if self._callee.attestation else {}) | dict(self._callee.extra)
         return await self._ask(VOICE_PATH, form, client)
 
-    async def again(self, client: httpx.AsyncClient) -> Answered:
+    async def again(self, back: Back, client: httpx.AsyncClient) -> Answered:
         self.stream_id, self._sequence, self._chunk = str(uuid.uuid4()).upper(), 1, 0
-        return await self._ask(path_of(self._then), self._form("in-progress"), client)
+        return await self._ask(path_of(back.url or self._then), self._form("in-progress") | dict(back.news), client)
 
     async def _ask(self, path: str, form: Mapping[str, str], client: httpx.AsyncClient) -> Answered:
         response = await _post(self._callee, client, path, form)

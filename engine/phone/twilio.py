@@ -19,7 +19,7 @@ import orjson
 from engine.errors import OffhookError
 from engine.events import MULAW_8K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
-from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
+from engine.phone.side import Answered, Back, Callee, Clear, Command, Mark, Play, Violation, Wired
 
 VOICE_PATH = "/voice"
 STATUS_PATH = "/twilio/status"
@@ -71,9 +71,9 @@ class TwilioSide:
         form = self._form("ringing") | _vouched(self._callee) | dict(self._callee.extra)
         return await self._ask(self._dialect.voice_path, form, client)
 
-    async def again(self, client: httpx.AsyncClient) -> Answered:
+    async def again(self, back: Back, client: httpx.AsyncClient) -> Answered:
         self.stream_id, self._sequence, self._chunk = "MZ" + secrets.token_hex(16), 1, 0
-        return await self._ask(path_of(self._then), self._form("in-progress"), client)
+        return await self._ask(path_of(back.url or self._then), self._form("in-progress") | dict(back.news), client)
 
     async def _ask(self, path: str, form: Mapping[str, str], client: httpx.AsyncClient) -> Answered:
         response = await _post(self._callee, client, path, form, self._dialect.header)

@@ -17,7 +17,7 @@ import orjson
 
 from engine.events import PCM16_8K, PCM16_16K, PCM16_24K, AudioFormat
 from engine.phone.errors import CallFailed, CallRefused, WebhookRefused
-from engine.phone.side import Answered, Callee, Clear, Command, Mark, Play, Violation, Wired
+from engine.phone.side import Answered, Back, Callee, Clear, Command, Mark, Play, Violation, Wired
 from engine.phone.twilio import path_of
 
 ANSWER_PATH = "/vonage/answer"
@@ -61,15 +61,15 @@ class VonageSide:
         response = await _request(self._callee, client, ANSWER_PATH, fields, self._method)
         return self._answered(ANSWER_PATH, response)
 
-    async def again(self, client: httpx.AsyncClient) -> Answered:
+    async def again(self, back: Back, client: httpx.AsyncClient) -> Answered:
         """The websocket's leg has gone: the answer to that news may go on with another NCCO."""
-        path = path_of(self._then)
+        path = path_of(back.url or self._then)
         fields = {
             "status": "disconnected",
             "uuid": str(uuid.uuid4()),
             "conversation_uuid": self._conversation,
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
-        }
+        } | dict(back.news)
         return self._answered(path, await _request(self._callee, client, path, fields, "POST"))
 
     def _answered(self, path: str, response: httpx.Response) -> Answered:

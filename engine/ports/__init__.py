@@ -61,6 +61,7 @@ from engine.ports.telephony import (
     ProviderLink,
     Relay,
     TextCodec,
+    WarmTransfer,
     WebhookKind,
     WebhookRequest,
 )
@@ -121,6 +122,7 @@ __all__ = [
     "TraceRow",
     "Transcriber",
     "TranscriberVendor",
+    "WarmTransfer",
     "WebhookKind",
     "WebhookRequest",
     "Write",

@@ -17,6 +17,8 @@ class WebhookKind(StrEnum):
     """A call comes in; the answer is a document that connects it to our media socket."""
     STATUS = "status"
     """News of a call; answered with an empty document."""
+    WHISPER = "whisper"
+    """Somebody whom a caller is transferred to has picked up: the answer is what they hear before they are joined."""
     TEXT = "text"
     """An SMS comes in; answered with a text, at once or over REST."""
 
@@ -53,6 +55,8 @@ class IncomingCall:
     is_back: bool = False
     """It was connected before and its stream has ended, while the caller is there: the provider asks what is to become
     of it. The numbers may be missing."""
+    was_answered: bool = False
+    """Of one that is back from a warm transfer: the caller has talked to somebody else meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class Ability(StrEnum):
     SEND_TEXT = "send_text"
     TRANSFER = "transfer"
     """Connect the caller to somebody else, cold."""
+    WARM_TRANSFER = "warm_transfer"
+    """Tell whoever picks up what it is about, before they are joined; and have the caller back if nobody does."""
     PRESS_DIGITS = "press_digits"
     DIAL = "dial"
     DETECT_MACHINE = "detect_machine"
@@ -111,6 +117,19 @@ class Dial:
     """Where it sends the call's states."""
     ring_s: float = 30.0
     detects_machine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WarmTransfer:
+    """A caller who is handed to somebody else with a few words."""
+
+    to: str
+    """A number in E.164 or a SIP address."""
+    sender: str
+    """The number of ours that was called."""
+    webhooks: str
+    """The public address that our webhooks are below, without a slash at its end."""
+    ring_s: float = 25.0
 
 
 class Codec(Protocol):
@@ -162,6 +181,11 @@ class ProviderControl(Protocol):
     async def transfer(self, call_id: str, to: str, sender: str, client: httpx.AsyncClient) -> None:
         """Connect the caller to ``to`` (a number in E.164 or a SIP address) in place of us; ``sender`` is the number of
         ours that was called. The media socket ends by it."""
+        ...
+
+    async def introduce(self, call_id: str, wanted: WarmTransfer, client: httpx.AsyncClient) -> None:
+        """As ``transfer``; but whoever picks up hears what our webhook of the kind WHISPER answers before they are
+        joined, and where nobody does, the call ``is_back``. The caller hears it ring."""
         ...
 
     async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
@@ -216,6 +240,14 @@ class Provider(Protocol):
 
     def refuse(self, sentence: str) -> Answer:
         """The document that says ``sentence`` aloud and hangs up."""
+        ...
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        """The id of the call whose caller somebody is about to be joined with. Raises BadRequest."""
+        ...
+
+    def whisper(self, text: str) -> Answer:
+        """The document that says ``text`` to who has picked up, and then joins them with the caller."""
         ...
 
     def dismiss(self) -> Answer:

@@ -128,6 +128,9 @@ class AgentSettings:
     ``recall`` and ``hand_over``; others are tables ``[tools.NAME]``."""
     transfers: Mapping[str, str] = field(default_factory=dict)
     """Whom it may connect callers to: a name to a number in E.164 or a SIP address."""
+    warm_transfers: str = "never"
+    """Whether the model may say what whoever picks up is told before they are joined with the caller, who is back where
+    nobody does: ``never``, ``if_able`` (without a word where the provider cannot) or ``always``."""
     failure_transfer: str = ""
     """One of ``transfers``: who takes the call when it would end with an apology."""
     factory: str = ""

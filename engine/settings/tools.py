@@ -84,6 +84,9 @@ def _check_belongs(where: str, table: ToolSettings, kind: str) -> None:
             raise SettingsError(f"{where}.{key}: is of no use with {kind} = {getattr(table, kind)!r}")
 
 
+WARMTH = ("never", "if_able", "always")
+
+
 def _check_agent(where: str, agent: AgentSettings, settings: Settings) -> None:
     for tool in agent.tools:
         if tool not in BUILT_IN and tool not in settings.tools:
@@ -95,5 +98,8 @@ def _check_agent(where: str, agent: AgentSettings, settings: Settings) -> None:
                 f"{where}.transfers.{name}: expected a number such as +15550100000 or an address such as "
                 "sip:desk@example.com"
             )
+    if agent.warm_transfers not in WARMTH:
+        known = ", ".join(WARMTH)
+        raise SettingsError(f"{where}.warm_transfers: expected one of {known}, got {agent.warm_transfers!r}")
     if agent.failure_transfer and agent.failure_transfer not in agent.transfers:
         raise SettingsError(f"{where}.failure_transfer: expected one of transfers, got {agent.failure_transfer!r}")

@@ -53,15 +53,30 @@ def hang_up() -> Tool:
     )
 
 
-def transfer(targets: Mapping[str, str]) -> Tool:
-    """``targets``: a name to a number in E.164 or a SIP address. The model knows the names alone."""
+def transfer(targets: Mapping[str, str], warm: str = "never") -> Tool:
+    """``targets``: a name to a number in E.164 or a SIP address. The model knows the names alone. ``warm``: whether it
+    may say what they are told before: ``never``, ``if_able`` or ``always``."""
 
     async def work(arguments: Mapping[str, Any], scope: ToolScope) -> Acted:
-        name = arguments["to"]
-        return Acted(Transfer(targets[name]), f"The caller will be connected to {name} once you have been heard.")
+        name, summary = arguments["to"], str(arguments.get("summary", "")).strip()
+        if warm == "always" and Ability.WARM_TRANSFER not in scope.control.abilities:
+            raise ToolFailed("Nobody can be told anything before they are connected on this line; nothing was done.")
+        done = f"The caller will be connected to {name} once you have been heard."
+        return Acted(Transfer(targets[name], summary if warm != "never" else ""), done)
 
     to = {"type": "string", "enum": list(targets), "description": "Who the caller is to be connected to."}
-    spec = ToolSpec("transfer", "Connect the caller to somebody else, and leave the call.", _object(to=to))
+    summary = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 500,
+        "description": "What they are told before they are connected: who calls, and why, in a sentence or two.",
+    }
+    fields = {
+        "never": _object(to=to),
+        "if_able": _object(to=to, optional={"summary": summary}),
+        "always": _object(to=to, summary=summary),
+    }
+    spec = ToolSpec("transfer", "Connect the caller to somebody else, and leave the call.", fields[warm])
     return BuiltIn(spec, work, needs=Ability.TRANSFER, most_per_call=MOST_TRANSFERS)
 
 
@@ -122,7 +137,9 @@ def recall() -> Tool:
     return BuiltIn(spec, _recall)
 
 
-def built_in(names: Sequence[str], *, transfers: Mapping[str, str], others: Sequence[str]) -> list[Tool]:
+def built_in(
+    names: Sequence[str], *, transfers: Mapping[str, str], others: Sequence[str], warm: str = "never"
+) -> list[Tool]:
     """Those of these names that are built in and of any use: there is nobody to transfer to without ``transfers``, and
     nobody to hand over to without ``others``, the other agents."""
     made: dict[str, Callable[[], Tool]] = {
@@ -133,7 +150,7 @@ def built_in(names: Sequence[str], *, transfers: Mapping[str, str], others: Sequ
         "recall": recall,
     }
     if transfers:
-        made["transfer"] = lambda: transfer(transfers)
+        made["transfer"] = lambda: transfer(transfers, warm)
     if others:
         made["hand_over"] = lambda: hand_over(others)
     return [made[name]() for name in names if name in made]

@@ -64,6 +64,10 @@ class Switchboard(Protocol):
         """The call that we made under this token, with its place; None if there is none, or none any more."""
         ...
 
+    def whisper(self, provider: str, call_id: str) -> str:
+        """What somebody is told who is about to be joined with this call's caller; empty: nothing."""
+        ...
+
     def call_has_news(self, provider: str, status: CallStatus, token: str) -> None:
         """A status webhook said so; unknown ids are fine. ``token``: of a call that we make, or empty."""
         ...

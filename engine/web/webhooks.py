@@ -62,6 +62,9 @@ class _Webhook:
             replay_key = self.provider.verify(asked)
             if self.kind is WebhookKind.STATUS:
                 return self._take_status(asked)
+            if self.kind is WebhookKind.WHISPER:
+                text = self.switchboard.whisper(self.provider.name, self.provider.whispered_of(asked))
+                return _as_response(self.provider.whisper(text))
             if self.kind is WebhookKind.TEXT:
                 return await self._take_text(asked)
             return await self._take_call(request, asked, replay_key)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import integers
 from trio.testing import MockClock
 
-from engine.calls.registry import Claim, NotAdmitted, Refusal, Registry, Release, Reserve, Slot
+from engine.calls.registry import Claim, NotAdmitted, Over, Refusal, Registry, Release, Reserve, Slot
 from engine.errors import CallEnd, Cause
 from engine.observe.metrics import Metrics
 from engine.ports import IncomingCall
@@ -88,6 +88,7 @@ async def test_ten_times_the_capacity_at_once_never_exceeds_it() -> None:
             if isinstance(token, Refusal):
                 refused.append(token.reason)
                 return
+            assert isinstance(token, str)
             async with registry.admitted("twilio", f"CA{number}", token):
                 most = max(most, len(registry.live_calls()))
                 admitted.append(number)
@@ -217,7 +218,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(number=integers(0, 6))
     def webhook(self, number: int) -> None:
-        answer: Answer[str | Refusal] = Answer()
+        answer: Answer[str | Refusal | Over] = Answer()
         self.handle(Reserve("twilio", incoming(f"CA{number}"), "", answer))
         given = trio.run(answer.wait)
         if isinstance(given, str):

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from html import unescape
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree as ET
@@ -24,7 +25,7 @@ from engine.errors import BadRequest, BadSignature, VendorError, Why
 from engine.phone.phone import SIDES
 from engine.phone.side import Callee
 from engine.phone.telnyx import new_keys
-from engine.ports import Ability, Answer, Dial, IncomingCall, Provider, WebhookRequest
+from engine.ports import Ability, Answer, Dial, IncomingCall, Provider, WarmTransfer, WebhookRequest
 from tests.adapters.providers.rest_api import new_key, pem_of
 
 SECRET, PUBLIC_KEY, PEM = "a-secret-of-more-than-thirty-two-bytes", new_keys()[1], pem_of(new_key())
@@ -45,10 +46,12 @@ UNABLE: Mapping[str, Provider] = {
 }
 every = pytest.mark.parametrize("name", ABLE)
 DIAL = Dial("+15551230009", "+15551230002", "https://h/v?dial=t", "https://h/s", detects_machine=True)
+WARM = WarmTransfer("+15551230009", "+15551230002", "https://h")
 ASKS: Mapping[Ability, Callable[[Provider, httpx.AsyncClient], Any]] = {
     Ability.HANG_UP: lambda by, http: by.control.hang_up("c1", http),
     Ability.SEND_TEXT: lambda by, http: by.control.send_text("+15551230002", "+15551230009", "hello", http),
     Ability.TRANSFER: lambda by, http: by.control.transfer("c1", "+15551230009", "+15551230002", http),
+    Ability.WARM_TRANSFER: lambda by, http: by.control.introduce("c1", WARM, http),
     Ability.PRESS_DIGITS: lambda by, http: by.control.press("c1", "12w#", http),
     Ability.DIAL: lambda by, http: by.control.dial(DIAL, http),
 }
@@ -182,6 +185,10 @@ def test_after_its_stream_a_call_is_asked_about_again_and_may_be_dismissed(name:
         asked.append(by.verify(WebhookRequest("POST", url, {"content-type": kind}, body)))
     assert name == "vonage" or asked[0] != asked[1], "the second time is no replay of the first"
     assert by.dismiss().status == 200
+    assert by.whispered_of(WebhookRequest("POST", "https://h/w?call=c1", {})) == "c1"
+    with pytest.raises(BadRequest):
+        by.whispered_of(WebhookRequest("POST", "https://h/w", {}))
+    assert "Ann &" in unescape(by.whisper("Ann & <co>").body.decode())
     assert _bones(by.dismiss()) in ([], ["Response", "Hangup"])
 
 

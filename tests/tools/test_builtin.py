@@ -140,6 +140,27 @@ async def test_transfers_that_fail_are_not_tried_for_ever() -> None:
     assert wanted == [1, 1, 1, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("warm", "able", "said"),
+    [("never", True, ""), ("if_able", False, "Ann."), ("always", True, "Ann."), ("always", False, None)],
+)
+async def test_whoever_takes_a_caller_is_told_what_the_settings_let_the_model_say(
+    warm: str, able: bool, said: str | None
+) -> None:
+    control = Control(abilities=frozenset(Ability) if able else frozenset(Ability) - {Ability.WARM_TRANSFER})
+    (tool,) = built_in(["transfer"], transfers=TARGETS, others=[], warm=warm)
+    arguments = {"to": "sales"} | ({"summary": "Ann."} if warm != "never" else {})
+    tools = box(tool).use(SESSION, control)
+    assert ("summary" in tool.spec.parameters["properties"]) == (warm != "never")
+    assert ("summary" in tool.spec.parameters["required"]) == (warm == "always")
+    round_ = await tools.run([call("transfer", **arguments)], context())
+    if said is None:
+        assert round_.results[0].is_error
+        assert not round_.actions
+    else:
+        assert round_.actions == (Transfer(TARGETS["sales"], said),)
+
+
 async def test_keys_are_pressed_as_they_are_given() -> None:
     control = Control()
     assert (await done("press_digits", control, digits="1 2w#")).text == "Pressed."

@@ -26,6 +26,7 @@ from engine.ports import (
     Provider,
     Relay,
     TextCodec,
+    WarmTransfer,
     WebhookKind,
     WebhookRequest,
 )
@@ -111,6 +112,9 @@ class FakeSwitchboard:
     def recognise(self, provider: str, call: IncomingCall, token: str) -> IncomingCall | None:
         return replace(call, dial=token) if token == "ours" else None
 
+    def whisper(self, provider: str, call_id: str) -> str:
+        return f"Somebody asks about {call_id}."
+
     def call_has_news(self, provider: str, status: CallStatus, token: str) -> None:
         if status.is_over:
             self.over.append((provider, status.call_id))
@@ -149,6 +153,15 @@ class FakeProvider:
     @property
     def control(self) -> Self:
         return self
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return self._call_id(request)
+
+    def whisper(self, text: str) -> Answer:
+        return Answer(orjson.dumps({"whisper": text}), "application/json")
+
+    async def introduce(self, call_id: str, wanted: WarmTransfer, client: httpx.AsyncClient) -> None:
+        raise NotImplementedError
 
     def dismiss(self) -> Answer:
         return Answer(orjson.dumps({"end": True}), "application/json")

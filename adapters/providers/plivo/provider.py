@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import again_at, beside, dismissal, is_again, xml_answer
+from adapters.providers.documents import again_at, beside, call_in, dismissal, is_again, transfer_addresses, xml_answer
 from adapters.providers.fields import printable
 from adapters.providers.plivo.codec import PlivoCodec, encode_value
 from adapters.providers.plivo.rest import PlivoRest
@@ -63,9 +63,12 @@ class PlivoProvider:
     name: str = "plivo"
     media_path: str = "/media/plivo"
     voice_path: str = "/plivo/voice"
+    status_path: str = "/plivo/status"
+    whisper_path: str = "/plivo/whisper"
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/plivo/voice": (WebhookKind.CALL, frozenset({"GET", "POST"})),
         "/plivo/status": (WebhookKind.STATUS, frozenset({"GET", "POST"})),
+        "/plivo/whisper": (WebhookKind.WHISPER, frozenset({"GET", "POST"})),
         "/plivo/sms": (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
 
@@ -94,6 +97,7 @@ class PlivoProvider:
             attestation="" if is_outbound else _VOUCHED.get(text_in(fields, "STIRAttestation"), ""),
             is_outbound=is_outbound,
             is_back=is_again(request.url),
+            was_answered=text_in(fields, "DialStatus") == "completed",
             answered_by=_answered_by(fields),
         )
 
@@ -133,6 +137,14 @@ class PlivoProvider:
         ET.SubElement(response, "Hangup")
         return xml_answer(response)
 
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return call_in(request.url)
+
+    def whisper(self, text: str) -> Answer:
+        response = ET.Element("Response")
+        ET.SubElement(response, "Speak").text = printable(text)
+        return xml_answer(response)
+
     def dismiss(self) -> Answer:
         return dismissal()
 
@@ -143,7 +155,13 @@ class PlivoProvider:
         response = ET.Element("Response")
         to, sender = asked.get("transfer", ""), asked.get("sender", "")
         if kind := destination(to):
-            dial = ET.SubElement(response, "Dial", {"callerId": sender} if destination(sender) else {})
+            more = {"callerId": sender} if destination(sender) else {}
+            if asked.get("ring", "").isdigit():
+                ours = request.url.partition("?")[0].removesuffix(self.status_path)
+                voice, whisper = f"{ours}{self.voice_path}", f"{ours}{self.whisper_path}"
+                back, said = transfer_addresses(voice, whisper, call_in(request.url))
+                more |= {"action": back, "method": "POST", "timeout": asked["ring"], "confirmSound": said}
+            dial = ET.SubElement(response, "Dial", more)
             ET.SubElement(dial, "User" if kind == "sip" else "Number").text = to
         return xml_answer(response)
 

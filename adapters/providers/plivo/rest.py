@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from adapters.providers.documents import CALL
 from adapters.providers.fields import read_object
 from adapters.providers.rest import (
     ask,
@@ -24,10 +25,11 @@ from adapters.providers.rest import (
 )
 from adapters.providers.texts import pieces
 from engine.errors import VendorError, Why
-from engine.ports import Ability, Dial
+from engine.ports import Ability, Dial, WarmTransfer
 
 _VENDOR: Final = "plivo"
 _RING_S: Final = (1, 120)
+_BY_ADDRESS: Final = frozenset({Ability.TRANSFER, Ability.WARM_TRANSFER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class PlivoRest:
     def abilities(self) -> frozenset[Ability]:
         if not self.auth_id or not self.auth_token:
             return frozenset()
-        return frozenset(Ability) if self.transfer_url else frozenset(Ability) - {Ability.TRANSFER}
+        return frozenset(Ability) if self.transfer_url else frozenset(Ability) - _BY_ADDRESS
 
     async def hang_up(self, call_id: str, client: httpx.AsyncClient) -> None:
         """A call that is over is a success; without id and token nothing is done. Raises VendorError."""
@@ -65,8 +67,20 @@ class PlivoRest:
             raise not_able(_VENDOR, "transfer")
         check_id(_VENDOR, "transfer", call_id)
         is_sip(_VENDOR, "transfer", to)
-        query = urlencode({"transfer": to} | ({"sender": sender} if sender else {}))
-        content = {"legs": "aleg", "aleg_url": f"{self.transfer_url}?{query}", "aleg_method": "POST"}
+        await self._transfer(call_id, {"transfer": to} | ({"sender": sender} if sender else {}), client)
+
+    async def introduce(self, call_id: str, wanted: WarmTransfer, client: httpx.AsyncClient) -> None:
+        """As ``transfer``; the document that Plivo asks for names the other addresses. Raises VendorError."""
+        if Ability.WARM_TRANSFER not in self.abilities:
+            raise not_able(_VENDOR, "transfer")
+        check_id(_VENDOR, "transfer", call_id)
+        is_sip(_VENDOR, "transfer", wanted.to)
+        query = {"transfer": wanted.to} | ({"sender": wanted.sender} if wanted.sender else {})
+        await self._transfer(call_id, query | {"ring": str(math.ceil(wanted.ring_s)), CALL: call_id}, client)
+
+    async def _transfer(self, call_id: str, query: Mapping[str, str], client: httpx.AsyncClient) -> None:
+        url = f"{self.transfer_url}?{urlencode(query)}"
+        content = {"legs": "aleg", "aleg_url": url, "aleg_method": "POST"}
         check(_VENDOR, "transfer", await self._ask(client, "transfer", "POST", f"Call/{call_id}/", content))
 
     async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:

@@ -43,6 +43,7 @@ class SignalWireProvider:
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/signalwire/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/signalwire/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/signalwire/whisper": (WebhookKind.WHISPER, frozenset({"POST"})),
         "/signalwire/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
 
@@ -56,6 +57,8 @@ class SignalWireProvider:
             f"{config.api_base.rstrip('/')}/api/laml",
             config.project_id if has_space else "",
             config.api_token,
+            self.voice_path,
+            "/signalwire/whisper",
         )
 
     def verify(self, request: WebhookRequest) -> str:
@@ -75,6 +78,12 @@ class SignalWireProvider:
 
     def refuse(self, sentence: str) -> Answer:
         return self._documents.refuse(sentence)
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return self._documents.whispered_of(request)
+
+    def whisper(self, text: str) -> Answer:
+        return self._documents.whisper(text)
 
     def dismiss(self) -> Answer:
         return self._documents.dismiss()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import again_at, beside, dismissal, is_again, xml_answer
+from adapters.providers.documents import again_at, beside, call_in, dismissal, is_again, xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx.codec import TelnyxCodec
@@ -151,6 +151,14 @@ class TelnyxProvider:
         response = ET.Element("Response")
         ET.SubElement(response, "Say").text = printable(sentence)
         ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return call_in(request.url)
+
+    def whisper(self, text: str) -> Answer:
+        response = ET.Element("Response")
+        ET.SubElement(response, "Say").text = printable(text)
         return xml_answer(response)
 
     def dismiss(self) -> Answer:

@@ -22,7 +22,7 @@ from adapters.providers.rest import (
 )
 from adapters.providers.texts import pieces
 from engine.errors import VendorError, Why
-from engine.ports import Ability, Dial
+from engine.ports import Ability, Dial, WarmTransfer
 
 _VENDOR: Final = "telnyx"
 _GONE: Final = "90018"
@@ -62,6 +62,10 @@ class TelnyxRest:
         is_sip(_VENDOR, "transfer", to)
         content = {"to": to} | ({"from": sender} if sender else {})
         check(_VENDOR, "transfer", await self._act(client, "transfer", call_id, "transfer", content))
+
+    async def introduce(self, call_id: str, wanted: WarmTransfer, client: httpx.AsyncClient) -> None:
+        """Raises VendorError always: nothing in its documents is said to who picks up alone."""
+        raise not_able(_VENDOR, "a transfer with an announcement")
 
     async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
         """Raises VendorError."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import again_at, beside, dismissal, is_again, xml_answer
+from adapters.providers.documents import again_at, beside, call_in, dismissal, is_again, xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio.codec import TwilioCodec
@@ -92,6 +92,7 @@ class TwilioProvider:
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/twilio/whisper": (WebhookKind.WHISPER, frozenset({"POST"})),
         "/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
 
@@ -125,6 +126,7 @@ class TwilioProvider:
             attestation=vouched[1] if vouched and not is_outbound else "",
             is_outbound=is_outbound,
             is_back=is_again(request.url),
+            was_answered=form.get("DialCallStatus") in ("completed", "answered"),
             answered_by=_ANSWERED_BY.get(form.get("AnsweredBy", ""), ""),
         )
 
@@ -149,6 +151,14 @@ class TwilioProvider:
         response = ET.Element("Response")
         ET.SubElement(response, "Say").text = printable(sentence)
         ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return call_in(request.url)
+
+    def whisper(self, text: str) -> Answer:
+        response = ET.Element("Response")
+        ET.SubElement(response, "Say").text = printable(text)
         return xml_answer(response)
 
     def dismiss(self) -> Answer:

@@ -10,17 +10,25 @@ from xml.etree import ElementTree as ET
 
 import httpx
 
+from adapters.providers.documents import transfer_addresses
 from adapters.providers.fields import read_object
 from adapters.providers.rest import ask, check, check_id, check_number, is_sip, made_id, not_able
 from adapters.providers.texts import pieces
 from engine.errors import VendorError, Why
-from engine.ports import Ability, Dial
+from engine.ports import Ability, Dial, WarmTransfer
 
 _GONE: Final = (20404, 21220)
 """Twilio's error codes for a call that it does not know, or that is over already."""
 
 _ABILITIES: Final = frozenset(
-    {Ability.HANG_UP, Ability.SEND_TEXT, Ability.TRANSFER, Ability.DIAL, Ability.DETECT_MACHINE}
+    {
+        Ability.HANG_UP,
+        Ability.SEND_TEXT,
+        Ability.TRANSFER,
+        Ability.WARM_TRANSFER,
+        Ability.DIAL,
+        Ability.DETECT_MACHINE,
+    }
 )
 """Keys cannot be pressed: for that Twilio would end the media stream."""
 
@@ -37,6 +45,8 @@ class TwilioRest:
     """Up to the version: ``https://api.twilio.com``."""
     account_sid: str
     auth_token: str = field(repr=False)
+    voice_path: str = "/voice"
+    whisper_path: str = "/twilio/whisper"
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -59,6 +69,25 @@ class TwilioRest:
         document = _dial_document(to, sender, to_sip=is_sip(self.vendor, "transfer", to))
         response = await self._post(client, "transfer", f"Calls/{call_id}.json", {"Twiml": document})
         check(self.vendor, "transfer", response)
+
+    async def introduce(self, call_id: str, wanted: WarmTransfer, client: httpx.AsyncClient) -> None:
+        """As ``transfer``, with an address to ask when somebody has picked up, and one for when it is over. Raises
+        VendorError."""
+        if not self.abilities:
+            raise not_able(self.vendor, "transfer")
+        check_id(self.vendor, "transfer", call_id)
+        back, whisper = transfer_addresses(
+            f"{wanted.webhooks}{self.voice_path}", f"{wanted.webhooks}{self.whisper_path}", call_id
+        )
+        response = ET.Element("Response")
+        more = {"callerId": wanted.sender} if wanted.sender else {}
+        timeout = str(math.ceil(wanted.ring_s))
+        dial = ET.SubElement(response, "Dial", more, action=back, method="POST", timeout=timeout)
+        tag = "Sip" if is_sip(self.vendor, "transfer", wanted.to) else "Number"
+        ET.SubElement(dial, tag, url=whisper, method="POST").text = wanted.to
+        document = ET.tostring(response, encoding="unicode")
+        answer = await self._post(client, "transfer", f"Calls/{call_id}.json", {"Twiml": document})
+        check(self.vendor, "transfer", answer)
 
     async def press(self, call_id: str, digits: str, client: httpx.AsyncClient) -> None:
         """Raises VendorError always: no keys are pressed without ending the media stream."""

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from adapters.providers.documents import beside
+from adapters.providers.documents import CALL, beside, call_in
 from adapters.providers.fields import printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.vonage.codec import FORMATS, VonageCodec
@@ -58,8 +58,9 @@ _BEEPS: Final = ("beep_start", "beep_timeout")
 _SMS_PATH: Final = "/vonage/sms"
 _STREAM_PATH: Final = "/vonage/stream"
 """News of the websocket's leg; Vonage goes on by the answer to that of its end."""
-_CALL: Final = "call"
-"""In its query: the caller's leg."""
+_TRANSFER_PATH: Final = "/vonage/transfer"
+"""News of the leg of whom a caller is transferred to; it goes on by the answer likewise."""
+_NOT_ANSWERED: Final = frozenset({"unanswered", "timeout", "busy", "rejected", "failed", "cancelled"})
 _PHONE_NUMBER = re.compile(r"[1-9][0-9]{6,14}")
 """How Vonage writes a number: digits with the country code, no plus."""
 
@@ -88,6 +89,8 @@ class VonageProvider:
     webhooks: Mapping[str, tuple[WebhookKind, frozenset[str]]] = {
         "/vonage/answer": (WebhookKind.CALL, frozenset({"GET", "POST"})),
         _STREAM_PATH: (WebhookKind.CALL, frozenset({"POST"})),
+        _TRANSFER_PATH: (WebhookKind.CALL, frozenset({"POST"})),
+        "/vonage/whisper": (WebhookKind.WHISPER, frozenset({"GET", "POST"})),
         "/vonage/event": (WebhookKind.STATUS, frozenset({"POST"})),
         _SMS_PATH: (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
@@ -114,8 +117,11 @@ class VonageProvider:
 
     def read_call(self, request: WebhookRequest) -> IncomingCall | None:
         """Vonage tells no attestation. Where the call lives is remembered for requests about it."""
-        if urlsplit(request.url).path.endswith(_STREAM_PATH):
-            return _read_back(request)
+        path = urlsplit(request.url).path
+        if path.endswith(_STREAM_PATH):
+            return _read_back(request, frozenset({"disconnected"}))
+        if path.endswith(_TRANSFER_PATH):
+            return _read_back(request, _NOT_ANSWERED)
         fields = read_fields(request) if request.method == "GET" else read_json(request)
         call_id = id_in(fields, "uuid")
         caller, dialled = international(number_in(fields, "from")), international(number_in(fields, "to"))
@@ -162,7 +168,7 @@ class VonageProvider:
             connect["from"] = ours
         else:
             connect["randomFromNumber"] = True
-        query = urlencode({_CALL: call.call_id})
+        query = urlencode({CALL: call.call_id})
         connect["eventType"] = "synchronous"
         connect["eventUrl"] = [f"{beside(media_url, self.media_path, _STREAM_PATH)}?{query}"]
         return _ncco(connect)
@@ -170,6 +176,12 @@ class VonageProvider:
     def refuse(self, sentence: str) -> Answer:
         """After the last action Vonage hangs up. Angle brackets go: they would make it SSML."""
         return _ncco({"action": "talk", "text": printable(sentence).translate(_NO_MARKUP)})
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return call_in(request.url)
+
+    def whisper(self, text: str) -> Answer:
+        return self.refuse(text)  # what is said, and nothing after it
 
     def dismiss(self) -> Answer:
         """Vonage hangs up when there is nothing more to do."""
@@ -224,9 +236,8 @@ def _ncco(*actions: dict[str, Any]) -> Answer:
     return Answer(orjson.dumps(actions), "application/json")
 
 
-def _read_back(request: WebhookRequest) -> IncomingCall | None:
-    """The caller of a websocket's leg that has gone; None for other news of it. Raises BadRequest."""
-    if read_json(request).get("status") != "disconnected":
+def _read_back(request: WebhookRequest, ends: frozenset[str]) -> IncomingCall | None:
+    """The caller, by the news of another leg: of one of these ends; None for other news. Raises BadRequest."""
+    if read_json(request).get("status") not in ends:
         return None
-    asked = dict(parse_qsl(urlsplit(request.url).query))
-    return IncomingCall(id_in(asked, _CALL), "", "", is_back=True)
+    return IncomingCall(call_in(request.url), "", "", is_back=True)

@@ -9,13 +9,14 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from adapters.providers.documents import CALL
 from adapters.providers.fields import read_object
 from adapters.providers.rest import (
     ask,
@@ -30,7 +31,7 @@ from adapters.providers.rest import (
 )
 from adapters.providers.texts import pieces
 from engine.errors import SettingsError, VendorError, Why
-from engine.ports import Ability, Dial
+from engine.ports import Ability, Dial, WarmTransfer
 
 MAX_REGIONS: Final = 2000
 """Calls whose regional address is remembered; those of the calls before them go to the address of the settings."""
@@ -85,6 +86,31 @@ class VonageRest:
         endpoint = {"type": "sip", "uri": to} if to_sip else {"type": "phone", "number": to.removeprefix("+")}
         connect: dict[str, Any] = {"action": "connect", "endpoint": [endpoint]}
         if ours := sender.removeprefix("+"):
+            connect["from"] = ours
+        content = {"action": "transfer", "destination": {"type": "ncco", "ncco": [connect]}}
+        check(self.vendor, "transfer", await self._update(client, "transfer", call_id, "", content))
+
+    async def introduce(self, call_id: str, wanted: WarmTransfer, client: httpx.AsyncClient) -> None:
+        """As ``transfer``; a number's owner hears what ``onAnswer`` says before they are joined, and Vonage asks under
+        ``eventUrl`` what is next. Raises VendorError."""
+        if not self.abilities:
+            raise not_able(self.vendor, "transfer")
+        if is_sip(self.vendor, "transfer", wanted.to):
+            raise not_able(self.vendor, "a transfer with an announcement to a SIP address")
+        query = urlencode({CALL: call_id})
+        endpoint = {
+            "type": "phone",
+            "number": wanted.to.removeprefix("+"),
+            "onAnswer": {"url": f"{wanted.webhooks}/vonage/whisper?{query}"},
+        }
+        connect: dict[str, Any] = {
+            "action": "connect",
+            "endpoint": [endpoint],
+            "timeout": min(max(math.ceil(wanted.ring_s), _RING_S[0]), _RING_S[1]),
+            "eventType": "synchronous",
+            "eventUrl": [f"{wanted.webhooks}/vonage/transfer?{query}"],
+        }
+        if ours := wanted.sender.removeprefix("+"):
             connect["from"] = ours
         content = {"action": "transfer", "destination": {"type": "ncco", "ncco": [connect]}}
         check(self.vendor, "transfer", await self._update(client, "transfer", call_id, "", content))

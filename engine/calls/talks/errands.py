@@ -28,7 +28,7 @@ class Minded:
 class Errands:
     """Done by the call, one set for each talk."""
 
-    transfer: Callable[[str], Awaitable[bool]]
+    transfer: Callable[[Transfer], Awaitable[bool]]
     """Connect the caller to somebody else. False if that could not be done, and the call goes on."""
     hand_over: Callable[[str, str], Awaitable[Minded | Conversing]]
     """The agent of this name is to go on; then, what is being said meanwhile. Its mind, where that is all that changes;
@@ -39,14 +39,14 @@ class Errands:
     """Told the gate of the answer that is thought of: the agent's tools wait at it, too."""
 
 
-async def leave(after: After, pulse: Pulse, transfer: Callable[[str], Awaitable[bool]]) -> bool:
+async def leave(after: After, pulse: Pulse, transfer: Callable[[Transfer], Awaitable[bool]]) -> bool:
     """Do what an agent wants once it has been heard. False: the caller could not be connected, and is to be told."""
     match after:
         case HangUp():
             pulse.end(CallEnd(Cause.AGENT_HANGUP))
-        case Transfer(to):
+        case Transfer():
             pulse.leaving = CallEnd(Cause.TRANSFERRED)
-            if not await transfer(to):
+            if not await transfer(after):
                 pulse.leaving = None
                 return False
             pulse.end(pulse.leaving)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import ssl
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
+from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
 import trio
 from twilio.rest import Client  # type: ignore[import-untyped] # ships no types
+from twilio.twiml.voice_response import VoiceResponse  # type: ignore[import-untyped] # ships no types
 
 from adapters.providers.rest import is_marked_outbound, marked_outbound
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from adapters.providers.vonage.provider import VonageConfig, VonageProvider
 from adapters.providers.vonage.rest import MAX_REGIONS, VonageRest
 from engine.errors import VendorError, Why
-from engine.ports import Ability, CallStatus, Dial, WebhookRequest
+from engine.ports import Ability, CallStatus, Dial, WarmTransfer, WebhookRequest
 from tests.adapters.providers.rest_api import ApiRequest, loopback_tls, new_key, pem_of, rest_api
 from tests.adapters.providers.twilio.test_provider import LoopbackClient
 
@@ -28,6 +31,7 @@ CALL, UUID = "CA" + "b" * 32, "63f61863-4a51-4f6b-86e1-46edebcf9356"
 ANSWER, STATUS = "https://engine.example.com/voice?dial=t", "https://engine.example.com/twilio/status"
 DIAL = Dial("+15551230009", "+15551230002", ANSWER, STATUS, 20.5, detects_machine=True)
 PEM = pem_of(new_key())
+WARM = WarmTransfer("+15551230009", "+15551230002", "https://h")
 HANDED_OVER = '<Response><Dial callerId="+15551230002"><Number>+15551230009</Number></Dial></Response>'
 
 
@@ -99,6 +103,22 @@ async def test_twilio_is_told_of_a_transfer_as_its_official_client_tells() -> No
     assert parse_qs(ours.body.decode()) == parse_qs(theirs.body.decode())
     document = parse_qs(to_sip.body.decode())["Twiml"][0]
     assert document == "<Response><Dial><Sip>sip:desk@example.com</Sip></Dial></Response>"
+
+
+async def test_twilio_is_given_the_twiml_of_an_announced_transfer_that_its_official_package_writes() -> None:
+    async with rest_api(taken) as api:
+        await twilio(api.base, "introduce", CALL, WARM)
+        (order,) = api.requests
+    (ours,) = ET.fromstring(parse_qs(order.body.decode())["Twiml"][0])
+    whisper, back = ours[0].attrib["url"], ours.attrib["action"]
+    assert whisper == f"https://h/twilio/whisper?call={CALL}"
+    assert back.startswith("https://h/voice?again=")
+    theirs = VoiceResponse()
+    dial = theirs.dial(caller_id="+15551230002", action=back, method="POST", timeout=25)
+    dial.number("+15551230009", url=whisper, method="POST")
+    assert ET.canonicalize(ET.tostring(ours, encoding="unicode")) == ET.canonicalize(
+        ET.tostring(ET.fromstring(str(theirs))[0], encoding="unicode")
+    )
 
 
 def form(fields: dict[str, str], url: str = ANSWER) -> WebhookRequest:
@@ -187,6 +207,25 @@ async def test_vonage_is_given_an_ncco_that_its_official_package_would_write() -
     ):
         theirs = Connect(endpoint=[endpoint], from_="15551230002")
         assert ours == theirs.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+async def test_vonage_is_given_the_ncco_of_an_announced_transfer_that_its_official_package_would_write() -> None:
+    from tests.adapters.providers.vonage.official import Connect, OnAnswer, PhoneEndpoint
+
+    async with rest_api(taken) as api:
+        await vonage(api.base, "introduce", UUID, WARM)
+        ((ours,),) = (_ncco_of(request) for request in api.requests)
+        with pytest.raises(VendorError):
+            await vonage(api.base, "introduce", UUID, replace(WARM, to="sip:desk@example.com"))
+    told = OnAnswer(url=f"https://h/vonage/whisper?call={UUID}")
+    theirs = Connect(
+        endpoint=[PhoneEndpoint(number="15551230009", onAnswer=told)],
+        from_="15551230002",
+        timeout=25,
+        eventType="synchronous",
+        eventUrl=[f"https://h/vonage/transfer?call={UUID}"],
+    )
+    assert ours == theirs.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
 def _ncco_of(request: ApiRequest) -> list[dict[str, Any]]:

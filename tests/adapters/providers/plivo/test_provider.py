@@ -74,6 +74,7 @@ def test_it_is_a_provider_with_its_webhooks() -> None:
     assert port.webhooks == {
         "/plivo/voice": (WebhookKind.CALL, both),
         "/plivo/status": (WebhookKind.STATUS, both),
+        "/plivo/whisper": (WebhookKind.WHISPER, frozenset({"GET", "POST"})),
         "/plivo/sms": (WebhookKind.TEXT, both),
     }
 
@@ -412,7 +413,10 @@ async def test_without_an_account_nothing_is_asked_and_without_an_address_nobody
             with pytest.raises(VendorError):
                 await ask(api.base, *words, config=config)
         without_address = PlivoConfig(TOKEN, ACCOUNT, api.base)
-        assert PlivoProvider(without_address).control.abilities == frozenset(Ability) - {Ability.TRANSFER}
+        assert PlivoProvider(without_address).control.abilities == frozenset(Ability) - {
+            Ability.TRANSFER,
+            Ability.WARM_TRANSFER,
+        }
         with pytest.raises(VendorError):
             await ask(api.base, "transfer", CALL, "+15551230009", "", config=without_address)
         assert api.requests == []

@@ -78,6 +78,7 @@ def test_it_is_a_provider_with_its_webhooks() -> None:
     assert port.webhooks == {
         "/signalwire/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/signalwire/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/signalwire/whisper": (WebhookKind.WHISPER, frozenset({"POST"})),
         "/signalwire/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
     assert "s3cret" not in repr(SignalWireConfig("s3cret", "s3cret"))

@@ -443,4 +443,4 @@ async def test_without_a_key_nothing_is_asked() -> None:
                 await ask(api.base, *words, config=config)
         assert api.requests == []
     without_application = TelnyxProvider(TelnyxConfig(PUBLIC_KEY, KEY)).control.abilities
-    assert without_application == frozenset(Ability) - {Ability.DIAL, Ability.DETECT_MACHINE}
+    assert without_application == frozenset(Ability) - {Ability.DIAL, Ability.DETECT_MACHINE, Ability.WARM_TRANSFER}

@@ -60,6 +60,7 @@ def test_it_is_a_provider_with_its_webhooks() -> None:
     assert port.webhooks == {
         "/voice": (WebhookKind.CALL, frozenset({"POST"})),
         "/twilio/status": (WebhookKind.STATUS, frozenset({"POST"})),
+        "/twilio/whisper": (WebhookKind.WHISPER, frozenset({"POST"})),
         "/sms": (WebhookKind.TEXT, frozenset({"POST"})),
     }
 

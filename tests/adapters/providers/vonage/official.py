@@ -13,6 +13,7 @@ with warnings.catch_warnings():
     from vonage_voice import CreateCallRequest, Phone, ToPhone  # type: ignore[import-untyped] # ships no types
     from vonage_voice.models.common import AdvancedMachineDetection  # type: ignore[import-untyped] # ships no types
     from vonage_voice.models.connect_endpoints import (  # type: ignore[import-untyped] # ships no types
+        OnAnswer,
         PhoneEndpoint,
         SipEndpoint,
     )
@@ -24,6 +25,7 @@ __all__ = [
     "Connect",
     "CreateCallRequest",
     "HttpClientOptions",
+    "OnAnswer",
     "Phone",
     "PhoneEndpoint",
     "RateLimitedError",

@@ -86,6 +86,8 @@ def test_it_is_a_provider_with_its_webhooks() -> None:
     assert port.webhooks == {
         "/vonage/answer": (WebhookKind.CALL, frozenset({"GET", "POST"})),
         "/vonage/stream": (WebhookKind.CALL, frozenset({"POST"})),
+        "/vonage/transfer": (WebhookKind.CALL, frozenset({"POST"})),
+        "/vonage/whisper": (WebhookKind.WHISPER, frozenset({"GET", "POST"})),
         "/vonage/event": (WebhookKind.STATUS, frozenset({"POST"})),
         "/vonage/sms": (WebhookKind.TEXT, frozenset({"GET", "POST"})),
     }
