@@ -81,7 +81,8 @@ def configured(config: type[Any], table: VendorTable, keys: Mapping[str, str]) -
             raise SettingsError(f"vendor {table.name!r} needs a key: set {variable} in the environment")
         options["key"] = key
     for name, item in known.items():
-        if name not in options and (_must_be_given(item) or name in ALSO_GIVEN.get(table.kind, ())):
+        is_wanted = _must_be_given(item) or name in ALSO_GIVEN.get(table.kind, ())
+        if is_wanted and name != "key" and options.get(name, "") == "":
             raise SettingsError(f"vendors.{table.name}.{name}: must be given")
     return structured(options, config, f"vendors.{table.name}")
 

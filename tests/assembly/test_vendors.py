@@ -73,8 +73,9 @@ def test_one_vendor_is_made_for_all_agents_that_use_it() -> None:
 def test_a_compatible_server_is_nobodys_but_the_one_that_is_named() -> None:
     """Without an address its caller's words would go to the vendor whose protocol it speaks."""
     config, _ = find_kind(Role.MODEL, "compatible")
-    with pytest.raises(SettingsError, match=r"vendors\.compatible\.url: must be given"):
-        configured(config, table("compatible", model="m"), {})
+    for url in ({}, {"url": ""}):
+        with pytest.raises(SettingsError, match=r"vendors\.compatible\.url: must be given"):
+            configured(config, table("compatible", model="m", **url), {})
     described = {item["name"]: item["default"] for item in describe_kind("compatible")["settings"]}
     assert (described["url"], described["name"], described["compatible"]) == ("must be given", "compatible", True)
 
