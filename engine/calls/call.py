@@ -471,7 +471,17 @@ class Call:
         """For the next stream of this call, should it come."""
         before, talk = self._slot.goes_on, self._talk
         unfinished = talk.unfinished if talk else self._line.goes_on
-        return Left(self._info.stream_id, unfinished, before.times + 1 if before else 1)
+        if self._end_so_far.cause is Cause.TRANSFERRED:
+            unfinished = Resumption((self._line.agent.phrases.not_connected,))
+        times = before.times + 1 if before else 1
+        return Left(self._info.stream_id, unfinished, times, self._keeps_s(), self._introduced)
+
+    def _keeps_s(self) -> float:
+        """How long place and session wait for the caller to be back; 0: the call has ended for good."""
+        cause = self._end_so_far.cause
+        if cause is Cause.TRANSFERRED and self._introduced:
+            return RING_S + RETURN_S
+        return RETURN_S if cause in RETURNS else 0.0
 
     def _tell_ended(self, end: CallEnd, turns: int) -> None:
         session, info = self._session, self._info
