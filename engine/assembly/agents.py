@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from adapters.models.recollecting import recollect_by_model
 from adapters.scripted.vendor import ScriptVendor
 from adapters.speech.embedded.packages import OF_VOICE_ACTIVITY, missing_packages
 from engine.assembly.composed import ComposedAgent, Crew, Recollect
-from engine.assembly.phrasebook import Phrasebook
+from engine.assembly.phrasebook import KeptVoice, Phrasebook
 from engine.assembly.tools import Tools
 from engine.assembly.vendors import Vendors
 from engine.dialogue.recollection import recollect
@@ -26,10 +26,11 @@ from engine.observe.timeline import Timeline
 from engine.ports import Agent, Mode, ModelVendor, Phrases, SynthesizerVendor, TranscriberVendor
 from engine.runtime.book import Book
 from engine.runtime.network import Network
+from engine.runtime.phrases import PhraseCache
 from engine.settings import AgentSettings, Settings
 from engine.settings.vendors import EMBEDDED, SCRIPT, used_vendors
 from engine.vendors.around import Vendoring
-from engine.vendors.phrases import CachedVendor, Keeping, PhraseCache
+from engine.vendors.phrases import CachedVendor, Keeping
 
 if TYPE_CHECKING:
     from adapters.scripted.script import Script
@@ -39,11 +40,11 @@ if TYPE_CHECKING:
 GREETING = "Hello. How can I help you?"
 
 
-async def load_speech(settings: Settings) -> EmbeddedSpeech:
-    """The embedded speech. Raises SettingsError when its packages are not installed."""
+async def load_speech(settings: Settings, cache: PhraseCache | None = None) -> EmbeddedSpeech:
+    """The embedded speech, with its phrases in this cache. Raises SettingsError when its packages are not installed."""
     from adapters.speech.embedded.speech import EmbeddedSpeech  # noqa: PLC0415 - numpy and onnxruntime are an extra
 
-    return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads)
+    return await EmbeddedSpeech.load(worker_threads=settings.speech.worker_threads, cache=cache)
 
 
 async def load_activity(settings: Settings) -> VoiceActivity | None:
@@ -77,18 +78,20 @@ class Workshop:
     tools: Tools
     speech: EmbeddedSpeech | None
     """None: nobody needs it."""
-    cache: PhraseCache = field(default_factory=PhraseCache)
+    cache: PhraseCache
+    """Of all voices."""
 
     def agent(self, name: str) -> ComposedAgent:
         """Raises SettingsError naming the setting at fault."""
         settings = self.settings.agents[name]
         mode, phrases = _mode_of(settings), phrases_of(name, self.settings)
-        crew = self._crew(name, settings, mode)
+        voices = [self._voice(name, vendor) for vendor in settings.synthesizer] if mode is Mode.PIPELINE else []
+        crew = self._crew(name, settings, mode, voices)
         return ComposedAgent(
             name,
             crew,
             phrases,
-            phrasebook=Phrasebook(name, self._voices(crew), Book(self.metrics, Timeline(f"phrases of {name}"))),
+            phrasebook=self._phrasebook(name, voices),
             around=self.around,
             toolbox=self.tools.toolbox(name),
             pipeline=_pipeline_of(settings, mode),
@@ -97,11 +100,11 @@ class Workshop:
             recollect=self._recollect(settings, crew),
         )
 
-    def _crew(self, name: str, settings: AgentSettings, mode: Mode) -> Crew:
+    def _crew(self, name: str, settings: AgentSettings, mode: Mode, voices: Sequence[SynthesizerVendor]) -> Crew:
         has_ears = mode is Mode.PIPELINE
         return Crew(
             [self._ear(name, vendor) for vendor in settings.transcriber] if has_ears else (),
-            [self._voice(name, vendor) for vendor in settings.synthesizer] if has_ears else (),
+            voices,
             [self._mind(name, vendor) for vendor in settings.model],
             [self.vendors.vendor(name, Role.REALTIME, vendor) for vendor in settings.realtime],
             is_embedded=_pipeline_of(settings, mode) == EMBEDDED,
@@ -116,16 +119,16 @@ class Workshop:
         vendor: TranscriberVendor = self.vendors.vendor(agent, Role.TRANSCRIBER, name)
         return vendor
 
-    def _voice(self, agent: str, name: str) -> SynthesizerVendor:
+    def _voice(self, agent: str, name: str) -> KeptVoice:
         if name == EMBEDDED:
             from adapters.speech.embedded.speech import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
 
             assert self.speech is not None  # noqa: S101 - see needs_speech
             return EmbeddedSynthesizerVendor(self.speech)
         # Two tables of one vendor may be two voices.
-        voice, phrases = repr(self.settings.vendors.get(name, {})), phrases_of(agent, self.settings).all()
+        voice = repr(self.settings.vendors.get(name, {}))
         vendor: SynthesizerVendor = self.vendors.vendor(agent, Role.SYNTHESIZER, name)
-        return CachedVendor(vendor, Keeping(self.cache, name, voice, frozenset(phrases)))
+        return CachedVendor(vendor, Keeping(self.cache, name, voice))
 
     def _mind(self, agent: str, name: str) -> ModelVendor:
         if name == SCRIPT:
@@ -133,14 +136,13 @@ class Workshop:
         vendor: ModelVendor = self.vendors.vendor(agent, Role.MODEL, name)
         return vendor
 
-    def _voices(self, crew: Crew) -> Sequence[SynthesizerVendor]:
+    def _phrasebook(self, agent: str, voices: Sequence[KeptVoice]) -> Phrasebook:
         """Who makes the phrases ready: the agent's own voices, and the embedded one where it is loaded anyway, which is
         better than silence."""
-        if self.speech is None or EMBEDDED in (voice.name for voice in crew.synthesizers):
-            return crew.synthesizers
-        from adapters.speech.embedded.speech import EmbeddedSynthesizerVendor  # noqa: PLC0415 - an extra
-
-        return [*crew.synthesizers, EmbeddedSynthesizerVendor(self.speech)]
+        if self.speech is not None and EMBEDDED not in self.settings.agents[agent].synthesizer:
+            voices = [*voices, self._voice(agent, EMBEDDED)]
+        book = Book(self.metrics, Timeline(f"phrases of {agent}"))
+        return Phrasebook(agent, voices, self.cache, book)
 
     def _recollect(self, settings: AgentSettings, crew: Crew) -> Recollect:
         if settings.model[0] == SCRIPT:

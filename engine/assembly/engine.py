@@ -41,6 +41,7 @@ from engine.observe.timeline import Watcher
 from engine.ports import Agent
 from engine.runtime.lag import LagWatch
 from engine.runtime.network import Network
+from engine.runtime.phrases import PhraseCache
 from engine.runtime.supervision import keep_running
 from engine.runtime.ticker import Ticker
 from engine.sessions.call_session import CallSession
@@ -137,6 +138,7 @@ class Engine:
         self.registry = Registry(capacity=settings.max_calls, metrics=self.metrics, token_s=settings.limits.token_s)
         self._network = Network()
         self._breakers = Breakers(self.metrics)
+        self._phrases = PhraseCache()
         self._new_http_client = self._network.client
         region = settings.sessions.default_region
         self.recordings: Recordings | None = None
@@ -323,7 +325,7 @@ class Engine:
             if not agent.factory:
                 check_composed(name, settings, Vendors(settings, self._network))
         if needs_speech(settings):
-            self.speech = await load_speech(settings)
+            self.speech = await load_speech(settings, self._phrases)
             self._activity = self.speech.activity
             self._keep(actors, "speech", self.speech.run)
         elif activity := await load_activity(settings):
@@ -332,7 +334,7 @@ class Engine:
         around = Vendoring(self.metrics, self._breakers, Policy.of(settings.limits))
         vendors, tools = Vendors(settings, self._network, self._activity), Tools(settings, self.metrics, self._network)
         self._keep(actors, "tools", tools.run, is_vital=False)
-        workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech)
+        workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech, self._phrases)
         lines = line_formats(self._providers, settings)
         for name, agent in settings.agents.items():
             if agent.factory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import structlog
 import trio
@@ -12,42 +13,58 @@ from engine.events import AudioFormat, CallInfo
 from engine.ports import SynthesizerVendor
 from engine.runtime.book import Book
 from engine.runtime.ledger import Ledger
+from engine.runtime.phrases import Phrase, PhraseCache
 
 log = structlog.get_logger()
 
 PHRASE_S = 8.0
 """For one phrase to be made."""
-MAX_BYTES = 32 * 1024 * 1024
+
+
+class KeptVoice(SynthesizerVendor, Protocol):
+    """A synthesizer whose speeches have a name in the cache."""
+
+    def phrase(self, text: str, line: AudioFormat) -> Phrase: ...
 
 
 class Phrasebook:
-    """Phrases of one agent. ``voices``: who speaks, the agent's own first; a further one is asked where the one before
-    failed, and is better than silence."""
+    """Phrases of one agent, kept for good in the cache of the process. ``voices``: who speaks, the agent's own first; a
+    further one is asked where the one before failed, and is better than silence."""
 
-    def __init__(self, agent: str, voices: Sequence[SynthesizerVendor], book: Book) -> None:
+    def __init__(self, agent: str, voices: Sequence[KeptVoice], cache: PhraseCache, book: Book) -> None:
         self._agent = agent
         self._voices = voices
+        self._cache = cache
         self._book = book
-        self._clips: dict[tuple[str, AudioFormat], bytes] = {}
-        self._bytes = 0
+        self._phrases: dict[tuple[str, AudioFormat], Phrase] = {}
+        """What was said, by whichever voice."""
 
     def clip(self, text: str, line: AudioFormat) -> bytes | None:
-        return self._clips.get((text, line))
+        phrase = self._phrases.get((text, line))
+        return self._cache.get(phrase) if phrase is not None else None
 
     async def prepare(self, texts: Iterable[str], lines: Iterable[AudioFormat]) -> list[str]:
-        """Make what is not there yet. Returns what could not be made."""
+        """Make what is not there yet, as long as there is room for it. Returns what could not be made."""
         wanted, missing = [text for text in dict.fromkeys(texts) if text], dict[str, None]()
         for line in lines:
-            left = [text for text in wanted if (text, line) not in self._clips]
+            left = [text for text in wanted if (text, line) not in self._phrases]
             for voice in self._voices:
-                if left and self._bytes < MAX_BYTES:
-                    left = await self._spoken(voice, left, line)
+                left = await self._spoken(voice, self._not_known(voice, left, line), line)
             missing |= dict.fromkeys(left)
         return list(missing)
 
-    async def _spoken(self, voice: SynthesizerVendor, texts: Sequence[str], line: AudioFormat) -> list[str]:
+    def _not_known(self, voice: KeptVoice, texts: Sequence[str], line: AudioFormat) -> list[str]:
+        """Without those that another agent of this voice says, too."""
+        for text in texts:
+            if (phrase := voice.phrase(text, line)) in self._cache:
+                self._phrases[text, line] = phrase
+        return [text for text in texts if (text, line) not in self._phrases]
+
+    async def _spoken(self, voice: KeptVoice, texts: Sequence[str], line: AudioFormat) -> list[str]:
         """Have one voice say them all. Returns what it did not say."""
         left = list(texts)
+        if not left:
+            return left
         ledger = Ledger(f"phrases of {self._agent}", self._book)
         call = CallInfo("", ledger.call_id, "", line, self._agent)
         try:
@@ -58,18 +75,12 @@ class Phrasebook:
                         async with synthesizer.open_speech(text) as speech:
                             audio = b"".join([piece async for piece in speech])
                         if audio:
-                            self._clips[text, line] = audio
-                            self._bytes += len(audio)
                             left.remove(text)
+                            self._phrases[text, line] = phrase = voice.phrase(text, line)
+                            if not self._cache.put(phrase, audio, for_good=True):
+                                log.warning("phrase_not_kept", agent=self._agent, bytes=len(audio))
         except (VendorError, trio.TooSlowError) as exc:
-            log.warning(
-                "phrases_not_prepared",
-                agent=self._agent,
-                vendor=voice.name,
-                audio=f"{line.encoding}/{line.rate_hz}",
-                left=len(left),
-                detail=str(exc),
-            )
+            log.warning("phrases_not_prepared", agent=self._agent, vendor=voice.name, left=len(left), detail=str(exc))
         finally:
             ledger.settle()
         return left

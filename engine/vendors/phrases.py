@@ -1,14 +1,13 @@
-"""What is said again and again is synthesised once: a cache of whole speeches, and a synthesizer that plays from it.
+"""A synthesizer that plays what it has said before, from the cache of phrases (:mod:`engine.runtime.phrases`).
 
-A cache is shared by calls, so what comes into it is chosen: phrases that were declared beforehand, the first time they
-are said, and other short sentences without a digit in them when they are said in another call, too. What is said to
-one caller alone is not kept.
+The cache is shared by calls, so what comes into it is chosen: short sentences without a digit in them, when they are
+said in another call, too. What is said to one caller alone is not kept. What an agent says to all of its own accord is
+put there beforehand (:mod:`engine.assembly.phrasebook`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,71 +15,13 @@ import trio
 
 from engine.events import AudioFormat, CallInfo
 from engine.ports import Owner, Synthesizer, SynthesizerVendor
+from engine.runtime.phrases import Phrase, PhraseCache, normal
 
-LIMIT_BYTES = 32 * 1024 * 1024
-"""An hour of mu-law."""
 LONGEST_S = 10.0
 """A longer speech is not kept: it is hardly said twice."""
 LONGEST_CHARS = 150
-"""The same of a text, if it was not declared."""
-MAX_SEEN = 10_000
-"""Sentences, by their hash, of which it is known that they were said once."""
+"""The same of a text."""
 PIECE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """One text in one voice."""
-
-    vendor: str
-    voice: str
-    """Whatever else decides how it sounds: voice, model, language, speed."""
-    format: AudioFormat
-    text: str
-
-
-class PhraseCache:
-    """Audio of phrases, at most ``limit_bytes`` of it; the one that was not asked for the longest gives way."""
-
-    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
-        self.size_bytes = 0
-        self.hits = 0
-        self.misses = 0
-        self._limit_bytes = limit_bytes
-        self._clips: OrderedDict[Phrase, bytes] = OrderedDict()
-        self._seen: OrderedDict[int, int] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def get(self, phrase: Phrase) -> bytes | None:
-        """Whole frames, or None."""
-        clip = self._clips.get(phrase)
-        if clip is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._clips.move_to_end(phrase)
-        return clip
-
-    def put(self, phrase: Phrase, clip: bytes) -> None:
-        """What is larger than the whole cache is not kept."""
-        if not clip or len(clip) > self._limit_bytes:
-            return
-        self.size_bytes += len(clip) - len(self._clips.pop(phrase, b""))
-        self._clips[phrase] = clip
-        while self.size_bytes > self._limit_bytes:
-            _, oldest = self._clips.popitem(last=False)
-            self.size_bytes -= len(oldest)
-
-    def was_said_elsewhere(self, phrase: Phrase, call_id: str) -> bool:
-        """Whether it was asked about in another call before, as far as that is remembered."""
-        mark, call = hash(phrase), hash(call_id)
-        first = self._seen.setdefault(mark, call)
-        self._seen.move_to_end(mark)
-        if len(self._seen) > MAX_SEEN:
-            self._seen.popitem(last=False)
-        return first != call
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +31,13 @@ class Keeping:
     cache: PhraseCache
     vendor: str
     voice: str
-    """See :attr:`Phrase.voice`."""
-    declared: Collection[str] = frozenset()
-    """Phrases that are said to every caller alike."""
+    """See :attr:`engine.runtime.phrases.Phrase.voice`."""
 
     def phrase(self, text: str, line: AudioFormat) -> Phrase:
         return Phrase(self.vendor, self.voice, line, normal(text))
 
     def keeps(self, phrase: Phrase, call_id: str) -> bool:
         """Asked once each time it is said."""
-        if phrase.text in map(normal, self.declared):
-            return True
         if len(phrase.text) > LONGEST_CHARS or any(map(str.isdigit, phrase.text)):
             return False
         return self.cache.was_said_elsewhere(phrase, call_id)
@@ -120,6 +57,10 @@ class CachedVendor:
         self._vendor = vendor
         self._keeping = keeping
 
+    def phrase(self, text: str, line: AudioFormat) -> Phrase:
+        """What it is called in the cache, in this voice."""
+        return self._keeping.phrase(text, line)
+
     def open(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         """Raises SpeechFailed."""
         return self._open(call, owner)
@@ -128,11 +69,6 @@ class CachedVendor:
     async def _open(self, call: CallInfo, owner: Owner) -> AsyncIterator[Synthesizer]:
         async with self._vendor.open(call, owner) as synthesizer:
             yield cached(synthesizer, self._keeping, call)
-
-
-def normal(text: str) -> str:
-    """Texts that sound alike: spaces do not count."""
-    return " ".join(text.split())
 
 
 class _Cached:

@@ -10,6 +10,7 @@ from engine.assembly.tools import Tools
 from engine.assembly.vendors import Vendors
 from engine.ports import patience_with
 from engine.runtime.network import Network
+from engine.runtime.phrases import PhraseCache
 from engine.settings import AgentSettings, Settings
 from tests.vendors.puppets import CALL, House
 
@@ -41,7 +42,7 @@ async def test_a_caller_waits_longer_for_an_agent_that_a_program_thinks_for() ->
     )
     house, network = House(), Network()
     tools = Tools(settings, house.metrics, network)
-    workshop = Workshop(settings, Vendors(settings, network), house.around, house.metrics, tools, None)
+    workshop = Workshop(settings, Vendors(settings, network), house.around, house.metrics, tools, None, PhraseCache())
     assert {name: patience_with(workshop.agent(name)) for name in settings.agents} == {"desk": 0.0, "thinker": 21.0}
 
 

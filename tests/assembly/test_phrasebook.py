@@ -11,11 +11,12 @@ from trio.testing import MockClock
 
 from engine.assembly.phrasebook import Phrasebook
 from engine.errors import SpeechFailed
-from engine.events import MULAW_8K, PCM16_16K, CallInfo
+from engine.events import MULAW_8K, PCM16_16K, AudioFormat, CallInfo
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline
 from engine.ports import Owner, Synthesizer
 from engine.runtime.book import Book
+from engine.runtime.phrases import Phrase, PhraseCache
 from engine.settings import AgentSettings, Settings
 from tests.fakes.clouds.elevenlabs_speech import ElevenLabsSpeech
 from tests.fakes.clouds.loopback import serving
@@ -37,9 +38,12 @@ class Voice:
             raise SpeechFailed(self.name, "down")
         yield PuppetSynthesizer(call.format)
 
+    def phrase(self, text: str, line: AudioFormat) -> Phrase:
+        return Phrase(self.name, "", line, text)
 
-def book_of(*voices: Voice) -> Phrasebook:
-    return Phrasebook("desk", voices, Book(Metrics(), Timeline("phrases")))
+
+def book_of(*voices: Voice, cache: PhraseCache | None = None) -> Phrasebook:
+    return Phrasebook("desk", voices, PhraseCache() if cache is None else cache, Book(Metrics(), Timeline("phrases")))
 
 
 async def test_phrases_are_made_in_every_format_and_once() -> None:
@@ -51,6 +55,20 @@ async def test_phrases_are_made_in_every_format_and_once() -> None:
     assert book.clip("Something else.", MULAW_8K) is None
     assert await book.prepare(["Hello."], [MULAW_8K]) == []
     assert voice.opened == 2
+
+
+async def test_what_two_agents_of_one_voice_say_is_made_and_held_once_and_is_bounded() -> None:
+    voice, cache = Voice("one"), PhraseCache(limit_bytes=len(speech_of("Hello.", MULAW_8K)))
+    cache.put(voice.phrase("Said by the way.", MULAW_8K), b"x")
+    desk = book_of(voice, cache=cache)
+    assert await desk.prepare(["Hello."], [MULAW_8K]) == []
+    sales = book_of(voice, cache=cache)
+    assert await sales.prepare(["Hello."], [MULAW_8K]) == []
+    assert voice.opened == 1
+    assert desk.clip("Hello.", MULAW_8K) is sales.clip("Hello.", MULAW_8K)
+    assert await sales.prepare(["There is no room for this."], [MULAW_8K]) == []  # and so it is not tried for ever
+    assert sales.clip("There is no room for this.", MULAW_8K) is None
+    assert (len(cache), cache.size_bytes) == (1, len(speech_of("Hello.", MULAW_8K)))
 
 
 async def test_another_voice_speaks_where_the_agents_own_fails_and_what_nobody_says_is_told() -> None:

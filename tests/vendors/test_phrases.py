@@ -14,7 +14,8 @@ from engine.errors import SpeechFailed
 from engine.events import MULAW_8K, PCM16_16K, AudioFormat, CallInfo
 from engine.ports import Owner, Synthesizer
 from engine.runtime.ledger import Ledger
-from engine.vendors.phrases import CachedVendor, Keeping, Phrase, PhraseCache, cached
+from engine.runtime.phrases import Phrase, PhraseCache
+from engine.vendors.phrases import CachedVendor, Keeping, cached
 from tests.contract.synthesizers import Book
 from tests.fakes.plain_speech import speak, words
 
@@ -59,8 +60,13 @@ def a_call(call_id: str = "one", line: AudioFormat = MULAW_8K) -> CallInfo:
     return CallInfo("twilio", call_id, "s", line, "desk")
 
 
-def keeping(*declared: str, cache: PhraseCache | None = None, voice: str = "v") -> Keeping:
-    return Keeping(PhraseCache() if cache is None else cache, "mouth", voice, declared)
+def keeping(*known: str, cache: PhraseCache | None = None, voice: str = "v") -> Keeping:
+    """``known``: what was said in another call before."""
+    keep = Keeping(PhraseCache() if cache is None else cache, "mouth", voice)
+    for text in known:
+        for line in (MULAW_8K, PCM16_16K):
+            keep.cache.was_said_elsewhere(keep.phrase(text, line), "before")
+    return keep
 
 
 async def heard(synthesizer: Synthesizer, text: str) -> str:
@@ -68,7 +74,7 @@ async def heard(synthesizer: Synthesizer, text: str) -> str:
         return words(b"".join([piece async for piece in speech]), MULAW_8K)
 
 
-async def test_a_declared_phrase_is_made_once() -> None:
+async def test_a_phrase_is_made_once_however_it_is_spaced() -> None:
     mouth = Mouth()
     synthesizer = cached(mouth, keeping("How may I help you?"), a_call())
     for text in ("How may I help you?", " How may I  help you? ", "How may I\nhelp you?"):
@@ -98,10 +104,15 @@ async def test_numbers_and_long_texts_are_not_kept(text: str) -> None:
     assert len(keep.cache) == 0
 
 
-async def test_a_phrase_that_lasts_too_long_is_not_kept_though_it_was_declared() -> None:
-    text = "la " * 100
+async def test_a_phrase_that_lasts_too_long_is_not_kept() -> None:
+    class Slow(Mouth):
+        @asynccontextmanager
+        async def open_speech(self, text: str) -> AsyncIterator[trio.abc.ReceiveChannel[bytes]]:
+            yield _Channel([speak(text, MULAW_8K)] * 20, None)
+
+    text = "A sentence that lasts for a second."
     keep = keeping(text)
-    await heard(cached(Mouth(), keep, a_call()), text)
+    await heard(cached(Slow(), keep, a_call()), text)
     assert keep.cache.size_bytes == 0
 
 
@@ -178,19 +189,23 @@ async def test_a_vendor_with_a_cache_shares_it_between_calls() -> None:
     assert [mouth.asked for mouth in Vendor.mouths] == [["Hello."], [], []]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 700), st.booleans()), max_size=60))
-def test_the_cache_never_holds_more_than_its_limit(steps: list[tuple[str, int, bool]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 700), st.sampled_from("pgk")), max_size=60))
+def test_the_cache_never_holds_more_than_its_limit_and_what_is_there_for_good_stays(
+    steps: list[tuple[str, int, str]],
+) -> None:
     cache = PhraseCache(limit_bytes=1000)
     last: dict[str, bytes] = {}
-    for text, size, is_put in steps:
-        phrase = Phrase("mouth", "v", MULAW_8K, text)
-        if is_put:
-            cache.put(phrase, bytes([size % 256]) * size)
-            if size:
-                last[text] = bytes([size % 256]) * size
-        else:
+    kept: dict[str, bytes] = {}
+    for text, size, step in steps:
+        phrase, clip = Phrase("mouth", "v", MULAW_8K, text), bytes([size % 256]) * size
+        if step == "g":
             assert cache.get(phrase) in (None, last.get(text))
+        elif cache.put(phrase, clip, for_good=step == "k") and text not in kept:
+            last[text] = clip
+            if step == "k":
+                kept[text] = clip
         assert 0 <= cache.size_bytes <= 1000
+        assert all(cache.get(Phrase("mouth", "v", MULAW_8K, name)) == clip for name, clip in kept.items())
     clips = [cache.get(Phrase("mouth", "v", MULAW_8K, text)) for text in "abcdef"]
     assert sum(map(len, filter(None, clips))) == cache.size_bytes
 

@@ -15,15 +15,17 @@ import trio
 
 from adapters.speech.embedded import synthesizer as mouth
 from adapters.speech.embedded.packages import require_packages
-from adapters.speech.embedded.synthesizer import CACHE_BYTES, EmbeddedSynthesizer, PhraseCache
+from adapters.speech.embedded.synthesizer import EmbeddedSynthesizer, phrase_of
 from adapters.speech.hearing import segmented as ear
 from adapters.speech.hearing.segmented import Request, open_transcriber
 from adapters.speech.hearing.segments import DEFAULT_HEARING, FRAME_SAMPLES, RATE_HZ, Change, Hearing, Segmenter
+from adapters.speech.pieces import split_text
 from engine.audio.convert import convert
 from engine.errors import SpeechFailed
 from engine.events import PCM16_8K, AudioFormat, CallInfo
 from engine.machine import usable_cores
 from engine.ports import Owner, Synthesizer, Transcriber
+from engine.runtime.phrases import Phrase, PhraseCache
 
 if TYPE_CHECKING:
     # Imported when the models are loaded: numpy and onnxruntime are in an extra, and slow to import.
@@ -69,25 +71,26 @@ class EmbeddedSpeech:
         *,
         worker_threads: int = 0,
         hearing: Hearing = DEFAULT_HEARING,
-        cache_bytes: int = CACHE_BYTES,
+        cache: PhraseCache | None = None,
     ) -> None:
-        """``worker_threads`` 0 means one for each usable core."""
+        """``worker_threads`` 0 means one for each usable core. ``cache``: where prepared phrases are, if others have
+        theirs there, too."""
         from adapters.speech.embedded.voice_activity import VoiceActivity  # noqa: PLC0415 - see TYPE_CHECKING above
 
         self._models = models
         self._hearing = hearing
-        self._cache = PhraseCache(cache_bytes)
+        self._cache = PhraseCache() if cache is None else cache
         self.limiter = trio.CapacityLimiter(worker_threads or usable_cores())
         """Fair. A token stays taken until its thread has ended, even when its call no longer waits for it."""
         self.activity: VoiceActivity = VoiceActivity(models.activity)
 
     @classmethod
     async def load(
-        cls, *, worker_threads: int = 0, hearing: Hearing = DEFAULT_HEARING, cache_bytes: int = CACHE_BYTES
+        cls, *, worker_threads: int = 0, hearing: Hearing = DEFAULT_HEARING, cache: PhraseCache | None = None
     ) -> EmbeddedSpeech:
         """Load every model in a thread. Raises SettingsError naming the extra when a package is missing."""
         models = await trio.to_thread.run_sync(load_models)
-        return cls(models, worker_threads=worker_threads, hearing=hearing, cache_bytes=cache_bytes)
+        return cls(models, worker_threads=worker_threads, hearing=hearing, cache=cache)
 
     async def run(self) -> None:
         """Listen for all calls, until cancelled; then wait a moment for the threads that calls have let go."""
@@ -123,13 +126,14 @@ class EmbeddedSpeech:
 
         Only for what is said to every caller alike, never for a text with a caller's affairs in it.
         """
-        for piece in self._cache.missing(phrases, line):
-            if not self._cache.put(piece, line, await self.speak(piece, line)):
+        pieces = dict.fromkeys(piece for phrase in phrases for piece in split_text(phrase))
+        for piece in pieces:
+            phrase = phrase_of(piece, line)
+            if phrase in self._cache:
+                continue
+            audio = await self.speak(piece, line)
+            if audio and not self._cache.put(phrase, audio, for_good=True):
                 return
-
-    def clip(self, text: str, line: AudioFormat) -> bytes | None:
-        """A prepared phrase as whole frames; None if it was not prepared in this format."""
-        return self._cache.phrase(text, line)
 
     # --- threads --------------------------------------------------------------------------------------------
 
@@ -189,6 +193,10 @@ class EmbeddedSynthesizerVendor:
 
     def __init__(self, speech: EmbeddedSpeech) -> None:
         self._speech = speech
+
+    def phrase(self, text: str, line: AudioFormat) -> Phrase:
+        """What it is called in the cache."""
+        return phrase_of(text, line)
 
     def open(self, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Synthesizer]:
         return self._speech.open_synthesizer(call)

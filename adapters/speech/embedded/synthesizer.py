@@ -12,12 +12,11 @@ import trio
 from adapters.speech.pieces import split_text
 from engine.errors import SpeechFailed
 from engine.events import AudioFormat
+from engine.runtime.phrases import Phrase, PhraseCache, normal
 
 VENDOR = "hibari"
 PIECE_FRAMES = 25
 """Half a second: few messages, and little to throw away when the caller interrupts."""
-CACHE_BYTES = 16 * 1024 * 1024
-"""Half an hour of mu-law."""
 
 
 class Mouth(Protocol):
@@ -26,35 +25,9 @@ class Mouth(Protocol):
         ...
 
 
-class PhraseCache:
-    """Audio of phrases that were declared beforehand. What a caller is told of their own affairs never comes here."""
-
-    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
-        self._clips: dict[tuple[str, AudioFormat], bytes] = {}
-        self.size_bytes = 0
-
-    def missing(self, phrases: Iterable[str], line: AudioFormat) -> list[str]:
-        """The pieces of these phrases that are not here yet, each once."""
-        pieces = (piece for phrase in phrases for piece in split_text(phrase))
-        return [piece for piece in dict.fromkeys(pieces) if (piece, line) not in self._clips]
-
-    def put(self, piece: str, line: AudioFormat, audio: bytes) -> bool:
-        """False when the cache is full: the phrase is then spoken afresh every time."""
-        if self.size_bytes + len(audio) > self._limit_bytes:
-            return False
-        if (piece, line) not in self._clips:
-            self._clips[piece, line] = audio
-            self.size_bytes += len(audio)
-        return True
-
-    def piece(self, piece: str, line: AudioFormat) -> bytes | None:
-        return self._clips.get((piece, line))
-
-    def phrase(self, text: str, line: AudioFormat) -> bytes | None:
-        """A whole phrase, if all of its pieces are here."""
-        clips = [self._clips.get((piece, line)) for piece in split_text(text)]
-        return b"".join(clip for clip in clips if clip) if clips and None not in clips else None
+def phrase_of(text: str, line: AudioFormat) -> Phrase:
+    """What a text in this voice is called in the cache."""
+    return Phrase(VENDOR, "", line, normal(text))
 
 
 class EmbeddedSynthesizer:
@@ -117,7 +90,7 @@ class Speech(trio.abc.ReceiveChannel[bytes]):
         await trio.lowlevel.checkpoint()
 
     async def _speak(self, piece: str) -> bytes:
-        cached = self._cache.piece(piece, self._line)
+        cached = self._cache.get(phrase_of(piece, self._line))
         return cached if cached is not None else await self._mouth.speak(piece, self._line)
 
     def _cut(self, audio: bytes) -> Iterable[bytes]:

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from engine.errors import SettingsError, SpeechFailed
 from engine.events import MULAW_8K, PCM16_16K, AudioFormat, CallInfo, Heard, SpeechStarted, SpeechStopped
 from engine.ports import Transcriber
+from engine.runtime.phrases import PhraseCache
 from tests.adapters.speech.conftest import Say
 
 if TYPE_CHECKING:
@@ -172,18 +173,20 @@ async def test_a_model_that_fails_is_a_speech_error(speech: EmbeddedSpeech) -> N
         await speech._in_thread("hibari", break_down)
 
 
-async def test_prepared_phrases_are_at_hand_as_clips(speech: EmbeddedSpeech, say: Say) -> None:
-    phrase = "Hello, this is Riverside Practice. How can I help you?"
-    assert speech.clip(phrase, MULAW_8K) is None
-    await speech.prepare([phrase], MULAW_8K)
-    clip = speech.clip(phrase, MULAW_8K)
-    assert clip == say("Hello, this is Riverside Practice.") + say("How can I help you?")
-    assert speech.clip(phrase, PCM16_16K) is None
+async def test_prepared_phrases_come_from_the_cache_that_it_was_given(models: Models, say: Say) -> None:
+    from adapters.speech.embedded.speech import EmbeddedSpeech
+
+    cache = PhraseCache()
+    speech = EmbeddedSpeech(models, worker_threads=1, cache=cache)
+    await speech.prepare(["Hello, this is Riverside Practice. How can I help you?", "..."], MULAW_8K)
+    clip = say("Hello, this is Riverside Practice.") + say("How can I help you?")
+    assert (len(cache), cache.size_bytes, cache.hits) == (2, len(clip), 0)
     async with (
         speech.open_synthesizer(call_on(MULAW_8K)) as voice,
-        voice.open_speech(phrase) as audio,
+        voice.open_speech("Hello, this is Riverside Practice. How can I help you?") as audio,
     ):
         assert b"".join([piece async for piece in audio]) == clip
+    assert cache.hits == 2
 
 
 @pytest.mark.parametrize("pitch", [0.8, 0.9, 1.1, 1.2])

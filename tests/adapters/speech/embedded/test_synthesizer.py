@@ -6,11 +6,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from adapters.speech.embedded.synthesizer import PIECE_FRAMES, EmbeddedSynthesizer, PhraseCache
+from adapters.speech.embedded.synthesizer import PIECE_FRAMES, EmbeddedSynthesizer, phrase_of
 from adapters.speech.pieces import split_text
 from engine.audio.levels import is_silent
 from engine.errors import SpeechFailed
 from engine.events import MULAW_8K, PCM16_16K, AudioFormat
+from engine.runtime.phrases import PhraseCache
 from tests.adapters.speech.conftest import Say
 
 
@@ -62,22 +63,12 @@ async def test_a_failure_is_raised_where_the_audio_is_received() -> None:
 async def test_only_declared_phrases_are_remembered() -> None:
     """What one caller is told of their own affairs is spoken afresh for the next."""
     cache, mouth = PhraseCache(), Mouth()
-    cache.put("Hello.", MULAW_8K, b"\xff" * 160)
+    cache.put(phrase_of("Hello.", MULAW_8K), b"\xff" * 160, for_good=True)
     synthesizer = EmbeddedSynthesizer(MULAW_8K, mouth, cache)
     for _ in range(2):
         await spoken(synthesizer, "Hello. Your code is 1234.")
     assert mouth.asked == ["Your code is 1234."] * 2
     assert cache.size_bytes == 160
-
-
-def test_the_cache_is_bounded_and_knows_formats_apart() -> None:
-    cache = PhraseCache(limit_bytes=400)
-    assert cache.put("One.", MULAW_8K, bytes(320))
-    assert not cache.put("Two.", MULAW_8K, bytes(160))
-    assert cache.piece("One.", PCM16_16K) is None
-    assert cache.phrase("One. Two.", MULAW_8K) is None
-    assert cache.phrase("One.", MULAW_8K) == bytes(320)
-    assert cache.phrase("", MULAW_8K) is None
 
 
 async def test_a_closed_synthesizer_says_nothing_more() -> None:
