@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import urlencode
 
+import httpx
+
+from adapters.providers.plivo.signature import sign as sign_plivo
+from engine.phone import telnyx, twilio, vonage
 from engine.phone.side import Callee
 from engine.phone.telnyx import new_keys
 from engine.phone.texts import Inbox
@@ -37,3 +44,28 @@ def callee_of(rig: Rig, provider: str, secret: str | None = None) -> Callee:
     """Signed as the provider signs, or with ``secret``."""
     key = SIGNING_KEY if provider == "telnyx" else SECRET
     return Callee(rig.engine.url, secret=key if secret is None else secret)
+
+
+async def post(
+    rig: Rig, provider: str, url: str, fields: Mapping[str, str], client: httpx.AsyncClient
+) -> httpx.Response:
+    """News of the provider, signed as it signs."""
+    form = dict(fields)
+    match provider:
+        case "vonage":
+            body = json.dumps(form).encode()
+            headers = {"content-type": "application/json"} | vonage.signed(callee_of(rig, provider), body)
+            return await client.post(url, content=body, headers=headers)
+        case "telnyx":
+            body = urlencode(form).encode()
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            headers |= telnyx.signed(callee_of(rig, provider), body)
+            return await client.post(url, content=body, headers=headers)
+        case "plivo":
+            lists = {name: [value] for name, value in form.items()}
+            signature = sign_plivo("POST", url, lists, "n1", SECRET)
+            headers = {"X-Plivo-Signature-V3": signature, "X-Plivo-Signature-V3-Nonce": "n1"}
+        case _:
+            dialect = twilio.TWILIO if provider == "twilio" else twilio.SIGNALWIRE
+            headers = {dialect.header: twilio.sign(SECRET, url, form)}
+    return await client.post(url, data=form, headers=headers)

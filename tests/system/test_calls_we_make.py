@@ -8,31 +8,52 @@ import trio
 from trio.testing import MockClock
 
 from engine.phone.errors import CallFailed
+from engine.phone.phone import SIDES
 from tests.fakes.plain_speech import words
 from tests.system.dialler import KEY, OURS, THEIRS, dialling
 
+every = pytest.mark.parametrize("provider", SIDES)
 
-async def test_somebody_is_called_talked_to_and_let_go(autojump_clock: MockClock) -> None:
-    async with dialling() as on:
+
+@every
+async def test_somebody_is_called_talked_to_and_let_go(provider: str, autojump_clock: MockClock) -> None:
+    async with dialling(provider) as on:
         call = await on.dial()
         assert (call["state"], call["direction"], call["is_live"]) == ("queued", "outbound", False)
         assert THEIRS not in str(call)
         order = on.orders[0]
         assert (order["To"], order["From"]) == (THEIRS, OURS)
-        await on.tell(CallStatus="ringing")
+        await on.tell_that("ringing")
         assert await on.state(call) == "ringing"
         async with on.answered() as phone:
             assert words(await phone.wait_for_reply(), phone.format) == "Hello."
             assert await on.rig.say(phone, "say it again")
             shown = (await on.ask("GET", "/calls"))[1]["calls"]
             assert [(one["id"], one["state"], one["is_live"]) for one in shown] == [(call["id"], "answered", True)]
-            assert on.rig.value("calls_active", provider="twilio", direction="outbound") == 1
+            assert on.rig.value("calls_active", provider=provider, direction="outbound") == 1
         await on.rig.quiet()
-        await on.tell(CallStatus="completed")
+        await on.tell_that("completed")
         assert await on.state(call) == "completed"
-        assert on.rig.value("dials_total", provider="twilio", outcome="completed") == 1
+        assert on.rig.value("dials_total", provider=provider, outcome="completed") == 1
         assert (await on.ask("GET", "/calls"))[1]["calls"] == []
         assert set(on.rig.balance().values()) == {0.0}
+
+
+@every
+async def test_a_call_that_is_not_taken_or_that_the_provider_refuses_gives_up_its_place(
+    provider: str, autojump_clock: MockClock
+) -> None:
+    async with dialling(provider, max_calls=1) as on:
+        call = await on.dial()
+        assert on.rig.engine.registry.is_full
+        await on.tell_that("busy")
+        assert await on.state(call) == "busy"
+        assert not on.rig.engine.registry.is_full
+        on.refuses_with = 401
+        status, error = await on.ask("POST", "/calls", {"to": THEIRS})
+        assert status == 502, error
+        assert not on.rig.engine.registry.is_full
+        assert on.rig.value("dials_total", provider=provider, outcome="failed") == 1
 
 
 async def test_the_same_key_makes_one_call_and_gives_one_answer(autojump_clock: MockClock) -> None:
@@ -131,19 +152,19 @@ async def test_of_whom_nobody_tells_anything_is_given_up(autojump_clock: MockClo
         assert await on.state(call) == "no_answer"
 
 
-async def test_an_answering_machine_is_left_a_word_after_its_beep(autojump_clock: MockClock) -> None:
-    async with dialling() as on:
+@every
+async def test_an_answering_machine_is_left_a_word_after_its_beep(provider: str, autojump_clock: MockClock) -> None:
+    async with dialling(provider) as on:
         call = await on.dial(detect_machine=True, voicemail="please call back")
-        assert on.orders[0]["MachineDetection"] == "DetectMessageEnd"
         async with on.answered() as phone:
             await phone.wait_for_reply()
-            await on.tell(AnsweredBy="machine_end_beep")
+            await on.tell_that("machine")
             assert await on.state(call) == "machine"
             await phone.wait_until_over(within_s=20)
             assert words(phone.heard_audio, phone.format).endswith("please call back")
         await on.rig.quiet()
         assert await on.state(call) == "machine"
-        assert on.updates[-1] == {"Status": "completed"}
+        assert len(on.api.requests) == 2, "the order, and then the provider is told that it is over"
 
 
 async def test_a_machine_that_is_to_be_left_nothing_is_hung_up_on(autojump_clock: MockClock) -> None:

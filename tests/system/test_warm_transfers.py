@@ -18,22 +18,21 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.providers.plivo.signature import sign as sign_plivo
-from engine.phone import twilio, vonage
 from engine.phone.errors import CallRefused
 from engine.phone.phone import SIDES
 from engine.phone.side import Back, ProviderSide
 from engine.settings import Settings
 from tests.adapters.providers.rest_api import ApiRequest, RestApi, new_key, pem_of, rest_api
 from tests.fakes.plain_speech import words
-from tests.system.every_provider import callee_of, with_all_providers
-from tests.system.rig import SECRET, Rig, running_engine
+from tests.system.every_provider import callee_of, post, with_all_providers
+from tests.system.rig import Rig, running_engine
 
 # httpx leaves generators behind when a stream is cut, as the synthesizer's is with the line.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 SALES, ABOUT = "+12025550177", "Ann asks for a refund."
 PEM = pem_of(new_key())
+LEG = {"CallSid": "leg", "CallUUID": "leg", "From": "+12025550100", "To": SALES}
 ABLE = ("twilio", "signalwire", "vonage", "plivo")
 UNANSWERED = {
     "twilio": {"DialCallStatus": "no-answer"},
@@ -78,22 +77,6 @@ async def desk() -> AsyncIterator[tuple[Rig, RestApi, httpx.AsyncClient]]:
         yield rig, api, client
 
 
-async def post(rig: Rig, side: ProviderSide, url: str, client: httpx.AsyncClient) -> httpx.Response:
-    """A webhook of somebody else's leg, signed."""
-    form = {"CallSid": "leg", "CallUUID": "leg", "From": "+12025550100", "To": SALES}
-    match side.name:
-        case "vonage":
-            return await client.post(url, content=b"{}", headers=vonage.signed(callee_of(rig, "vonage"), b"{}"))
-        case "plivo":
-            lists = {name: [value] for name, value in form.items()}
-            nonce = {"X-Plivo-Signature-V3-Nonce": "n1"}
-            headers = {"X-Plivo-Signature-V3": sign_plivo("POST", url, lists, "n1", SECRET)} | nonce
-        case _:
-            dialect = twilio.TWILIO if side.name == "twilio" else twilio.SIGNALWIRE
-            headers = {dialect.header: twilio.sign(SECRET, url, form)}
-    return await client.post(url, data=form, headers=headers)
-
-
 async def addresses(rig: Rig, side: ProviderSide, order: ApiRequest, client: httpx.AsyncClient) -> tuple[str, str]:
     """What the provider asks when somebody has picked up, and when nobody has."""
     text = order.body.decode()
@@ -102,7 +85,7 @@ async def addresses(rig: Rig, side: ProviderSide, order: ApiRequest, client: htt
         assert connect["endpoint"][0]["number"] == SALES.removeprefix("+")
         return connect["endpoint"][0]["onAnswer"]["url"], connect["eventUrl"][0]
     if side.name == "plivo":
-        document = (await post(rig, side, json.loads(text)["aleg_url"], client)).text
+        document = (await post(rig, "plivo", json.loads(text)["aleg_url"], LEG, client)).text
     else:
         document = parse_qs(text)["Twiml"][0]
     assert SALES in document
@@ -123,7 +106,7 @@ async def test_whoever_picks_up_is_told_first_and_a_caller_nobody_wants_is_back(
             assert await slot.transfer_it(SALES, ABOUT)
             await rig.quiet()
         whisper, back = await addresses(rig, side, api.requests[-1], client)
-        assert ABOUT in (await post(rig, side, whisper, client)).text
+        assert ABOUT in (await post(rig, provider, whisper, LEG, client)).text
         await trio.sleep(25)
         assert rig.engine.registry.is_full, "the place is kept while it rings"
         async with rig.phone.call(side, again=True, back=Back(back, UNANSWERED[provider])) as call:
@@ -139,7 +122,7 @@ async def test_whoever_picks_up_is_told_first_and_a_caller_nobody_wants_is_back(
                     pass
             assert not caught.value.sentence
             assert not rig.engine.registry.is_full
-        assert (await post(rig, side, whisper, client)).text.count(ABOUT) == (provider == "vonage")
+        assert (await post(rig, provider, whisper, LEG, client)).text.count(ABOUT) == (provider == "vonage")
         assert rig.value("calls_ended_total", provider=provider, reason="transferred") == 2
         assert set(rig.balance().values()) == {0}, rig.balance()
 
