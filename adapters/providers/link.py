@@ -32,12 +32,6 @@ FINISH_S: Final = 0.3
 SETTLE_S: Final = 0.1
 """How long the end of the socket waits for the writer to say whether the peer had stopped reading."""
 
-GATHER_FRAMES: Final = 1.5
-"""One frame of the caller is not worth waking up for, and two are, whose messages may be a little shorter."""
-
-STRAGGLERS_S: Final = 0.06
-"""Between two looks whether something shorter has come."""
-
 _EPSILON_S: Final = 1e-6
 _CLEAN_CLOSES: Final = frozenset({1000, 1001, 1005})
 
@@ -73,11 +67,6 @@ class LinkSocket(Protocol):
 
     def hold(self, is_held: bool) -> bool:
         """Read what has come at each ``look`` alone. Returns whether it does."""
-        ...
-
-    def gather(self, size: int) -> bool:
-        """While not held: read once so many bytes have come, or nothing was between two looks. Returns whether it
-        does."""
         ...
 
     def look(self) -> None: ...
@@ -155,7 +144,6 @@ class Link:
         self._is_stopping = False
         self._wake = trio.Event()
         self._unlook: Callable[[], None] | None = None
-        self._delivery: _Delivery | None = None
         self._looks: Iterator[Callable[[], None]] = iter(())
         """What is done on each beat of a line that is looked at every few beats."""
         self._untick: Callable[[], None] | None = None
@@ -184,7 +172,7 @@ class Link:
     async def deliver(self, take: Callable[[ProviderEvent], None]) -> None:
         """See the port. Marks that are never echoed come as with ``receive``. Raises as that does, and what ``take``
         raises."""
-        delivery = self._delivery = _Delivery(self._read, self._overdue, take, self.format.frame_bytes)
+        delivery = _Delivery(self._read, self._overdue, take)
         with delivery.scope:
             try:
                 await self._socket.pour(delivery.messages)
@@ -199,15 +187,12 @@ class Link:
         await self._socket.ping()
 
     def pace(self, every_s: float) -> None:
-        """See the port. At once means two frames at a time, where that can be had: recognisers are sent no less."""
+        """See the port."""
         if self._unlook is not None:
             self._unlook()
             self._unlook = None
-        is_held = self._socket.hold(every_s > 0 and not self._is_stopping)
-        frame_bytes = 0.0 if is_held or self._is_stopping or self._delivery is None else self._delivery.frame_bytes
-        if self._socket.gather(round(GATHER_FRAMES * frame_bytes)) or is_held:
-            beats = round((every_s if is_held else STRAGGLERS_S) / FRAME_S)
-            self._looks = itertools.cycle([self._socket.look] + [_rest] * (beats - 1))
+        if self._socket.hold(every_s > 0 and not self._is_stopping):
+            self._looks = itertools.cycle([self._socket.look] + [_rest] * (round(every_s / FRAME_S) - 1))
             self._unlook = self._ticker.add(self._look)
 
     def _look(self, _due: float) -> None:
@@ -365,22 +350,12 @@ class _Delivery:
         read: Callable[[str | bytes], ProviderEvent | None],
         overdue: Callable[[], MarkPlayed | None],
         take: Callable[[ProviderEvent], None],
-        line_frame_bytes: int,
     ) -> None:
         self.scope = trio.CancelScope()
         self.failure: Exception | None = None
         self._read = read
         self._overdue = overdue
         self._take = take
-        self._line_frame_bytes = line_frame_bytes
-        self._last_message: str | bytes = b""
-        self._last_audio = b""
-
-    @property
-    def frame_bytes(self) -> float:
-        """About what a frame takes on the wire, as messages are now; 0 if none has come."""
-        frames = len(self._last_audio) / self._line_frame_bytes
-        return len(self._last_message) / frames if frames else 0.0
 
     def messages(self, messages: Sequence[str | bytes]) -> None:
         """Never raises."""
@@ -400,7 +375,6 @@ class _Delivery:
         for message in messages:
             event = read(message)
             if type(event) is bytes:
-                self._last_message, self._last_audio = message, event
                 audio = audio + event if audio else event
                 continue
             if audio:

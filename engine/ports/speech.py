@@ -25,7 +25,8 @@ class Transcriber(Protocol):
         ...
 
     def send(self, audio: bytes) -> None:
-        """Caller audio in the line's format, as it came (20 ms). Queues at most 2 s, then drops the oldest."""
+        """Caller audio in the line's format, as it came: a frame of 20 ms or a few together. Queues at most 2 s,
+        then drops the oldest."""
         ...
 
     async def receive(self) -> TranscriberEvent:

@@ -136,13 +136,8 @@ class Socket:
         a close is seen so much later, too. Returns whether it is held: TLS and memory streams never are."""
         return self._wire.hold(is_held)
 
-    def gather(self, size: int) -> bool:
-        """While it is not held: read only once so many bytes have come, or nothing was read between two looks. An end
-        is seen at once. Returns whether it does so: TLS and memory streams never do."""
-        return self._wire.gather(size)
-
     def look(self) -> None:
-        """Of a socket that is held, or gathers."""
+        """Of a socket that is held."""
         self._wire.look()
 
     async def ping(self) -> None:

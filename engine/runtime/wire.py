@@ -155,10 +155,6 @@ class Wire(trio.abc.Stream):
         self._unread = b""
         """Read by a look, and for the reader."""
         self._has_more = False
-        self._gather_bytes = self._low_bytes = 1
-        """What is wanted before the reader is woken, and what the kernel knows of it."""
-        self._has_read = False
-        """Since the last look."""
         self._looks = trio.lowlevel.ParkingLot()
 
     @property
@@ -197,25 +193,8 @@ class Wire(trio.abc.Stream):
         if self._gone:
             raise trio.ClosedResourceError
         data = await _read_when_readable(self._plain, max_bytes)
-        self._has_more, self._has_read = len(data) == max_bytes, True
-        if self._low_bytes != self._gather_bytes:
-            self._tell_kernel(self._plain, self._gather_bytes)
+        self._has_more = len(data) == max_bytes
         return data
-
-    def gather(self, size: int) -> bool:
-        """Let so many bytes come before the reader is woken; the end wakes it at once, and the second look in a row
-        that finds it asleep wakes it for less. Returns whether it does: not over TLS and in memory."""
-        self._gather_bytes = max(1, size)
-        if self._plain is None or self._gone:
-            return False
-        self._tell_kernel(self._plain, self._gather_bytes)
-        return size > 1
-
-    def _tell_kernel(self, transport: trio.socket.SocketType, size: int) -> None:
-        if size != self._low_bytes:
-            self._low_bytes = size
-            with contextlib.suppress(OSError):  # then it is woken for each byte, as ever
-                transport.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def hold(self, is_held: bool) -> bool:
         """Read at each ``look`` alone. Returns whether it does."""
@@ -227,13 +206,8 @@ class Wire(trio.abc.Stream):
     def look(self) -> None:
         """Read what has come, and hand on its messages here and now; the reader is woken for all else. Of a silent line
         one read has it all; of whoever sends more the rest is read as usual."""
-        if self._plain is None or self._gone:
-            return
-        if not self._looks:  # not held, or the reader has still something to do
-            if not self._has_read:
-                self._tell_kernel(self._plain, 1)
-            self._has_read = False
-            return
+        if not self._looks or self._plain is None or self._gone:
+            return  # not held, or the reader has still something to do
         if self._inbox.full:
             self._looks.unpark_all()
             return

@@ -146,7 +146,7 @@ class SocketTranscriber:
 
     def send(self, audio: bytes) -> None:
         self._queue.append(audio)
-        if len(self._queue) >= PIECE_FRAMES:
+        if sum(map(len, self._queue)) >= PIECE_FRAMES * self._format.frame_bytes:
             self._enough.set()
 
     async def write(self) -> None:

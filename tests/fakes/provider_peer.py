@@ -64,10 +64,6 @@ class FakeSocket:
         """It never is."""
         return False
 
-    def gather(self, size: int) -> bool:
-        """It never does."""
-        return False
-
     def look(self) -> None: ...
 
     async def ping(self) -> None:

@@ -75,26 +75,6 @@ async def test_a_socket_that_is_held_is_read_at_each_look_alone() -> None:
         assert await server.receive() == "four"
 
 
-async def test_a_socket_that_gathers_is_read_once_there_is_enough_or_nothing_more_comes() -> None:
-    async with facing() as (server, peer):
-        await peer.send(frame(TEXT, b"the read that was under way"))
-        await server.receive()
-        assert server.gather(30)
-        await peer.send(frame(TEXT, b"one") + frame(TEXT, b"two"))  # 18 bytes
-        for _ in range(2):
-            with trio.move_on_after(0.05) as waiting:
-                await server.receive()
-            assert waiting.cancelled_caught
-            server.look()
-        assert [await server.receive(), await server.receive()] == ["one", "two"]
-        await peer.send(frame(TEXT, b"3" * 40))
-        assert await server.receive() == "3" * 40
-        await peer.send(frame(TEXT, b"4"))
-        await peer.stream.aclose()
-        assert await server.receive() == "4"
-        await gone(server)
-
-
 @pytest.mark.parametrize("is_looked_at", [True, False], ids=["by a look", "by closing it"])
 async def test_the_end_of_a_socket_that_is_held_is_seen(is_looked_at: bool) -> None:
     async with facing() as (server, peer):

@@ -30,8 +30,8 @@ QUEUE_S = 2.0
 """Audio that is kept for it; beyond that the oldest is dropped."""
 MAX_PIECE_S = 0.1
 """A long stretch, such as what is sent again after a reconnect, goes in pieces that every vendor takes."""
-RECENT = 50
-"""Pieces of audio, a second of them, that are looked at for sound when words are overdue."""
+RECENT_S = 1.0
+"""Of audio that is looked at for sound when words are overdue."""
 MAX_JUNK = 20
 """Messages in a row that make no sense: it is not the service that was meant."""
 
@@ -103,7 +103,8 @@ class StreamingTranscriber:
         self._lost_s = 0.0
         """Of what was put, as the clock knows."""
         self._last_audio_s = trio.current_time()
-        self._recent: deque[bytes] = deque(maxlen=RECENT)
+        self._recent = bytearray()
+        self._recent_bytes = int(RECENT_S * line.bytes_per_s)
         self._junk_in_a_row = 0
         self._failure: SpeechFailed | None = None
         self._is_ending = False
@@ -125,7 +126,9 @@ class StreamingTranscriber:
                 self.send(audio[at : at + self._max_piece_bytes])
             return
         self._last_audio_s = now_s = trio.current_time()
-        self._recent.append(audio)
+        self._recent += audio
+        if len(self._recent) > self._recent_bytes:
+            del self._recent[: -self._recent_bytes]
         if self._held or self._wire.backlog_s(self._feed.dropped) > UNACKNOWLEDGED_S:
             self._hold(audio, now_s)
         else:
@@ -177,8 +180,10 @@ class StreamingTranscriber:
 
     def _is_loud(self) -> bool:
         """The line has sent some sound just now."""
-        is_sending = trio.current_time() < self._last_audio_s + GAP_S
-        return is_sending and any(not is_silent(audio, self._line) for audio in self._recent)
+        if trio.current_time() >= self._last_audio_s + GAP_S:
+            return False
+        recent, size = bytes(self._recent), self._line.frame_bytes
+        return any(not is_silent(recent[at : at + size], self._line) for at in range(0, len(recent), size))
 
     async def _next(self) -> Message | None:
         """None if the socket is gone, and then ``_failure`` says why."""

@@ -23,7 +23,7 @@ async def pump(
     on_gap: Callable[[float], None],
 ) -> None:
     """Until the media socket ends, and the conversation with it. Audio goes to ``send``, all else but the end to
-    ``signal``. ``on_gap`` is told the seconds by which audio came late, if that is a frame or more, the pace apart."""
+    ``signal``. ``on_gap`` is told the seconds by which audio came late, if that is a frame or more."""
     bytes_per_s, pace = link.format.bytes_per_s, Pace(link.format)
 
     def take(event: ProviderEvent) -> None:
@@ -31,7 +31,8 @@ async def pump(
             signal(event)
             return
         now, seconds = trio.current_time(), len(event) / bytes_per_s
-        late_s = now - pulse.last_media_s - seconds - pace.every_s
+        # Where frames are looked for now and then, one of them may be found by the next look only.
+        late_s = now - pulse.last_media_s - seconds - (FRAME_S if pace.every_s else 0.0)
         if late_s >= FRAME_S:
             on_gap(late_s)
         pulse.last_media_s = now
