@@ -58,6 +58,8 @@ class Plan:
     stagger_s: float = 0.05
     """Between the starts of two calls."""
     seed: int = 1
+    pause_s: float = 0.6
+    """Between the end of an answer and the caller's next words, on average: it is a third to five thirds of that."""
 
 
 async def run_callers(plan: Plan, phone: Phone) -> Results:
@@ -78,7 +80,7 @@ async def _one_call(plan: Plan, phone: Phone, number: int, results: Results) -> 
             results.answered += 1
             try:
                 with trio.move_on_after(plan.duration_s):
-                    await _converse(call, number, random.Random(plan.seed * 10_000 + number), results)
+                    await _converse(call, number, plan, results)
             except (TooSlow, LineLost) as exc:
                 results.failed[type(exc).__name__] += 1
             _count(call, number, results)
@@ -88,7 +90,8 @@ async def _one_call(plan: Plan, phone: Phone, number: int, results: Results) -> 
         results.failed[str(exc)] += 1
 
 
-async def _converse(call: PhoneCall, number: int, chance: random.Random, results: Results) -> None:
+async def _converse(call: PhoneCall, number: int, plan: Plan, results: Results) -> None:
+    chance = random.Random(plan.seed * 10_000 + number)
     await call.wait_for_reply(within_s=GREETING_S)
     results.greeted += 1
     await _say(call, f"My word is canary{number:04d}.", results)
@@ -96,7 +99,7 @@ async def _converse(call: PhoneCall, number: int, chance: random.Random, results
     turn = 0
     while True:
         turn += 1
-        await trio.sleep(chance.uniform(0.2, 1.0))
+        await trio.sleep(chance.uniform(plan.pause_s / 3, plan.pause_s * 5 / 3))
         if turn % INTERRUPT_EVERY:
             await _say(call, f"This is question number {turn}.", results)
         else:

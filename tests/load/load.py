@@ -5,6 +5,7 @@
     python -m tests.load.load --calls 50 --bare          a bare trio-websocket server, to compare with
     python -m tests.load.load --calls 50 --spawn --vendors wires            vendors on their real wires; --bare likewise
     python -m tests.load.load --calls 50 --spawn --vendors wires --pairs 3  the engine and the bare program in turn
+    python -m tests.load.load --calls 200 --spawn --store sqlite --pause-s 6 --pairs 2    with a store and without
     python -m tests.load.load --calls 50 --url http://host:port [--pid PID]
 
 ``--spawn`` and ``--bare`` start all processes on free ports and pin the server to one core. ``--url`` takes any engine
@@ -13,7 +14,9 @@ environment if it checks signatures, and ``--pid`` if it runs on this machine.
 
 Response: from the caller's last sound to the first sound of the answer at the ear; it contains the vendors' own delays
 and the silence that ends a turn. CPU: seconds of the server per minute of call; the ratio is over the time that a fixed
-piece of Python takes on the same core in the same window.
+piece of Python takes on the same core in the same window. Frames: of the callers' audio that the server read a frame or
+more after its time, and of the agent's that it wrote so, by the server's own metrics; what the callers themselves sent
+late is beside it. ``--pause-s`` makes callers who mostly listen, as most do.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ import httpx
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.events import FRAME_S
 from engine.observe.families import LAG_S
 from engine.phone.phone import open_phone
 from tests.load.callers import Plan, Results, run_callers
@@ -59,6 +63,10 @@ class Server:
     """With SQLite a few connections stay, that were made when they were first needed."""
     released_s: float | None = None
     """From the last hang-up until descriptors and calls were back at what they were."""
+    received_late: int | None = None
+    """Times that a caller's audio was read a frame or more after its time, the callers' own lateness included."""
+    sent_late: int | None = None
+    """Times that audio which was held back was written more than a frame after its time."""
     loop_lag_p99_ms: float | None = None
     """At most: the edge of a bucket."""
     store_writes: int | None = None
@@ -139,6 +147,9 @@ async def _note_metrics(server: Server, url: str, client: httpx.AsyncClient) -> 
     enough = 0.99 * found[f"{lag}_count"]
     edges = [edge for edge in LAG_S if found[f"{lag}_bucket {float(edge)}"] >= enough]
     server.loop_lag_p99_ms = 1000 * edges[0] if edges else None
+    server.received_late = int(found["offhook_audio_receive_gap_seconds_count"])
+    sent = "offhook_audio_send_lag_seconds"
+    server.sent_late = int(found[f"{sent}_count"] - found[f"{sent}_bucket {FRAME_S}"])
     server.store_writes = int(found["offhook_store_operation_duration_seconds_count write"])
     server.store_lost = int(found["offhook_store_lost_total"])
 
@@ -224,7 +235,14 @@ def _ms(seconds: float | None) -> float | None:
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
     """One run. Raises SpawnFailed."""
-    plan = Plan(options.url or "", options.calls, options.duration_s, stagger_s=options.stagger_s, seed=options.seed)
+    plan = Plan(
+        options.url or "",
+        options.calls,
+        options.duration_s,
+        stagger_s=options.stagger_s,
+        seed=options.seed,
+        pause_s=options.pause_s,
+    )
     async with AsyncExitStack() as stack:
         if options.url:
             target = Target(options.url.rstrip("/"), os.environ.get("TWILIO_AUTH_TOKEN", ""), options.pid)
@@ -237,41 +255,60 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
 
 
 async def run_pairs(options: argparse.Namespace) -> dict[str, object]:
-    """The engine and the bare server in turn, so that both have the same neighbours."""
-    engine: list[dict[str, object]] = []
-    bare: list[dict[str, object]] = []
+    """The engine and what it is compared with in turn, so that both have the same neighbours: itself without a store if
+    it has one, else the bare server."""
+    name, other = ("no store", {"store": ""}) if options.store else ("bare", {"bare": True})
+    runs: dict[str, list[dict[str, Any]]] = {name: [], "engine": []}
     for _ in range(options.pairs):
-        for found, is_bare in ((bare, True), (engine, False)):
-            figures = await run(argparse.Namespace(**{**vars(options), "bare": is_bare}))
-            found.append(figures)
-            print(
-                json.dumps({"bare": is_bare, **figures}) if options.json else short(figures, bare=is_bare), flush=True
-            )
-    ratios = [_cpu(ours) / _cpu(theirs) for ours, theirs in zip(engine, bare, strict=True)]
-    return {
-        "cpu": round(statistics.median(map(_cpu, engine)), 3),
-        "bare_cpu": round(statistics.median(map(_cpu, bare)), 3),
-        "cpu_over_bare": round(statistics.median(ratios), 3),
-        "cpu_over_bare_each": " ".join(f"{ratio:.2f}" for ratio in ratios),
+        for who, changed in ((name, other), ("engine", {})):
+            figures = await run(argparse.Namespace(**{**vars(options), **changed}))
+            runs[who].append(figures)
+            print(json.dumps({"who": who, **figures}) if options.json else short(figures, who), flush=True)
+    return comparison(runs, name)
+
+
+def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> dict[str, object]:
+    """The engine over the other, by pairs; and how late their audio was."""
+    ratios = [_cpu(ours) / _cpu(theirs) for ours, theirs in zip(runs["engine"], runs[name], strict=True)]
+    figures: dict[str, object] = {
+        "cpu": round(statistics.median(map(_cpu, runs["engine"])), 3),
+        f"{name} cpu": round(statistics.median(map(_cpu, runs[name])), 3),
+        f"cpu over {name}": round(statistics.median(ratios), 3),
+        f"cpu over {name} each": " ".join(f"{ratio:.2f}" for ratio in ratios),
     }
+    for what in ("received_late", "sent_late", "loop_lag_p99_ms"):
+        for who, found in runs.items():
+            seen = [figures_of["server"][what] for figures_of in found]
+            if None not in seen:
+                figures[f"{who} {what}"] = " ".join(map(str, seen))
+    return figures
 
 
-def short(figures: Mapping[str, Any], *, bare: bool) -> str:
+def short(figures: Mapping[str, Any], who: str) -> str:
     """A run on one line."""
     server = figures["server"]
-    above = [round(figures[f"response_{p}_ms"] - figures["response_floor_ms"], 1) for p in ("p50", "p95")]
+    above = [
+        None
+        if figures[f"response_{p}_ms"] is None
+        else round(figures[f"response_{p}_ms"] - figures["response_floor_ms"], 1)
+        for p in ("p50", "p95")
+    ]
     seen = {
         "cpu": server["cpu_ratio"],
         "above floor ms": " / ".join(map(str, above)),
         "barge-in p95 ms": figures["barge_in_stop_p95_ms"],
-        "gaps": figures["gaps"],
+        "gaps": f"{figures['gaps']} ({figures['gap_share']})",
         "unanswered": figures["unanswered"],
         "core s": server["core_s"],
         "waited": f"{server['waited_s']:.1f} of {server['cpu_s']:.1f} s",
         "late callers": figures["late_share_of_callers"],
+        "received late": server["received_late"],
+        "sent late": server["sent_late"],
+        "lag p99 ms": server["loop_lag_p99_ms"],
     }
-    name = "bare" if bare else "engine"
-    return f"{name:<6} {figures['calls']} calls  " + "  ".join(f"{what} {value}" for what, value in seen.items())
+    return f"{who:<8} {figures['calls']} calls  " + "  ".join(
+        f"{what} {value}" for what, value in seen.items() if value is not None
+    )
 
 
 def _cpu(figures: Mapping[str, Any]) -> float:
@@ -294,10 +331,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         choices=list(Vendors),
         help="of the spawned server: wires of ours, or theirs",
     )
-    parser.add_argument("--pairs", type=int, default=0, help="so many runs of the engine and the bare server in turn")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=0,
+        help="so many runs, each in turn with one of the bare server, or with --store one of the engine without",
+    )
     parser.add_argument("--calls", type=int, default=10, help="at once")
     parser.add_argument("--duration-s", type=float, default=30.0, help="of each call")
     parser.add_argument("--stagger-s", type=float, default=0.057, help="between the starts of two calls")
+    parser.add_argument("--pause-s", type=float, default=0.6, help="between an answer and the next words, on average")
     parser.add_argument("--pid", type=int, help="of the server behind --url, to measure it")
     parser.add_argument("--seed", type=int, default=1, help="for the callers' pauses")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
