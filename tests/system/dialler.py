@@ -57,15 +57,13 @@ def read_order(request: ApiRequest) -> dict[str, str]:
     fields = json.loads(request.body)
     if "answer_url" not in fields:
         return {name: str(value) for name, value in fields.items()}
-    if isinstance(fields["to"], list):
-        to, sender, url, status = (
-            fields["to"][0]["number"],
-            fields["from"]["number"],
-            *fields["answer_url"],
-            *fields["event_url"],
-        )
-    else:
-        to, sender, url, status = fields["to"], fields["from"], fields["answer_url"], fields["ring_url"]
+    match fields:
+        case {"to": [{"number": to}], "from": {"number": sender}, "answer_url": [url], "event_url": [status]}:
+            pass
+        case {"to": to, "from": sender, "answer_url": url, "ring_url": status}:
+            pass
+        case _:
+            raise AssertionError(fields)
     return {"To": f"+{to}", "From": f"+{sender}", "Url": url, "StatusCallback": status}
 
 
