@@ -22,6 +22,7 @@ Answer = Sequence[str | HangUp | Transfer | HandOver]
 ANSWERS: Mapping[str, Answer] = {
     "count": [STORY],
     "bye": ["Goodbye.", HangUp()],
+    "bye for good": ["Thank you for calling us today. Goodbye.", HangUp()],
     "a human please": ["One moment.", Transfer("+15550109999")],
     "a quote": ["One moment.", HandOver("sales")],
 }

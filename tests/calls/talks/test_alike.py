@@ -76,9 +76,11 @@ async def test_a_cough_into_the_answer_does_not_cost_the_rest_of_it(kind: Kind, 
 async def test_a_cough_into_the_goodbye_does_not_lose_the_hang_up(kind: Kind, autojump_clock: MockClock) -> None:
     async with kind.call() as side:
         await trio.sleep(3)
-        await side.says("bye")
-        await trio.sleep(0.6)
+        await side.says("bye for good")
+        await trio.sleep(1.2)
         side.coughs()
+        await trio.sleep(0.1)
+        assert len(side.clears) == 1
         with trio.fail_after(3):
             await side.over()
     assert side.end["cause"] == "agent_hangup"
@@ -171,6 +173,7 @@ async def test_what_somebody_outside_wants_said_is_said_and_ends_the_call_if_it_
         await side.says("count")
         await trio.sleep(1.7)
         slot.on_say("Everybody out.", CallEnd(Cause.ADMIN))
+        slot.on_say("And by the way.", None)
         with trio.fail_after(4):
             await side.over()
     assert side.history[-1] == "Everybody out."

@@ -142,9 +142,12 @@ async def test_a_speech_to_speech_agent_hands_over_to_another_which_opens_while_
             assert (desk.open_parts, sales.open_parts) == (1, 0)
             await trio.sleep(0.4)
             assert (desk.open_parts, sales.open_parts) == (1, 1)  # both in the ledger, and the first is heard still
+            assert who_said(seat) == [("desk", GREETING)]
+            shown = ["a quote", "I connect you."]
+            assert [message.text for message in sales.realtime.context()][-2:] == shown
             await trio.sleep(0.4)
             assert desk.open_parts == 0
-            assert [message.text for message in sales.realtime.context()][-2:] == ["a quote", "I connect you."]
+            assert [message.text for message in sales.realtime.context()][-2:] == shown
             assert sales.realtime.was_told == [TOOK_OVER]
             assert desk.realtime.results == []
             sales.realtime.replies("What would you like?")
