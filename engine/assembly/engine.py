@@ -23,6 +23,7 @@ from engine.assembly.agents import (
     script_of,
 )
 from engine.assembly.composed import ComposedAgent
+from engine.assembly.housekeeping import Housekeeping
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
 from engine.assembly.recordings import has_recordings, recording_store
@@ -34,8 +35,8 @@ from engine.calls.recording import Recordings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
 from engine.errors import SettingsError, SpeechFailed, StoreDown
-from engine.events import FRAME_S, AudioFormat, CallInfo
-from engine.observe.labels import AudioDirection, AudioQueue, FrameDrop, WebhookEvent
+from engine.events import AudioFormat, CallInfo
+from engine.observe.labels import WebhookEvent
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Watcher
 from engine.ports import Agent
@@ -65,7 +66,6 @@ from engine.web.urls import LOOPBACK, PublicUrl
 
 if TYPE_CHECKING:
     from adapters.speech.embedded.speech import EmbeddedSpeech
-    from adapters.speech.embedded.voice_activity import VoiceActivity
 
 log = structlog.get_logger()
 
@@ -87,7 +87,6 @@ ACTORS = (
 SWITCH_INTERVAL_S = 0.0005
 """How long a worker thread may keep the interpreter from the event loop; Python's own 5 ms would be heard."""
 LISTEN_BACKLOG = 1024
-HOUSEKEEPING_S = 1.0
 PREPARE_AGAIN_S, LONGEST_PAUSE_S = 5.0, 120.0
 """Between two tries to make phrases ready."""
 
@@ -175,10 +174,9 @@ class Engine:
         self.supervisor.outbound = self.dialing
         self.speech: EmbeddedSpeech | None = None
         """The embedded speech, once it has loaded."""
-        self._activity: VoiceActivity | None = None
         self.memory: Remembering | None = None
         """Once its store is open."""
-        self._unheard_frames = 0
+        self._house = Housekeeping(self.supervisor, self._lag, self._breakers, self.metrics)
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Until stopped and drained. Started, with its address, as soon as it listens; ``/readyz`` tells when it
@@ -191,6 +189,7 @@ class Engine:
         opening = remembering(self.settings, self._agents, self.metrics, self._new_http_client)
         try:
             async with opening as self.memory:
+                self._house.memory = self.memory
                 await self._run(listeners, self.memory, task_status)
         finally:
             for listener in listeners:  # still open if the store was of no use
@@ -215,7 +214,7 @@ class Engine:
             self._keep(actors, "webhooks", memory.webhooks.run, is_vital=False)
             self._keep(actors, "memory", memory.look_after, is_vital=False)
             self._keep(actors, "lag", self._lag.run, is_vital=False)
-            self._keep(actors, "housekeeping", self._housekeeping, is_vital=False)
+            self._keep(actors, "housekeeping", self._house.run, is_vital=False)
             async with trio.open_nursery() as connections:
                 await connections.start(self._door(memory, texts).serve, listeners)
                 task_status.started(self.url)
@@ -261,7 +260,7 @@ class Engine:
 
     async def _serve_until_drained(self) -> None:
         self._on_started()
-        self._note_lacks()
+        self._house.note_lacks()
         self.supervisor.is_started = True
         is_ready, why = self.supervisor.ready
         log.info("engine_started", url=self.url, agents=list(self._agents), is_ready=is_ready, why=why)
@@ -326,13 +325,14 @@ class Engine:
                 check_composed(name, settings, Vendors(settings, self._network))
         if needs_speech(settings):
             self.speech = await load_speech(settings, self._phrases)
-            self._activity = self.speech.activity
+            self._house.activity, self._house.speech_limiter = self.speech.activity, self.speech.limiter
             self._keep(actors, "speech", self.speech.run)
         elif activity := await load_activity(settings):
-            self._activity = activity
+            self._house.activity = activity
             self._keep(actors, "speech", activity.run)
         around = Vendoring(self.metrics, self._breakers, Policy.of(settings.limits))
-        vendors, tools = Vendors(settings, self._network, self._activity), Tools(settings, self.metrics, self._network)
+        vendors = Vendors(settings, self._network, self._house.activity)
+        tools = Tools(settings, self.metrics, self._network)
         self._keep(actors, "tools", tools.run, is_vital=False)
         workshop = Workshop(settings, vendors, around, self.metrics, tools, self.speech, self._phrases)
         lines = line_formats(self._providers, settings)
@@ -393,40 +393,6 @@ class Engine:
         if actor == "registry":
             self.registry.abandon()
         self.stop()
-
-    async def _housekeeping(self) -> None:
-        """Figures that nobody else would report."""
-        metrics = self.metrics
-        while True:
-            self.supervisor.loop_lag_s = self._lag.worst_recent_s
-            self._note_lacks()
-            _ = self.supervisor.ready
-            metrics.tasks_alive.set(trio.lowlevel.current_statistics().tasks_living)
-            limiter = self.speech.limiter if self.speech else trio.to_thread.current_default_thread_limiter()
-            metrics.worker_threads_in_use.set(limiter.borrowed_tokens)
-            metrics.worker_threads_limit.set(limiter.total_tokens)
-            if self.memory is not None:
-                store = self.memory.store
-                metrics.store_connections_in_use.labels(backend=store.backend).set(store.connections_in_use)
-            metrics.playout_buffered.show()
-            if self._activity is not None:
-                self._note_hearing(self._activity)
-            await trio.sleep(HOUSEKEEPING_S)
-
-    def _note_lacks(self) -> None:
-        """What calls go on without."""
-        self.supervisor.vendors_down = self._breakers.not_asked()
-        if self.memory is not None:
-            self.supervisor.lacks_store_keys = self.memory.vault.lacks_keys
-            self.supervisor.store_is_down = self.memory.writer.is_down
-
-    def _note_hearing(self, activity: VoiceActivity) -> None:
-        self.metrics.audio_buffered_seconds.labels(queue=AudioQueue.TRANSCRIBER).set(activity.longest_queue_s)
-        dropped = int(activity.dropped_s / FRAME_S)
-        self.metrics.audio_frames_dropped_total.labels(direction=AudioDirection.IN, reason=FrameDrop.QUEUE_FULL).inc(
-            dropped - self._unheard_frames
-        )
-        self._unheard_frames = dropped
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

@@ -192,10 +192,6 @@ class Recordings:
         finally:
             self._nursery = None
 
-    @property
-    def under_way(self) -> int:
-        return len(self._jobs)
-
     def wants(self, call: CallInfo) -> bool:
         """It is to be recorded, and can be. What could not be erased later is not recorded."""
         if self._agents and call.agent not in self._agents:
