@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import trio
 
+from engine.calls.gate import Gate
 from engine.calls.returning import Resumption
 from engine.calls.talks.conversing import TOOK_OVER, Conversing, Succession
 from engine.calls.talks.errands import Errands, outcome_of_run
@@ -181,6 +182,7 @@ class DuplexTalk:
         if self._succession is not None:
             ground.taken_over(self._agent)
             self._link.pace(0.0)
+            self._errands.thinking(Gate())  # an answer of the agent before may have been thought of in vain
         try:
             with ground.pulse.begin():
                 async with trio.open_nursery() as self._nursery:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import structlog
 import trio
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from engine.events import (
+    HandOver,
     HangUp,
     Heard,
     Missed,
@@ -25,6 +28,7 @@ from engine.events import (
     Usage,
 )
 from engine.observe.timeline import What
+from engine.ports import Action
 from tests.fakes.puppet import PuppetRealtimeAgent
 from tests.fakes.stage import stage
 
@@ -39,8 +43,8 @@ STEPS = st.one_of(
     st.builds(ReplyCorrected, IDS, st.sampled_from(["", "One."])),
     st.builds(SpeechStarted, st.just(0.0)),
     st.builds(SpeechStopped, st.just(0.0)),
-    st.builds(Heard, st.sampled_from(["", "yes", "hello"]), st.booleans()),
-    st.builds(ToolCall, IDS, st.sampled_from(["look", "slow", "hang_up"]), st.just("{}")),
+    st.builds(Heard, st.sampled_from(["", "yes", "hello"]), st.booleans(), st.booleans()),
+    st.builds(ToolCall, IDS, st.sampled_from(["look", "slow", "hang_up", "over"]), st.just("{}")),
     st.just(Missed()),
     st.just(Usage(1, 1)),
     st.sampled_from(["say", "drain"]),
@@ -48,9 +52,17 @@ STEPS = st.one_of(
 ENDS = {"caller_hangup", "agent_hangup", "llm_failed", "drain", "silence", "no_progress"}
 
 
-async def hold(steps: list[RealtimeEvent | float | str]) -> None:
-    agent = PuppetRealtimeAgent(outcomes={"look": ["nine", Noted()], "slow": [1.0, "ten"], "hang_up": ["ok", HangUp()]})
-    async with stage(agent, max_answer_s=5, goodbye_s=2) as on:
+async def hold(steps: list[RealtimeEvent | float | str], words: int) -> None:
+    tools: Mapping[str, Sequence[str | float | Action]] = {
+        "look": ["nine", Noted()],
+        "slow": [1.0, "ten"],
+        "hang_up": ["ok", HangUp()],
+    }
+    agents = [
+        PuppetRealtimeAgent(name=name, open_s=open_s, outcomes={**tools, "over": [HandOver(other)]})
+        for name, other, open_s in (("desk", "sales", 0.1), ("sales", "desk", 0.4))
+    ]
+    async with stage(*agents, max_answer_s=5, goodbye_s=2, barge_in_words=words) as on:
         async with on.call() as caller:
             await trio.sleep(0.3)
             for step in steps:
@@ -60,23 +72,24 @@ async def hold(steps: list[RealtimeEvent | float | str]) -> None:
                     case float():
                         await trio.sleep(step)
                     case "say":
-                        agent.realtime.say("Something.")
+                        agents[0].realtime.say("Something.")
                     case "drain":
                         for slot in on.supervisor.registry.live_slots():
                             slot.drain_it()
                     case str():
                         await caller.press(step)
                     case _:
-                        agent.realtime.tells(step)
+                        for agent in agents:
+                            agent.realtime.tells(step)
             await trio.sleep(3)
         assert on.escaped == []
         assert on.last(What.CALL_ENDED)["cause"] in ENDS
         assert on.last(What.CALL_RELEASED)["left"] == 0
-    assert agent.open_parts == 0
+    assert [agent.open_parts for agent in agents] == [0, 0]
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(STEPS, max_size=40))
-def test_no_order_of_events_breaks_a_call(steps: list[RealtimeEvent | float | str]) -> None:
+@given(st.lists(STEPS, max_size=40), st.sampled_from([0, 2]))
+def test_no_order_of_events_breaks_a_call(steps: list[RealtimeEvent | float | str], words: int) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    trio.run(hold, steps, clock=MockClock(autojump_threshold=0))
+    trio.run(hold, steps, words, clock=MockClock(autojump_threshold=0))
