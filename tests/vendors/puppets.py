@@ -357,6 +357,9 @@ class Soul(Part):
     def interrupt(self, heard_s: float) -> None:
         self.did.append(("interrupt", heard_s))
 
+    def heard_on(self, text: str) -> None:
+        self.did.append(("heard on", text))
+
     def tool_results(self, results: Sequence[ToolResult]) -> None:
         self.did.append(("results", tuple(results)))
 

@@ -105,13 +105,15 @@ async def test_what_is_said_and_heard_passes_through_and_its_cost_is_counted(aut
         listener.model.say("Hello.")
         listener.model.told("1")
         listener.model.interrupt(0.5)
+        listener.model.heard_on("and on")
         one.last.tells(ToolCall("t1", "look", "{}"), ToolCall("t2", "look", "{}"))
         await trio.sleep(0.1)
         listener.model.tool_results([ToolResult("t1", "yes"), ToolResult("of another", "no")])
         reply(one.last, "r1")
         one.last.tells(Usage(100, 20))
         await trio.sleep(0.1)
-        did = [("say", "Hello."), ("told", "1"), ("interrupt", 0.5), ("results", (ToolResult("t1", "yes"),))]
+        did = [("say", "Hello."), ("told", "1"), ("interrupt", 0.5), ("heard on", "and on")]
+        did.append(("results", (ToolResult("t1", "yes"),)))
         assert one.last.did == did
         assert len(one.last.heard) == listener.sent
     assert [type(event) for event in listener.events] == [ToolCall, ToolCall, ReplyStarted, ReplyAudio, ReplyOver]
