@@ -184,7 +184,7 @@ class Player:
         """The sound that silenced the agent held no words. A model that has begun to answer it is stopped, unless it is
         heard already: then that is how it goes on."""
         held, self._held = self._held, None
-        if held is None or self.is_leaving or any(reply.has_begun_to_sound for reply in self.replies):
+        if held is None or self.is_leaving or any(reply.utterance.has_sounded for reply in self.replies):
             return
         if self._opening.parts is not None and self.replies.newest is not None:
             self._opening.parts.interrupt(0.0)

@@ -56,11 +56,6 @@ class Reply:
         return bool(self.reply_id) or self.is_rest
 
     @property
-    def has_begun_to_sound(self) -> bool:
-        """The caller hears it, or has."""
-        return self.utterance.has_sounded
-
-    @property
     def has_sound(self) -> bool:
         return self.spoken.audio_s > 0
 
