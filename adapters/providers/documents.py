@@ -7,7 +7,7 @@ import secrets
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from adapters.providers.fields import is_long_id
+from adapters.providers.fields import is_long_id, printable
 from engine.errors import BadRequest
 from engine.ports import Answer
 
@@ -26,6 +26,11 @@ def beside(media_url: str, media_path: str, path: str) -> str:
 def again_at(webhook_url: str, token: str) -> str:
     """The address to ask after the stream with this token: another one each time, lest it pass for a replay."""
     return f"{webhook_url}?{AGAIN}={hashlib.sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def ask_again(response: ET.Element, webhook_url: str, token: str) -> None:
+    """What the call goes on with once the stream before it has ended: asking us what is to become of the caller."""
+    ET.SubElement(response, "Redirect", method="POST").text = printable(again_at(webhook_url, token))
 
 
 def transfer_addresses(voice_url: str, whisper_url: str, call_id: str) -> tuple[str, str]:

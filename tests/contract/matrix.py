@@ -90,11 +90,10 @@ NOTES: Sequence[Note] = (
     ),
     Note(
         Column.RECONNECT,
-        SIDES,
+        PROVIDERS,
         "The provider has lost the media socket, and connects the caller once more within ten seconds.",
         is_dash=False,
     ),
-    Note(Column.RECONNECT, (RELAY,), "Twilio connects such a call once only."),
 )
 INTRODUCTION = (
     "What the tests prove of each adapter, against fakes on the real wires. `python -m tests.contract.matrix` runs them"

@@ -133,10 +133,30 @@ async def test_a_provider_hears_and_speaks_what_a_model_answers(combination: str
         await at_rest(rig, cloud)
 
 
+@pytest.mark.proves("reconnect", adapter="conversation-relay")
+async def test_a_relayed_caller_whose_socket_was_lost_goes_on(autojump_clock: MockClock) -> None:
+    agent = AgentSettings(relay=True, model=("openai",), instructions="Be helpful.", phrases={"greeting": "Hello."})
+    async with engine_with("openai", agent) as (rig, cloud):
+        async with dialled_relay(rig) as caller:
+            await trio.sleep(1)
+            await caller.says("My name is canaryAda.")
+            await trio.sleep(8)
+            caller.socket.abort()
+            await caller.gone.wait()
+        await rig.quiet()
+        async with dialled_relay(rig, "/voice?again=1") as caller:
+            await trio.sleep(1)
+            assert caller.said == []
+            await caller.says("What is my name?")
+            await trio.sleep(8)
+            assert "canaryAda" in caller.said[-1]
+        await at_rest(rig, cloud)
+
+
 @asynccontextmanager
-async def dialled_relay(rig: Rig) -> AsyncIterator[RelayCaller]:
+async def dialled_relay(rig: Rig, path: str = "/voice") -> AsyncIterator[RelayCaller]:
     """A call as Twilio makes one: webhook, document, socket."""
-    call_id, url = "CA" + "7" * 32, f"{rig.engine.url}/voice"
+    call_id, url = "CA" + "7" * 32, f"{rig.engine.url}{path}"
     form = {"CallSid": call_id, "AccountSid": "AC" + "0" * 32, "From": "+15005550006", "To": "+15005550001"}
     signed = url + "".join(name + form[name] for name in sorted(form))
     signature = b64encode(digest(SECRET.encode(), signed.encode(), sha1)).decode()

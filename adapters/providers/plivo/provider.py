@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import again_at, beside, call_in, dismissal, is_again, transfer_addresses, xml_answer
+from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, transfer_addresses, xml_answer
 from adapters.providers.fields import printable
 from adapters.providers.plivo.codec import PlivoCodec, encode_value
 from adapters.providers.plivo.rest import PlivoRest
@@ -127,8 +127,7 @@ class PlivoProvider:
             extraHeaders=f"token={encode_value(token)}",
         )
         stream.text = printable(media_url)
-        again = again_at(beside(media_url, self.media_path, self.voice_path), token)
-        ET.SubElement(response, "Redirect", method="POST").text = printable(again)
+        ask_again(response, beside(media_url, self.media_path, self.voice_path), token)
         return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:

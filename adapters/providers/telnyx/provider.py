@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import again_at, beside, call_in, dismissal, is_again, xml_answer
+from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx.codec import TelnyxCodec
@@ -143,8 +143,7 @@ class TelnyxProvider:
             bidirectionalCodec="PCMU",
         )
         ET.SubElement(stream, "Parameter", name="token", value=printable(token))
-        again = again_at(beside(media_url, self.media_path, self.voice_path), token)
-        ET.SubElement(response, "Redirect", method="POST").text = printable(again)
+        ask_again(response, beside(media_url, self.media_path, self.voice_path), token)
         return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:

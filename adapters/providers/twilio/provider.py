@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import again_at, beside, call_in, dismissal, is_again, xml_answer
+from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio.codec import TwilioCodec
@@ -201,7 +201,7 @@ def connect_document(media_url: str, token: str, voice_url: str) -> Answer:
     response = ET.Element("Response")
     stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
     ET.SubElement(stream, "Parameter", name="token", value=printable(token))
-    ET.SubElement(response, "Redirect", method="POST").text = printable(again_at(voice_url, token))
+    ask_again(response, voice_url, token)
     return xml_answer(response)
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import orjson
 import structlog
 
-from adapters.providers.documents import xml_answer
+from adapters.providers.documents import ask_again, beside, xml_answer
 from adapters.providers.fields import is_id, printable, read_object, read_parameters
 from adapters.providers.media_fields import read_dtmf, read_message
 from engine.errors import BadMessage, ProtocolError
@@ -56,7 +56,9 @@ class TwilioRelay:
 
     media_path: str = "/media/twilio-relay"
 
-    def __init__(self, config: RelayConfig | None = None) -> None:
+    def __init__(self, config: RelayConfig | None = None, voice_path: str = "/voice") -> None:
+        """``voice_path``: the webhook for calls."""
+        self._voice_path = voice_path
         config = config or RelayConfig()
         named = {
             "language": config.language,
@@ -73,11 +75,12 @@ class TwilioRelay:
         self._attributes = {name: printable(value) for name, value in (named | dict(config.options)).items() if value}
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        """When the socket closes, Twilio finds nothing more to do and ends the call."""
+        """Once the socket has closed, the call goes on with what follows: asking our webhook for calls again."""
         response = ET.Element("Response")
         connect = ET.SubElement(response, "Connect")
         relay = ET.SubElement(connect, "ConversationRelay", self._attributes | {"url": printable(media_url)})
         ET.SubElement(relay, "Parameter", name="token", value=printable(token))
+        ask_again(response, beside(media_url, self.media_path, self._voice_path), token)
         return xml_answer(response)
 
     def new_codec(self) -> TwilioRelayCodec:

@@ -63,8 +63,9 @@ class VonageRest:
         return frozenset(Ability) if self._key is not None and self._application_id else frozenset()
 
     def remember_region(self, call_id: str, region_url: object) -> None:
-        """Where a call lives: only there is it known. Anything but an address of Vonage's own is passed over."""
-        if not isinstance(region_url, str) or not (base := _region_of(region_url)):
+        """Where a call lives: only there is it known. Anything but an address of Vonage's own is passed over, and all
+        of them where another server than Vonage's is to be asked."""
+        if not isinstance(region_url, str) or not _region_of(self._base) or not (base := _region_of(region_url)):
             return
         self.regions[call_id] = base
         if len(self.regions) > MAX_REGIONS:
@@ -201,7 +202,7 @@ def _read_key(pem: str) -> RSAPrivateKey:
     try:
         key = load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError):  # its text is not repeated: it could hold the key
-        raise SettingsError("vonage private_key: expected the PEM of an RSA private key") from None
+        raise SettingsError("VONAGE_PRIVATE_KEY: expected the PEM of an RSA private key") from None
     if not isinstance(key, RSAPrivateKey):
-        raise SettingsError("vonage private_key: expected an RSA key")
+        raise SettingsError("VONAGE_PRIVATE_KEY: expected an RSA key")
     return key

@@ -326,6 +326,12 @@ def test_regions_are_remembered_of_so_many_calls_and_no_more() -> None:
     assert "call-0" not in rest.regions
 
 
+def test_where_another_server_stands_in_for_vonage_no_region_is_asked_instead() -> None:
+    rest = VonageRest("http://127.0.0.1:8090", "app", PEM)
+    rest.remember_region("call-0", "https://api-us-3.vonage.com")
+    assert not rest.regions
+
+
 # --- both -------------------------------------------------------------------------------------------------------
 
 REFUSED = [

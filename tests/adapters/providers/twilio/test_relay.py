@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[import-untyped] # ships no types
 
+from adapters.providers.documents import again_at
 from adapters.providers.twilio.provider import TwilioConfig, TwilioProvider
 from adapters.providers.twilio.relay import RelayConfig, TwilioRelay, TwilioRelayCodec
 from engine.errors import BadMessage, ProtocolError
@@ -89,6 +90,7 @@ def test_the_document_is_the_one_that_the_official_package_writes() -> None:
     )
     relay.parameter(name="token", value="t0ken")
     response.append(connect)
+    response.redirect(again_at("https://h/voice", "t0ken"), method="POST")
     assert ET.canonicalize(ours.body.decode()) == ET.canonicalize(str(response))
     assert ours.content_type.startswith("text/xml")
 
@@ -104,7 +106,7 @@ def test_nothing_is_said_by_the_document_and_what_is_not_set_is_left_to_twilio()
 def test_no_token_and_no_setting_breaks_out_of_the_document(token: str, voice: str) -> None:
     document = TwilioRelay(RelayConfig(voice=voice)).connect(CALL_INFO, "wss://h/r", token).body
     tags = [element.tag for element in ET.fromstring(document).iter()]
-    assert tags == ["Response", "Connect", "ConversationRelay", "Parameter"]
+    assert tags == ["Response", "Connect", "ConversationRelay", "Parameter", "Redirect"]
 
 
 # --- what comes -------------------------------------------------------------------------------------------------
