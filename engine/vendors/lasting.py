@@ -62,7 +62,8 @@ class CallerAudio:
         if self._backlog:
             self._backlog.append(audio)
         else:
-            self._give(audio)
+            self._sent_bytes += len(audio)
+            self._ear.send(audio)
         return self.deafness.sound(now_s, audio)
 
     def give_to(self, ear: Hears, vendor: str, replayed: Iterable[bytes]) -> None:
@@ -93,13 +94,9 @@ class CallerAudio:
             self._sent_bytes = 0
 
     def _give_backlog(self, seconds: float) -> None:
-        while self._backlog and seconds > 0:
+        while self._backlog and seconds > 0 and self._ear is not None:
             audio = self._backlog.popleft()
             seconds -= self._line.duration_s(audio)
-            self._give(audio)
-
-    def _give(self, audio: bytes) -> None:
-        if self._ear is not None:
             self._sent_bytes += len(audio)
             self._ear.send(audio)
 

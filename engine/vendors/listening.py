@@ -27,7 +27,8 @@ class Unanswered:
     def add(self, at_s: float, audio: bytes) -> None:
         self._frames.append((at_s, audio))
         self._bytes += len(audio)
-        self._trim()
+        if self._bytes > self._keep_bytes:
+            self._trim()
 
     def hold(self, from_s: float) -> None:
         """Everything since then is wanted again, whatever its age. Infinite: no more than usual."""
