@@ -100,6 +100,7 @@ def settings_on(
             reply_s=patience_s,
             no_progress_s=10 * patience_s,
             media_timeout_s=patience_s,
+            token_s=patience_s,
         ),
         sessions=SessionSettings(
             trusted_lines=(TRUSTED_LINE,), texts_per_minute_per_caller=100_000, text_answer_s=patience_s
@@ -137,7 +138,7 @@ class Talk:
 
     async def hear(self, ending: str = OVER) -> str:
         """The next thing that the agent says."""
-        with trio.move_on_after(LONG_S):
+        with trio.move_on_after(FAR_OFF_S):
             while ending not in (said := self._all_heard()[self._heard :]):  # noqa: ASYNC110 - the ear does not tell
                 await trio.sleep(0.02)
             await trio.sleep(0.06)  # the engine hears that it was heard
@@ -224,7 +225,7 @@ class Program:
 
     async def released(self, call_id: str) -> None:
         """Until the engine holds nothing of the call any more, and its session is where it is kept."""
-        with trio.fail_after(LONG_S):
+        with trio.fail_after(FAR_OFF_S):
             while any(slot.call_id == call_id for slot in self.engine.registry.live_slots()):  # noqa: ASYNC110 - seen from outside
                 await trio.sleep(0.01)
         await self.settled()
@@ -235,7 +236,7 @@ class Program:
         if provider == "twilio":
             answer = " ".join(await twilio.post_text(callee, text, self._http))
         else:
-            answer = await send_text(provider, callee, text, inbox=self._inbox, within_s=LONG_S)
+            answer = await send_text(provider, callee, text, inbox=self._inbox, within_s=FAR_OFF_S)
         return answer.removesuffix(OVER).strip()
 
     async def turn(self, text: str, stream_id: str) -> str:
