@@ -31,7 +31,7 @@ ROOM = 64
 """Parts of an answer that have come and were not taken; then the vendor waits."""
 TAIL_S = 1.0
 """Between the end of the words and what may follow: usage, the mark of the end, the end of the stream."""
-GATHER_S = 0.05
+GATHER_S = 0.1
 """Once there is enough to be spoken for a while nobody waits for single words: they are read together, as each read
 costs more than the words in it."""
 AHEAD_CHARS = 24

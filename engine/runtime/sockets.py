@@ -122,7 +122,7 @@ class Socket:
     def send_now(self, *messages: str | bytes) -> bool:
         """Write these without waiting. False, and nothing has been done, where that cannot be: then ``send`` is the
         way. While the socket ``owes`` some of them, a ``send``, of nothing if need be, has to follow."""
-        if not self._is_open or self._wire.owes:
+        if not self._is_open:
             return False
         return self._wire.write_now(self._frames(messages))
 
@@ -182,7 +182,7 @@ class Socket:
 
     @property
     def _is_open(self) -> bool:
-        return not self._closing and self._codec.state is ConnectionState.OPEN and not self._wire.closed
+        return not (self._closing or self._wire.is_gone) and self._codec.state is ConnectionState.OPEN
 
     def _check_open(self) -> None:
         if not self._is_open:

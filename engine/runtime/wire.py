@@ -158,6 +158,11 @@ class Wire(trio.abc.Stream):
         self._looks = trio.lowlevel.ParkingLot()
 
     @property
+    def is_gone(self) -> bool:
+        """Closed from here: what ``closed`` finds out from the system, at less cost."""
+        return self._gone
+
+    @property
     def closed(self) -> bool:
         transport = socket_of(self.stream)
         return self._gone if transport is None else transport.fileno() == -1

@@ -46,7 +46,9 @@ class FakeSocket:
 
     async def pour(self, take: Callable[[Sequence[str | bytes]], None]) -> None:
         while True:
-            take([await self.receive()])
+            messages = [await self.receive(), *self._inbox]
+            self._inbox.clear()
+            take(messages)
 
     async def send(self, *messages: str | bytes) -> None:
         assert messages, "an empty write"
@@ -68,6 +70,11 @@ class FakeSocket:
 
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
+        if not self._reading.is_set():
+            await trio.sleep_forever()
+
+    def abort(self) -> None:
+        self.close(1006)
 
     async def _wait_for_the_reader(self) -> None:
         try:

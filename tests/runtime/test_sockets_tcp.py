@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
+import trio.testing
 
 from engine.errors import SlowPeer
 from engine.runtime.sockets import HandshakeFailed, Socket, SocketLimits, accept_socket, open_socket
@@ -73,6 +74,23 @@ async def test_a_socket_that_is_held_is_read_at_each_look_alone() -> None:
         await peer.send(frame(TEXT, b"four"))
         assert not server.hold(False)
         assert await server.receive() == "four"
+
+
+async def test_what_the_kernel_did_not_take_at_once_goes_out_before_anything_else() -> None:
+    async with facing() as (server, peer):
+        await trio.testing.wait_all_tasks_blocked(0.01)  # until the peer has read the answer to its upgrade
+        written = 0
+        while not server.owes:
+            assert server.send_now("x" * 60_000)
+            written += 60_004
+        assert not server.send_now("refused")
+        data = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.send, "last")
+            while not data.endswith(b"last"):
+                data += await peer.stream.receive_some(1_000_000)
+        assert len(data) == written + len(b"..last")
+        assert not server.owes
 
 
 @pytest.mark.parametrize("is_looked_at", [True, False], ids=["by a look", "by closing it"])

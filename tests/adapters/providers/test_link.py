@@ -359,6 +359,41 @@ async def test_twenty_bad_messages_are_survived_and_counted_and_one_more_is_not(
             await link.receive()
 
 
+async def test_what_is_read_together_is_delivered_together(autojump_clock: Clock) -> None:
+    socket, taken = FakeSocket(), list[object]()
+    first, second, third = (bytes([number]) * 640 for number in range(3))
+    socket.say(first, second, '{"event":"websocket:dtmf","digit":"#"}', "junk", third)
+    async with line(socket, started_vonage()) as link:
+        with trio.move_on_after(1):
+            await link.deliver(taken.append)
+        assert taken == [first + second, Dtmf("#"), third]
+        socket.say(first)
+        assert await link.receive() == first  # whoever asks again is told again
+        socket.close(1000)
+        await link.deliver(taken.append)  # the caller has hung up
+        assert len(taken) == 3
+
+
+async def test_a_delivery_ends_with_the_callers_hang_up(autojump_clock: Clock) -> None:
+    socket, taken = FakeSocket(), list[object]()
+    stop = '{"event":"stop","streamSid":"MZ1","stop":{}}'
+    async with line(socket, started_twilio()) as link:
+        socket.say(stop, stop)
+        await link.deliver(taken.append)
+    assert not taken
+
+
+async def test_what_goes_wrong_in_a_delivery_comes_out_of_it(autojump_clock: Clock) -> None:
+    socket = FakeSocket()
+    async with line(socket, started_vonage()) as link:
+        socket.say(bytes(640), bytes(640))
+        with pytest.raises(ZeroDivisionError):
+            await link.deliver(lambda _: print(1 // 0))
+        socket.say(*["junk"] * (MAX_BAD_MESSAGES + 1))
+        with pytest.raises(ProtocolError):
+            await link.deliver(lambda _: None)
+
+
 async def test_a_clean_close_is_a_hang_up_where_the_provider_means_it_so(autojump_clock: Clock) -> None:
     socket = FakeSocket()
     async with line(socket, started_vonage()) as link:
