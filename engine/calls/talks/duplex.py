@@ -157,7 +157,9 @@ class DuplexTalk:
 
     def follow(self) -> None:
         successor, now = self.ground.session.successor, trio.current_time()
-        if successor and self._nursery is not None and self.is_idle and now >= self._follow_at_s:
+        if successor == self._agent.name:
+            self.ground.session.follow()
+        elif successor and self._nursery is not None and self.is_idle and now >= self._follow_at_s:
             self._follow_at_s = now + FOLLOW_AGAIN_S
             self._nursery.start_soon(self._follow, successor)
 

@@ -46,6 +46,7 @@ async def test_the_next_agent_answers_the_same_words_and_all_that_follow(autojum
                 "sales",
                 ["a quote", "One moment. You said a quote.", "thanks"],
             )
+            assert [slot.answers() for slot in on.supervisor.registry.live_slots()] == ["sales"]
         assert on.texts(What.SAID)[1:] == ["One moment. You said a quote.", "You said thanks."]
         assert on.last(What.CALL_RELEASED)["opened"] == 5
         assert on.last(What.CALL_RELEASED)["left"] == 0
@@ -261,7 +262,10 @@ async def test_a_session_that_is_handed_over_from_outside_is_the_next_agents_fro
 ) -> None:
     seat = new_seat()
     async with stage(desk, sales, open_session=partial(seated, seat)) as on, on.call():
-        await trio.sleep(3)
+        await trio.sleep(2)
+        seat.hand_over("desk")
+        await trio.sleep(1)
+        assert (desk.open_parts, sales.open_parts) == (1 if isinstance(desk, PuppetRealtimeAgent) else 3, 0)
         seat.hand_over("sales")
         await trio.sleep(3)
         assert on.texts(What.SAID) == [GREETING]  # nobody speaks for it
