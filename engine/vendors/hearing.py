@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from engine.errors import SpeechFailed, VendorError, Why
-from engine.events import CallInfo, Heard, SpeechStarted, SpeechStopped, TranscriberEvent
+from engine.events import CallInfo, Heard, SpeechStarted, SpeechStopped, TranscriberEvent, TurnOver
 from engine.observe.labels import VendorKind
 from engine.ports import Owner, ResourceKind, Transcriber, TranscriberVendor
 from engine.runtime.background import beside
@@ -21,6 +21,8 @@ from engine.vendors.held import Held, Opener
 from engine.vendors.lasting import CallerAudio, Succession, Told
 from engine.vendors.tries import Roster
 
+MAX_SOUNDS = 20
+"""Whose words are awaited."""
 MAX_EVENTS = 200
 """Told and not yet taken; then the recogniser waits."""
 LEAD_S = 0.3
@@ -69,10 +71,10 @@ class Hearing:
         self._succession = Succession(self._roster, self._opener)
         self._audio = CallerAudio(call.format, self._policy, around.metrics)
         self._carrying = Carrying()
-        self._started: deque[float] = deque()
+        self._started: deque[float] = deque(maxlen=MAX_SOUNDS)
         """Of the sounds whose words are still to come, when those that are not known begin; and when those of them that
         are over ended:"""
-        self._stopped: deque[float] = deque()
+        self._stopped: deque[float] = deque(maxlen=MAX_SOUNDS)
         self._waiting = trio.CancelScope()
         self._working = trio.CancelScope()
         self._told: Told[TranscriberEvent] = Told(MAX_EVENTS, self._look_up)
@@ -155,10 +157,19 @@ class Hearing:
                     unanswered.answered(self._stopped.popleft())
                 unanswered.hold(self._started[0] if self._started else math.inf)
                 self._audio.count()
+            case TurnOver():  # whatever words there were have come
+                self._forget_sounds()
+
+    def _forget_sounds(self) -> None:
+        self._started.clear()
+        self._stopped.clear()
+        self._audio.unanswered.hold(math.inf)
 
     def _due(self) -> SpeechFailed | None:
-        now_s, deafness = trio.current_time(), self._audio.deafness
+        now_s, deafness, was_open = trio.current_time(), self._audio.deafness, self._carrying.is_open
         self._told.tell(self._carrying.expire(now_s, decides_turns=self.decides_turns))
+        if was_open and not self._carrying.is_open:
+            self._forget_sounds()
         if not deafness.is_deaf(now_s):
             return None
         vendor = self._roster.current.name
@@ -186,11 +197,11 @@ class Hearing:
         self._carrying.taken_over(trio.current_time(), self._policy.settle_s)
 
     def _hear_with(self, held: Held[TranscriberVendor, Transcriber]) -> None:
-        self._started.clear()
-        self._stopped.clear()
         self._held = held
         self.decides_turns = held.part.decides_turns
         self._audio.give_to(held.part, held.vendor.name, self._audio.unanswered.all())
+        self._started.clear()
+        self._stopped.clear()
 
 
 def _owned(vendor: TranscriberVendor, call: CallInfo, owner: Owner) -> AbstractAsyncContextManager[Transcriber]:
