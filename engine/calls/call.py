@@ -244,6 +244,7 @@ class Call:
                 ResourceKind.STORE_SESSION, store, opening, is_closed=lambda session: session.is_closed
             )
         self._session = session = await holdings.open(opening)
+        self._slot.answers = lambda: session.agent
         self._log = self._log.bind(session_id=session.session_id)
         self._log.info("session_joined", is_returning=session.is_returning)
         return session

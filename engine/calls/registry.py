@@ -117,8 +117,8 @@ class Slot:
     """Set by the call: say this when nothing else is being said; or at once, as its last words, with a verdict."""
     on_transfer: Callable[[Transferring], bool] | None = None
     """Set by the call: connect the caller to somebody else. False if it cannot be asked for now."""
-    agent: str = ""
-    """Who talks, once it is known."""
+    answers: Callable[[], str] = str
+    """The name of the agent that talks now; empty until that is known."""
     began_at_s: float = 0.0
     """When it was admitted."""
 

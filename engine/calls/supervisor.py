@@ -155,7 +155,7 @@ class Supervisor:
             await socket.aclose(1013, "try again later")
 
     async def _run_call(self, line: Line, slot: Slot) -> None:
-        slot.agent = line.agent.name
+        slot.answers = lambda: line.agent.name
         call = Call(line, slot, self._around)
         if self.outbound is None or not slot.incoming.dial:
             await call.run()

@@ -79,6 +79,11 @@ class CallSession:
     def call_id(self) -> str:
         return self._call.call_id
 
+    @property
+    def agent(self) -> str:
+        """Who answers the caller now."""
+        return self._conversation.agent
+
     def info(self, agent: str) -> SessionInfo:
         """For the model of this agent."""
         call = self._call

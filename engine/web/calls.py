@@ -67,7 +67,7 @@ def call_operations(desk: CallDesk, gate: Gate) -> list[Operation]:
             "GET",
             "/calls",
             "calls",
-            summary="The calls that live now",
+            summary="The calls that live now, and those we make that nobody has answered yet",
             inputs=Inputs(Nothing, Nothing, Nothing),
             answer=its.live,
             replies={JSON: shapes.CallsReply},
@@ -134,7 +134,9 @@ class _Calls:
 
     async def live(self, asked: Asked[Nothing, Nothing, Nothing]) -> Response:
         slots = sorted(self.desk.registry.live_slots(), key=lambda slot: slot.order)
-        return json(shapes.CallsReply([_of_slot(slot, self._dial_of(slot)) for slot in slots]))
+        unanswered = [dial for dial in self.desk.dialing.under_way() if not dial.was_joined]
+        views = [_of_slot(slot, self._dial_of(slot)) for slot in slots]
+        return json(shapes.CallsReply(views + [_of_dial(dial) for dial in unanswered]))
 
     async def dial(self, asked: Dials) -> Response:
         body, key = asked.body, cast("shapes.OnceHeaders", asked.headers).key
@@ -197,7 +199,7 @@ class _Calls:
     def _destination(self, slot: Slot, to: str) -> str:
         """Raises Denied."""
         settings = self.desk.settings
-        agent = settings.agents.get(slot.agent)
+        agent = settings.agents.get(slot.answers())
         names = agent.transfers if agent is not None else {}
         if to in names:
             return names[to]
@@ -273,7 +275,7 @@ def _of_slot(slot: Slot, dial: Dialled | None) -> CallView:
         id=dial.dial_id if dial is not None else slot.call_id,
         call_id=slot.call_id,
         provider=slot.provider,
-        agent=slot.agent,
+        agent=slot.answers(),
         caller=mask_number(slot.incoming.caller),
         direction="outbound" if slot.incoming.is_outbound else "inbound",
         state=cast("State", str(dial.state)) if dial is not None else "answered",

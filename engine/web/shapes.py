@@ -412,7 +412,7 @@ class CallView(Struct, frozen=True):
 
 
 class CallsReply(Struct, frozen=True):
-    calls: Annotated[list[CallView], Meta(description="Those that live now, the oldest first.")]
+    calls: Annotated[list[CallView], Meta(description="Those that live now, the oldest first; then those that ring.")]
 
 
 class DoneReply(Struct, frozen=True):

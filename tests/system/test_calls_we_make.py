@@ -25,6 +25,8 @@ async def test_somebody_is_called_talked_to_and_let_go(provider: str, autojump_c
         assert (order["To"], order["From"]) == (THEIRS, OURS)
         await on.tell_that("ringing")
         assert await on.state(call) == "ringing"
+        shown = (await on.ask("GET", "/calls"))[1]["calls"]
+        assert [(one["id"], one["state"], one["is_live"]) for one in shown] == [(call["id"], "ringing", False)]
         async with on.answered() as phone:
             assert words(await phone.wait_for_reply(), phone.format) == "Hello."
             assert await on.rig.say(phone, "say it again")

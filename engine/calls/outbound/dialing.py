@@ -90,6 +90,10 @@ class Dialing:
     def find(self, dial_id: str) -> Dialled | None:
         return self._dials.get(dial_id)
 
+    def under_way(self) -> list[Dialled]:
+        """Those that have not ended, the oldest first."""
+        return [dial for dial in self._dials.values() if not dial.is_over]
+
     def of_slot(self, slot: Slot) -> Dialled | None:
         return next((one for one in self._dials.values() if one.held == slot.incoming.dial), None)
 
@@ -106,7 +110,7 @@ class Dialing:
         """Nobody will be there to answer for them any more: what still rings is hung up. At most ``ASK_S``."""
         with trio.move_on_after(ASK_S):
             async with trio.open_nursery() as nursery:
-                for dial in self._under_way():
+                for dial in self.under_way():
                     if not dial.is_connected:
                         nursery.start_soon(self._drop, dial)
 
@@ -121,7 +125,7 @@ class Dialing:
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
-            for dial in self._under_way():
+            for dial in self.under_way():
                 if dial.slot is None and now >= dial.until_s:
                     self._finish(dial, _given_up(dial))
 
@@ -229,7 +233,7 @@ class Dialing:
             raise DialRefused(DialFault.NO_AGENT, f"agent: there is no such agent; there are: {known}")
         detects = outbound.detect_machine if wanted.detects_machine is None else wanted.detects_machine
         self._check_abilities(provider, detects=detects)
-        if len(self._under_way()) + self._preparing >= outbound.max_calls:
+        if len(self.under_way()) + self._preparing >= outbound.max_calls:
             raise DialRefused(DialFault.TOO_MANY, "As many calls as outbound.max_calls allows are under way.", 5.0)
         if not self._limiter.allows("all"):
             message = "More calls a minute than outbound.calls_per_minute allows."
@@ -368,16 +372,13 @@ class Dialing:
         self._tell(WebhookEvent.DIAL_ENDED, "", dial.to, fields)
         dial.voicemail, dial.parameters = "", {}
 
-    def _under_way(self) -> list[Dialled]:
-        return [dial for dial in self._dials.values() if not dial.is_over]
-
     def _of_token(self, provider: str, token: str) -> Dialled | None:
         found = (one for one in self._dials.values() if secrets.compare_digest(one.token.encode(), token.encode()))
         dial = next(found, None)
         return dial if dial is not None and dial.provider == provider else None
 
     def _of_call(self, provider: str, call_id: str) -> Dialled | None:
-        return next((one for one in self._under_way() if (one.provider, one.call_id) == (provider, call_id)), None)
+        return next((one for one in self.under_way() if (one.provider, one.call_id) == (provider, call_id)), None)
 
 
 def _given_up(dial: Dialled) -> DialState:
