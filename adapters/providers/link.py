@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import trio
 
 from adapters.providers.outbox import PIECE_S, Outbox
+from adapters.providers.probe import Probe
 from engine.errors import TOO_MANY_UNUSABLE, BadMessage, ProtocolError, SlowPeer
 from engine.events import FRAME_S, AudioFormat, MarkPlayed, ProviderEvent, Stopped
 from engine.ports import Codec
@@ -25,6 +26,9 @@ AHEAD_S: Final = 2.0
 
 MAX_BAD_MESSAGES: Final = 20
 """Unusable messages that a call survives."""
+
+LATE_MARK_S: Final = 0.5
+"""A mark that a ``clear`` forgets has not come back in time if its audio had ended so long ago."""
 
 FINISH_S: Final = 0.3
 """How long leaving the link politely waits for the write under way, so that the socket stays fit for its close."""
@@ -65,6 +69,8 @@ class LinkSocket(Protocol):
 
     async def ping(self) -> None: ...
 
+    def abort(self) -> None: ...
+
     def hold(self, is_held: bool) -> bool:
         """Read what has come at each ``look`` alone. Returns whether it does."""
         ...
@@ -98,6 +104,7 @@ async def open_link(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.write)
+        nursery.start_soon(link.probe)
         try:
             yield link
         except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery that would group it
@@ -138,6 +145,7 @@ class Link:
         self._on_drop = on_drop
         codec.on_gap = partial(on_bad, "gap")
         self._outbox = Outbox(codec, form)
+        self._probe = Probe(socket.ping, self._deaf)
         self._cleared = trio.Event()
         self._bad_messages = 0
         self._has_stopped = False
@@ -209,7 +217,10 @@ class Link:
 
     def _overdue(self) -> MarkPlayed | None:
         name = self._outbox.overdue(trio.current_time())
-        return MarkPlayed(name) if name else None
+        if name is None:
+            return None
+        self._probe.marks_given_up += 1
+        return MarkPlayed(name)
 
     def _count(self, bad: BadMessage) -> None:
         self._bad_messages += 1
@@ -218,6 +229,7 @@ class Link:
             raise ProtocolError(TOO_MANY_UNUSABLE) from bad
 
     def _confirmed(self, wire_name: str) -> MarkPlayed | None:
+        self._probe.marks_echoed += 1
         name = self._outbox.confirm(wire_name, trio.current_time())
         return None if name is None else MarkPlayed(name)
 
@@ -263,7 +275,9 @@ class Link:
     def clear(self) -> None:
         """Drop what is queued but not yet heard, here and at the provider, and the marks with it."""
         self._drop("cleared")
-        self._outbox.clear(trio.current_time())
+        now = trio.current_time()
+        self._probe.marks_given_up += self._outbox.clock.late(now, LATE_MARK_S)
+        self._outbox.clear(now)
         self._cleared.set()
         self._cleared = trio.Event()
         self._wake.set()
@@ -281,6 +295,7 @@ class Link:
         if not self._is_stopping:
             self._drop("closed")
         self._is_stopping = True
+        self._probe.stop()
         self.pace(0.0)
         self._wake.set()
 
@@ -310,6 +325,7 @@ class Link:
                 due_at, dry_s = self._outbox.taken_due_at, self._outbox.taken_dry_s
                 if messages:
                     await self._socket.send(*messages)
+                    self._probe.fed()
                     if due_at is not None:
                         self._on_late(trio.current_time() - due_at)
                     if dry_s:
@@ -323,6 +339,14 @@ class Link:
         finally:
             self._leave_beat()
             self._writer_left.set()
+
+    async def probe(self) -> None:
+        """Beside ``write``: finds out a peer that does not read, however much its kernel takes in."""
+        await self._probe.run()
+
+    def _deaf(self) -> None:
+        self._writer_failure = SlowPeer("the provider does not answer what it is sent")
+        self._socket.abort()
 
     def _follow_beat(self) -> None:
         """Only a line that holds something back is on the shared beat."""

@@ -67,6 +67,10 @@ class PlayoutClock:
         self._heard = max(self._heard, waited_for[0])
         return True
 
+    def late(self, now: float, by_s: float) -> int:
+        """How many marks are waited for whose audio should have ended so long ago."""
+        return sum(give_up_at - GIVE_UP_S + by_s <= now for _, give_up_at in self._marks.values())
+
     def overdue(self, now: float) -> str | None:
         """A mark that is given up: its audio should have ended ``GIVE_UP_S`` ago. Asked again, the next one."""
         for name, (_, give_up_at) in self._marks.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -100,21 +101,29 @@ class Bench:
 
     @asynccontextmanager
     async def line(
-        self, provider: str, *, call_id: str = "", token: str | None = None, receive_bytes: int | None = None
+        self,
+        provider: str,
+        *,
+        call_id: str = "",
+        token: str | None = None,
+        receive_bytes: int | None = None,
+        reads_for_s: float | None = None,
     ) -> AsyncIterator[Line]:
-        """An admitted call over a raw socket, not started; what the engine sends is read as it comes."""
+        """An admitted call over a raw socket, not started; what the engine sends is read as it comes, for so long."""
         call_id = call_id or new_call_id(provider)
         async with self.socket(provider, receive_bytes=receive_bytes) as peer, trio.open_nursery() as nursery:
             line = Line(provider, peer, call_id)
             if receive_bytes is None:
-                nursery.start_soon(line.listen)
+                nursery.start_soon(_listen, line, reads_for_s)
             yield line
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
-    async def live(self, provider: str, *, receive_bytes: int | None = None) -> AsyncIterator[Line]:
+    async def live(
+        self, provider: str, *, receive_bytes: int | None = None, reads_for_s: float | None = None
+    ) -> AsyncIterator[Line]:
         """A call that is up: admitted and started."""
-        async with self.line(provider, receive_bytes=receive_bytes) as line:
+        async with self.line(provider, receive_bytes=receive_bytes, reads_for_s=reads_for_s) as line:
             await line.start(await self.token(provider, line.call_id))
             await self.until(lambda: line.call_id in self.rig.engine.registry.live_calls())
             yield line
@@ -329,3 +338,8 @@ def check_log(
         assert may_trace or event["event"] in expected_errors or not event.get("exc_info"), event
         text = repr(event)
         assert not any(secret in text for secret in secrets), event
+
+
+async def _listen(line: Line, for_s: float | None) -> None:
+    with trio.move_on_after(math.inf if for_s is None else for_s):
+        await line.listen()

@@ -1,0 +1,92 @@
+"""Whether a provider reads what it is sent, where its kernel takes in far more than anybody plays: it owes pongs to
+pings, and echoes to marks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+PROBE_S: Final = 1.0
+"""While audio goes out, a ping this long after the last pong."""
+PONG_S: Final = 1.0
+"""For a pong."""
+MISSES: Final = 2
+"""Pongs in a row that a peer which reads may owe: one is lost when the whole process stood still."""
+
+
+class Probe:
+    """``run`` it beside the writer, which tells when something was ``fed``. A peer that has ever answered a ping and
+    does so no more is ``on_deaf``; and so is one that never has, if none of its marks came back either."""
+
+    def __init__(self, ping: Callable[[], Awaitable[None]], on_deaf: Callable[[], None]) -> None:
+        """``ping`` returns on the pong, and raises trio.EndOfChannel when the socket is gone."""
+        self.marks_echoed = 0
+        self.marks_given_up = 0
+        self._ping = ping
+        self._on_deaf = on_deaf
+        self._fed = trio.Event()
+        self._scope = trio.CancelScope()
+        self._has_ponged = False
+
+    def fed(self) -> None:
+        """Something was sent. Never waits."""
+        self._fed.set()
+
+    def stop(self) -> None:
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Until stopped, or nothing is to be found out any more."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                await self._ask(nursery)
+                nursery.cancel_scope.cancel()
+
+    async def _ask(self, nursery: trio.Nursery) -> None:
+        missed = 0
+        while missed < MISSES or not (self._is_deaf or self.marks_echoed):
+            if not missed:
+                await self._fed.wait()
+                self._fed = trio.Event()
+            began_at_s, asked = trio.current_time(), _Asked()
+            nursery.start_soon(self._ping_once, asked)
+            with trio.move_on_after(PONG_S):
+                await asked.settled.wait()
+            if asked.is_gone:
+                # Closed by the limit of a write that a ping was stuck in, or by a loss that was on its way.
+                if missed:
+                    self._on_deaf()
+                return
+            if asked.has_ponged:
+                self._has_ponged, missed = True, 0
+                await trio.sleep(PROBE_S)
+            elif trio.current_time() - began_at_s < 1.5 * PONG_S:
+                missed += 1  # else we have stood still ourselves, and are no judge of others
+        if self._is_deaf:
+            self._on_deaf()
+
+    async def _ping_once(self, asked: _Asked) -> None:
+        """Not cancelled for being slow: a write that is cut off half-way would cost the socket."""
+        try:
+            await self._ping()
+            asked.has_ponged = True
+        except trio.EndOfChannel:
+            asked.is_gone = True
+        asked.settled.set()
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self._has_ponged or (self.marks_given_up > 0 and not self.marks_echoed)
+
+
+class _Asked:
+    """One ping."""
+
+    __slots__ = ("has_ponged", "is_gone", "settled")
+
+    def __init__(self) -> None:
+        self.settled = trio.Event()
+        self.has_ponged = False
+        self.is_gone = False
