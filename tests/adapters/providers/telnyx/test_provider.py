@@ -364,7 +364,7 @@ async def test_we_ask_what_the_official_client_asks(what: str) -> None:
                 lambda by, http: by.control.send_text("+15551230002", "+15551230001", "hello & ü", http),
             ),
             "dial": (
-                partial(they.texml.accounts.calls.calls, ACCOUNT, body=dialled),  # type: ignore[arg-type] # plain
+                partial(they.texml.accounts.calls.calls, ACCOUNT, body=dialled),
                 lambda by, http: by.control.dial(DIAL, http),
             ),
         }
