@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
@@ -127,6 +128,24 @@ def test_any_frames_in_any_pieces_read_as_wsproto_reads_them(
         assert code == 1002
     else:
         assert (said, code) == (expected, expected_code)
+
+
+_INNER = b"\x81\x85\0\0\0\0inner"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"\x82\x8b\0\0\0\0", _INNER],
+        [frame(9, b"")[:1], frame(9, b"")[1:] + frame(1, b"behind")],
+        [frame(1, b"a", fin=False), frame(1, b"b")],
+        [frame(1, b"a") + frame(8, b"\x03\xe8") + frame(1, b"after the close")],
+        [frame(1, b"\xff"), frame(1, b"after the fault")],
+    ],
+    ids=["a frame in a frame", "a ping in two", "in the middle of a message", "behind a close", "behind a fault"],
+)
+def test_no_cut_makes_the_short_way_read_anything_else(pieces: list[bytes]) -> None:
+    assert by_lean(pieces, is_short_cut=True) == by_lean(pieces)
 
 
 @settings(max_examples=100, deadline=None)
