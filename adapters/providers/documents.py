@@ -28,6 +28,12 @@ def again_at(webhook_url: str, token: str) -> str:
     return f"{webhook_url}?{AGAIN}={hashlib.sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
+def say(response: ET.Element, text: str, verb: str = "Say") -> None:
+    """In the provider's own voice; nothing for no text."""
+    if text:
+        ET.SubElement(response, verb).text = printable(text)
+
+
 def ask_again(response: ET.Element, webhook_url: str, token: str) -> None:
     """What the call goes on with once the stream before it has ended: asking us what is to become of the caller."""
     ET.SubElement(response, "Redirect", method="POST").text = printable(again_at(webhook_url, token))

@@ -35,6 +35,7 @@ from engine.observe.timeline import Timeline, Watcher, What
 from engine.ports import (
     Ability,
     Codec,
+    Mode,
     ProviderLink,
     ResourceKind,
     WarmTransfer,
@@ -220,7 +221,7 @@ class Call:
         recordings = self._around.recordings
         if recordings is None or isinstance(link, TextLink) or not recordings.wants(self._info):
             return link
-        text = recordings.announcement
+        text = self._announcement
         if text and self._line.agent.clip(text, self._info.format) is None:
             recordings.skip(self._info, "it cannot be announced")
             return link
@@ -233,8 +234,14 @@ class Call:
         return recorded(link, recorder)
 
     async def _announce_recording(self, link: AnyLink) -> None:
-        if isinstance(link, RecordedLink) and self._around.recordings and self._around.recordings.announcement:
-            await self._say_fixed(link, self._around.recordings.announcement)
+        if isinstance(link, RecordedLink) and self._announcement:
+            await self._say_fixed(link, self._announcement)
+
+    @property
+    def _announcement(self) -> str:
+        """Of the recording, by us: a speech-to-speech model has no words of its own, so the provider has said it."""
+        recordings = self._around.recordings
+        return recordings.announcement if recordings and self._line.agent.mode is not Mode.REALTIME else ""
 
     async def _joined(self, holdings: Holdings) -> CallSession:
         """The call's seat at its session: what was said before decides how it begins."""

@@ -192,9 +192,13 @@ class Recordings:
         finally:
             self._nursery = None
 
+    def are_wanted(self, agent: str) -> bool:
+        """Calls of this agent are to be recorded."""
+        return not self._agents or agent in self._agents
+
     def wants(self, call: CallInfo) -> bool:
         """It is to be recorded, and can be. What could not be erased later is not recorded."""
-        if self._agents and call.agent not in self._agents:
+        if not self.are_wanted(call.agent):
             return False
         try:
             self._folder_of(call.caller)

@@ -118,6 +118,13 @@ class Supervisor:
         """Who answers leaves it to the provider to hear and to speak."""
         return self._agents[self._agent_of(call)].mode is Mode.RELAY
 
+    def preface(self, call: IncomingCall) -> str:
+        """The announcement of a recording, where who answers has no voice for fixed words."""
+        agent, recordings = self._agents[self._agent_of(call)], self._around.recordings
+        if recordings is None or agent.mode is not Mode.REALTIME or not recordings.are_wanted(agent.name):
+            return ""
+        return recordings.announcement
+
     def recognise(self, provider: str, call: IncomingCall, token: str) -> IncomingCall | None:
         """The call that we made under this token, with its place; None if there is none."""
         known = self.outbound.recognise(provider, call, token) if self.outbound else None

@@ -35,10 +35,6 @@ async def recording_findings(settings: Settings) -> list[Finding]:
     if relayed:
         detail = f"calls of {', '.join(relayed)} are not recorded: over relay nobody hears them here"
         found.append(Finding("recording", Verdict.WARNING, detail))
-    unannounced = [name for name, agent in recorded.items() if agent.realtime]
-    if unannounced and recording.announce:
-        detail = f"calls of {', '.join(unannounced)} are not recorded: a speech-to-speech model cannot be given "
-        found.append(Finding("recording", Verdict.WARNING, f"{detail}recording.announce to say"))
     return found
 
 

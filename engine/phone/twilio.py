@@ -298,9 +298,10 @@ def read_twiml(document: bytes) -> tuple[str, dict[str, str]]:
 
 
 def read_redirect(document: bytes) -> str:
-    """Where to ask for what comes after the stream, which is the first that the answer holds; empty: the call ends
-    then. Raises CallFailed for anything that the provider would not follow."""
-    then = list(read_response(document))[1:]
+    """Where to ask for what comes after the stream; empty: the call ends then. Raises CallFailed for anything that the
+    provider would not follow."""
+    verbs = [verb for verb in read_response(document) if verb.tag not in ("Say", "Speak")]
+    then = verbs[1:]
     if not then or then[0].tag == "Hangup":
         return ""
     url = (then[0].text or "").strip()

@@ -52,6 +52,8 @@ class IncomingCall:
     """Of a call that we made and know again: the place that is held for it. No provider sets it."""
     agent: str = ""
     """Who is to talk to it; empty: whoever answers ``dialled``. No provider sets it."""
+    preface: str = ""
+    """What the provider says before it connects the call to us. No provider sets it."""
     is_back: bool = False
     """It was connected before and its stream has ended, while the caller is there: the provider asks what is to become
     of it. The numbers may be missing."""

@@ -56,6 +56,10 @@ class Switchboard(Protocol):
         """The same of a socket over which the provider sends what it has heard, and says what we send."""
         ...
 
+    def preface(self, call: IncomingCall) -> str:
+        """What the provider is to say before it connects the call; empty: nothing."""
+        ...
+
     def wants_relay(self, call: IncomingCall) -> bool:
         """Who answers leaves it to the provider to hear and to speak."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
@@ -130,6 +130,7 @@ class _Webhook:
             log.error("admission_failed", provider=self.provider.name, call_id=call.call_id, error=type(exc).__name__)
             return _as_response(self.provider.refuse(SORRY))
         if isinstance(admitted, str):
+            call = replace(call, preface=self.switchboard.preface(call))
             return _as_response(line.connect(call, self.urls.media(request, line.media_path), admitted))
         sentence = admitted.sentence
         return _as_response(self.provider.refuse(sentence) if sentence else self.provider.dismiss())

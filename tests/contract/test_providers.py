@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from html import unescape
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -166,6 +167,21 @@ def _bones(answer: Answer) -> list[Any]:
     if answer.content_type == "application/json":
         return [sorted(action) for action in json.loads(answer.body)]
     return [element.tag for element in ET.fromstring(answer.body).iter()]
+
+
+@every
+def test_a_preface_is_said_before_the_call_is_connected(name: str) -> None:
+    by, call = UNABLE[name], IncomingCall("c1", "+15551230001", "+15551230002", preface="Recorded & kept.")
+    plain = by.connect(replace(call, preface=""), f"wss://h{by.media_path}", "t1")
+    told = by.connect(call, f"wss://h{by.media_path}", "t1")
+    if name == "vonage":
+        said, *rest = json.loads(told.body)
+        assert (said["action"], unescape(said["text"])) == ("talk", "Recorded & kept.")
+        assert rest == json.loads(plain.body)
+    else:
+        said, *rest = ET.fromstring(told.body)
+        assert (said.tag, said.text) == ("Speak" if name == "plivo" else "Say", "Recorded & kept.")
+        assert [ET.tostring(verb) for verb in rest] == [ET.tostring(verb) for verb in ET.fromstring(plain.body)]
 
 
 @every

@@ -18,7 +18,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.audio.g711 import pcm16_to_mulaw
 from engine.events import MULAW_8K, PCM16_8K
+from engine.ports import IncomingCall, Mode
 from engine.settings import RecordingSettings, Settings, StoreSettings
+from tests.fakes.agents import VendorAgent
 from tests.fakes.plain_speech import MAGIC, words
 from tests.system.rig import Rig, running_engine
 
@@ -107,6 +109,20 @@ async def test_nothing_is_recorded_unless_the_settings_say_so(tmp_path: Path, au
         await written(rig)
         assert rig.value("recordings_total", outcome="skipped") == 1, "there is no audio of the announcement"
     assert not files(tmp_path)
+
+
+async def test_where_an_agent_has_no_voice_for_fixed_words_the_provider_announces_it(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = IncomingCall("CA1", "+15550100009", "+15550100001")
+    for agents, mode, said_first in (
+        (("desk",), Mode.REALTIME, "this call is recorded"),
+        (("other",), Mode.REALTIME, ""),
+        (("desk",), Mode.PIPELINE, ""),
+    ):
+        monkeypatch.setattr(VendorAgent, "mode", mode)
+        async with recording(tmp_path, announce="this call is recorded", agents=agents) as rig:
+            assert rig.engine.supervisor.preface(call) == said_first
 
 
 async def test_a_directory_that_cannot_be_written_costs_the_recording_and_not_the_call(

@@ -86,7 +86,7 @@ async def served(folder: Path) -> AsyncIterator[Served]:
             "vendors.openai_realtime": {"url": f"{at[3].ws}/v1/realtime", "model": "m"},
             "recording": {
                 "enabled": True,
-                "agents": ["front"],
+                "agents": ["front", "whole"],
                 "announce": "Recorded.",
                 "bucket": "calls",
                 "endpoint": api.base,
@@ -155,10 +155,9 @@ async def a_caller_is_recorded_and_reached_into(on: Served, capsys: pytest.Captu
         while not on.bucket.objects:  # noqa: ASYNC110 - seen from outside
             await trio.sleep(0.02)
     assert not on.bucket.faults
-    with wave.open(io.BytesIO(next(iter(on.bucket.objects.values())))) as file:
-        samples = memoryview(file.readframes(file.getnframes())).cast("h")
-    assert said(samples[0::2].tobytes()) == "Good day."
-    assert said(samples[1::2].tobytes()).startswith("Recorded. Front.")
+    ((caller, agent),) = recorded(on)
+    assert caller == "Good day."
+    assert agent.startswith("Recorded. Front.")
 
 
 async def a_machine_is_left_a_word(on: Served, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +204,18 @@ async def calls_of_every_kind_are_drained(on: Served) -> None:
             assert await call.wait_until_over(within_s=WITHIN_S) == "engine 1001"
             assert words(call.heard_audio, call.format).endswith("Over.")
         assert await relayed.wait_until_over(within_s=WITHIN_S) == "agent"
+    spoken = [agent for _, agent in recorded(on)]
+    assert any(agent.startswith("Whole.") for agent in spoken), "the provider has announced that it is recorded"
+
+
+def recorded(on: Served) -> list[tuple[str, str]]:
+    """Of each recording in the bucket, what the caller says and what the agent does."""
+    sides = []
+    for audio in on.bucket.objects.values():
+        with wave.open(io.BytesIO(audio)) as file:
+            samples = memoryview(file.readframes(file.getnframes())).cast("h")
+        sides.append((said(samples[0::2].tobytes()), said(samples[1::2].tobytes())))
+    return sides
 
 
 async def heard(call: PhoneCall) -> str:

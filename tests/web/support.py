@@ -106,6 +106,9 @@ class FakeSwitchboard:
     async def serve_relay(self, provider: Provider, relay: Relay, socket: Socket) -> None:
         await self.serve(provider, socket)
 
+    def preface(self, call: IncomingCall) -> str:
+        return ""
+
     def wants_relay(self, call: IncomingCall) -> bool:
         return self.is_relayed
 

@@ -9,7 +9,16 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, transfer_addresses, xml_answer
+from adapters.providers.documents import (
+    ask_again,
+    beside,
+    call_in,
+    dismissal,
+    is_again,
+    say,
+    transfer_addresses,
+    xml_answer,
+)
 from adapters.providers.fields import printable
 from adapters.providers.plivo.codec import PlivoCodec, encode_value
 from adapters.providers.plivo.rest import PlivoRest
@@ -117,6 +126,7 @@ class PlivoProvider:
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
         """Once the stream has ended, the call goes on with what follows: asking us again."""
         response = ET.Element("Response")
+        say(response, call.preface, "Speak")
         stream = ET.SubElement(
             response,
             "Stream",

@@ -74,7 +74,7 @@ class SignalWireProvider:
         return self._documents.read_status(request)
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        return connect_document(media_url, token, beside(media_url, self.media_path, self.voice_path))
+        return connect_document(call, media_url, token, beside(media_url, self.media_path, self.voice_path))
 
     def refuse(self, sentence: str) -> Answer:
         return self._documents.refuse(sentence)

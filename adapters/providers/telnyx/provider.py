@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, xml_answer
+from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, say, xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx.codec import TelnyxCodec
@@ -133,6 +133,7 @@ class TelnyxProvider:
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
         """Once the stream has ended, the call goes on with what follows: asking us again."""
         response = ET.Element("Response")
+        say(response, call.preface)
         stream = ET.SubElement(
             ET.SubElement(response, "Connect"),
             "Stream",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, xml_answer
+from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, say, xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio.codec import TwilioCodec
@@ -145,7 +145,7 @@ class TwilioProvider:
         )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        return connect_document(media_url, token, beside(media_url, self.media_path, self.voice_path))
+        return connect_document(call, media_url, token, beside(media_url, self.media_path, self.voice_path))
 
     def refuse(self, sentence: str) -> Answer:
         response = ET.Element("Response")
@@ -196,9 +196,10 @@ class TwilioProvider:
         return self._relay
 
 
-def connect_document(media_url: str, token: str, voice_url: str) -> Answer:
+def connect_document(call: IncomingCall, media_url: str, token: str, voice_url: str) -> Answer:
     """Once the stream has ended, the call goes on with what follows: asking our webhook for calls again."""
     response = ET.Element("Response")
+    say(response, call.preface)
     stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
     ET.SubElement(stream, "Parameter", name="token", value=printable(token))
     ask_again(response, voice_url, token)

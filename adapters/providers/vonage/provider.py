@@ -171,11 +171,11 @@ class VonageProvider:
         query = urlencode({CALL: call.call_id})
         connect["eventType"] = "synchronous"
         connect["eventUrl"] = [f"{beside(media_url, self.media_path, _STREAM_PATH)}?{query}"]
-        return _ncco(connect)
+        return _ncco(*([_talk(call.preface)] if call.preface else []), connect)
 
     def refuse(self, sentence: str) -> Answer:
         """After the last action Vonage hangs up. Angle brackets go: they would make it SSML."""
-        return _ncco({"action": "talk", "text": printable(sentence).translate(_NO_MARKUP)})
+        return _ncco(_talk(sentence))
 
     def whispered_of(self, request: WebhookRequest) -> str:
         return call_in(request.url)
@@ -230,6 +230,10 @@ def _answered_by(status: str, sub_state: object) -> str:
     if status == "human":
         return "human"
     return "machine" if status == "machine" and sub_state in _BEEPS else ""
+
+
+def _talk(text: str) -> dict[str, Any]:
+    return {"action": "talk", "text": printable(text).translate(_NO_MARKUP)}
 
 
 def _ncco(*actions: dict[str, Any]) -> Answer:
