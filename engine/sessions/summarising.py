@@ -75,13 +75,11 @@ class Summarising:
         self.is_running = False
 
     def _look_ahead_if_due(self, nursery: trio.Nursery) -> None:
-        """What is cut soon, or out of sight, is looked through in a thread, many messages at once, and not in the next
+        """What is out of sight soon is looked through in a thread, many messages at once, and not in the next
         turns."""
         settings, entries = self._around.settings, self._pages.entries
         new = list(takewhile(lambda entry: entry.entry_id != self._looked_upto, reversed(entries)))
-        is_due = len(new) >= max(A_TURN, settings.window - 2 * A_TURN) or any(
-            len(entry.text) > settings.max_chars for entry in new
-        )
+        is_due = len(new) > settings.window
         if is_due and not self._is_looking:
             self._is_looking = True
             nursery.start_soon(self._look_ahead, self._pages.record.session_id, new)
