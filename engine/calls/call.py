@@ -234,7 +234,7 @@ class Call:
         return recorded(link, recorder)
 
     async def _announce_recording(self, link: AnyLink) -> None:
-        if isinstance(link, RecordedLink) and self._announcement:
+        if isinstance(link, RecordedLink) and self._announcement and self._line.goes_on is None:
             await self._say_fixed(link, self._announcement)
 
     @property
@@ -482,7 +482,7 @@ class Call:
         if self._end_so_far.cause is Cause.TRANSFERRED:
             unfinished = Resumption((self._line.agent.phrases.not_connected,))
         times = before.times + 1 if before else 1
-        return Left(self._info.stream_id, unfinished, times, self._keeps_s(), self._introduced)
+        return Left(self._info.stream_id, self._slot.answers(), unfinished, times, self._keeps_s(), self._introduced)
 
     def _keeps_s(self) -> float:
         """How long place and session wait for the caller to be back; 0: the call has ended for good."""
@@ -499,6 +499,7 @@ class Call:
             "reason": str(end.reason),
             "seconds": round(self._ended_at_s - self._started_at_s, 3),
             "turns": turns,
+            "may_return": self._slot.may_return,
         }
         # Of a caller who has been erased in the meantime the session knows no number any more.
         number = session.number if session else ""

@@ -34,6 +34,8 @@ class Left:
     """By a stream that is gone; ``stream_id`` is the first one's, by which its session is known."""
 
     stream_id: str
+    agent: str
+    """Who answered last."""
     unfinished: Resumption | None = None
     """None: nothing was heard of the agent yet, so the call begins anew."""
     times: int = 1

@@ -280,7 +280,8 @@ class Supervisor:
             raise NotAdmitted("the older call with this id did not close in time")
 
     def _line(self, provider: Provider, codec: Codec | Words, socket: Socket, start: StreamStarted, slot: Slot) -> Line:
-        agent, goes_on = self._agents[self._agent_of(slot.incoming)], slot.goes_on
+        goes_on = slot.goes_on
+        agent = self._agents[goes_on.agent if goes_on else self._agent_of(slot.incoming)]
         info = CallInfo(
             provider=provider.name,
             call_id=start.call_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -35,6 +35,10 @@ class Line:
     async def receive(self) -> ProviderEvent:
         await trio.sleep(0.02)
         return bytes(320)
+
+    async def deliver(self, take: Callable[[ProviderEvent], None]) -> None:
+        while True:
+            take(await self.receive())
 
     async def play(self, audio: bytes) -> None:
         seconds = PCM16_8K.duration_s(audio)

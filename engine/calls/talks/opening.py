@@ -11,7 +11,7 @@ import trio
 from engine.errors import VendorError
 
 EARLY_FRAMES = 100
-"""Of the caller, kept while the vendors open: the last two seconds."""
+"""Of the caller, kept while the vendors open: the last two seconds at least, as several may come in one piece."""
 
 T = TypeVar("T")
 

@@ -54,6 +54,23 @@ async def test_the_next_agent_answers_the_same_words_and_all_that_follow(autojum
     assert desk.open_parts == sales.open_parts == 0
 
 
+async def test_whoever_answered_when_the_line_was_lost_answers_on_the_next_one(autojump_clock: MockClock) -> None:
+    desk, sales = PuppetAgent(to_sales, name="desk"), PuppetAgent(name="sales")
+    async with stage(desk, sales) as on:
+        async with on.call("CA1") as caller:
+            await trio.sleep(3)
+            desk.transcriber.hears("a quote")
+            await trio.sleep(4)
+            caller.socket.abort()
+            await caller.gone.wait()
+        async with on.call("CA1"):
+            await trio.sleep(3)
+            sales.transcriber.hears("thanks")
+            await trio.sleep(4)
+    assert [len(agent.model.contexts) for agent in (desk, sales)] == [1, 1]
+    assert desk.open_parts == sales.open_parts == 0
+
+
 async def test_a_hand_over_to_nobody_ends_the_call_as_a_failure_of_the_model(autojump_clock: MockClock) -> None:
     desk = PuppetAgent(to_sales, name="desk", has_clips=True)
     async with stage(desk) as on:
