@@ -128,7 +128,7 @@ class Mind:
         finally:
             took_s = trio.current_time() - asked_at_s
             said = "".join(reply.said)
-            self._session.model_answered(self.agent, said, status=status, took_s=took_s)
+            self._session.model_answered(self.agent, said, status=status, took_s=took_s, vendor=self.vendor)
         if saying.seconds < self._longest_s:
             for sentence in splitter.flush():
                 await self._say(saying, say, sentence, reply.began_at_s)
