@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,8 @@ class Workshop:
     speech: EmbeddedSpeech | None
     """None: nobody needs it."""
     cache: PhraseCache
+    aside: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    """A thread for what may take its time."""
     """Of all voices."""
 
     def agent(self, name: str) -> ComposedAgent:
@@ -146,17 +148,19 @@ class Workshop:
 
     def _recollect(self, settings: AgentSettings, crew: Crew) -> Recollect:
         if settings.model[0] == SCRIPT:
-            return _recollect_by_rule
+            return self._recollect_by_rule
 
         async def by_model(messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
             return await recollect_by_model(crew.models[0], messages, before, session)
 
         return by_model
 
-
-async def _recollect_by_rule(messages: Sequence[Message], before: Recollection, _session: SessionInfo) -> Recollection:
-    # Some milliseconds of computing for a long conversation: not on the event loop.
-    return await trio.to_thread.run_sync(recollect, messages, before)
+    async def _recollect_by_rule(
+        self, messages: Sequence[Message], before: Recollection, _session: SessionInfo
+    ) -> Recollection:
+        # Some milliseconds of computing for a long conversation: not on the event loop, and not in many threads, among
+        # which the loop would wait for its turn.
+        return await trio.to_thread.run_sync(recollect, messages, before, limiter=self.aside)
 
 
 def check_agents(settings: Settings) -> list[tuple[str, str]]:

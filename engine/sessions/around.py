@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+import trio
 
 from engine.errors import ModelFailed, StoreDown
 from engine.observe.labels import WebhookEvent
@@ -67,6 +68,8 @@ class Around:
     now: Callable[[], float]
     """Unix seconds."""
     load_s: float = 0.3
+    aside: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    """A thread for what may take its time: with many of them the event loop would wait for its turn among them."""
     """For what a session reads of the store before it goes on with what it holds."""
 
     def agent(self, name: str) -> Agent:

@@ -88,7 +88,9 @@ class Summarising:
         """``entries``: newest first."""
         try:
             texts = [entry.text for entry in reversed(entries)]
-            found = await trio.to_thread.run_sync(facts_of_each, texts, abandon_on_cancel=True)
+            found = await trio.to_thread.run_sync(
+                facts_of_each, texts, abandon_on_cancel=True, limiter=self._around.aside
+            )
         finally:
             self._is_looking = False
         if session_id == self._pages.record.session_id:  # else it has been forgotten

@@ -91,6 +91,9 @@ CASES = [
     Case("sealed-text", "sqlite", is_sealed=True, is_written=True),
 ]
 
+ASIDE = trio.CapacityLimiter(1)
+"""As the embedded agent has it."""
+
 
 class FixedAgent(MemoryAgent):
     """Answers at once with the next of ``AGENT``; recollects in a thread, as the embedded agent does."""
@@ -99,7 +102,7 @@ class FixedAgent(MemoryAgent):
         return self._part(_FixedModel())
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
-        return await trio.to_thread.run_sync(recollect, messages, before)
+        return await trio.to_thread.run_sync(recollect, messages, before, limiter=ASIDE)
 
 
 class _FixedModel:
