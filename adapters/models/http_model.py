@@ -17,7 +17,7 @@ import trio
 
 from adapters.models.complaints import complaint, parsed
 from adapters.models.sse import ServerEvent, SseParser
-from engine.dialogue.sentences import whole_sentences
+from engine.dialogue.sentences import MAX_CHARS, whole_sentences
 from engine.errors import BadMessage, ModelFailed, SettingsError, Why
 from engine.events import Context, ModelPart, SessionInfo
 from engine.ports import Owner
@@ -251,8 +251,8 @@ class _Reader:
         texts.clear()
         await self._outlet.put(text)
         if not self._is_ahead:
-            self._begins += text
-            self._is_ahead = whole_sentences(self._begins) >= AHEAD_CHARS
+            self._begins += text[:MAX_CHARS]
+            self._is_ahead = len(self._begins) >= MAX_CHARS or whole_sentences(self._begins) >= AHEAD_CHARS
 
     async def _finish(self) -> None:
         for part in self._reading.end():

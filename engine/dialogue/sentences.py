@@ -20,11 +20,12 @@ class SentenceSplitter:
 
     def feed(self, piece: str) -> list[str]:
         self._text += piece
-        sentences = []
-        while (cut := _first_cut(self._text)) is not None:
-            sentence, self._text = self._text[:cut].strip(), self._text[cut:]
-            if sentence:
+        sentences, at = [], 0
+        while (cut := _first_cut(self._text, at)) is not None:
+            if sentence := self._text[at:cut].strip():
                 sentences.append(sentence)
+            at = cut
+        self._text = self._text[at:]
         return sentences
 
     def flush(self) -> list[str]:
@@ -35,24 +36,27 @@ class SentenceSplitter:
 def whole_sentences(text: str) -> int:
     """How much of the text is whole sentences, with the space behind the last one: a place to go on from."""
     end = 0
-    while (cut := _first_cut(text[end:])) is not None:
-        end += cut
+    while (cut := _first_cut(text, end)) is not None:
+        end = cut
     return len(text) - len(text[end:].lstrip()) if end else 0
 
 
-def _first_cut(text: str) -> int | None:
-    for match in _END.finditer(text):
-        if not _is_abbreviation(text, match):
+def _first_cut(text: str, start: int) -> int | None:
+    """Where the sentence that begins at ``start`` ends. No further is looked than it may be long: a model may send a
+    whole book at once."""
+    stop = start + MAX_CHARS
+    for match in _END.finditer(text, start, stop + 1):
+        if not _is_abbreviation(text[start : match.start()], match):
             return match.end()
-    if len(text) > MAX_CHARS:
-        head = text[:MAX_CHARS]
-        return (max(head.rfind(", "), head.rfind("; "), head.rfind(": ")) + 1) or (head.rfind(" ") + 1) or MAX_CHARS
-    return None
+    if len(text) <= stop:
+        return None
+    pause = max(text.rfind(mark, start, stop) for mark in (", ", "; ", ": "))
+    return (pause + 1) or (text.rfind(" ", start, stop) + 1) or stop
 
 
-def _is_abbreviation(text: str, end: re.Match[str]) -> bool:
+def _is_abbreviation(before: str, end: re.Match[str]) -> bool:
     if not end.group().startswith("."):
         return False
-    word = text[: end.start()].rsplit(None, 1)[-1:] or [""]
+    word = before.rsplit(None, 1)[-1:] or [""]
     bare = word[0].lower().lstrip("(\"'")
     return bare in _ABBREVIATIONS or (len(bare) == 1 and bare.isalpha() and bare not in "aio")

@@ -53,3 +53,10 @@ def test_what_was_not_heard_to_its_end_is_what_would_be_said_again() -> None:
     spoken = [Spoken("One.", 1.0, is_whole=True), Spoken("Two.", 1.0, is_whole=True), Spoken("Three.", 1.0, True)]
     assert unheard(spoken, 1.5) == ["Two.", "Three."]
     assert unheard(spoken, 3.0) == []
+
+
+def test_a_book_without_a_full_stop_is_cut_as_it_comes() -> None:
+    splitter = SentenceSplitter()
+    said = [*splitter.feed("word " * 200_000 + "x" * 1_000), *splitter.flush()]
+    assert max(map(len, said)) <= MAX_CHARS
+    assert "".join(said).replace(" ", "") == "word" * 200_000 + "x" * 1_000
