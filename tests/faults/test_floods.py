@@ -76,7 +76,7 @@ async def test_f64_idle_sockets_and_pings_disturb_nobody(autojump_clock: MockClo
             refused += head.startswith(b"HTTP/1.1 503")
         assert refused == 80 - 32
         assert b.rig.value("handshake_failures_total", why="too_many") == refused
-        await trio.sleep(6)
+        await trio.sleep(8)  # until they have been closed, too
         assert b.rig.value("handshake_failures_total", why="timeout") == 100 + 32
         async with b.live("vonage") as line:
             nursery.start_soon(line.keep_talking)
