@@ -7,7 +7,7 @@ within one deadline, and leaves one verdict. Nothing but Cancelled leaves it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,24 +22,18 @@ from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.recording import RecordedLink, Recordings, recorded
 from engine.calls.registry import Over, Slot
 from engine.calls.requests import Requests
+from engine.calls.rest import RING_S, CallRest
 from engine.calls.returning import RETURN_S, RETURNS, Left, Resumption
 from engine.calls.talks.conversing import Conversing
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of
-from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer, VendorError
+from engine.errors import CallEnd, Cause, ProtocolError, SlowPeer
 from engine.events import AudioFormat, CallInfo, Stopped, Transfer
-from engine.observe.labels import VendorKind, WebhookEvent
+from engine.observe.labels import WebhookEvent
 from engine.observe.logs import mask_number
 from engine.observe.metrics import Metrics
 from engine.observe.timeline import Timeline, Watcher, What
-from engine.ports import (
-    Ability,
-    Codec,
-    Mode,
-    ProviderLink,
-    ResourceKind,
-    WarmTransfer,
-)
+from engine.ports import Codec, Mode, ProviderLink, ResourceKind
 from engine.runtime.book import Book
 from engine.runtime.holdings import Holdings
 from engine.runtime.ledger import Ledger
@@ -54,10 +48,6 @@ EARLY_EVENTS = 100
 APOLOGY_S = 6.0
 SILENT_GRACE_S = 3.0
 """A call that the caller gives up sooner is not counted as one that the agent was silent in."""
-TRANSFER_S = 5.0
-"""For the provider to connect a caller to somebody else."""
-RING_S = 25.0
-"""For somebody to pick up a caller who is announced."""
 HANG_UP_SHARE = 0.9
 """Of the time for closing, what the provider's REST API has for a hang-up: its client closes within it, too."""
 
@@ -119,7 +109,16 @@ class Call:
             new_http_client=around.new_http_client,
             number=lambda: self._session.number if self._session else "",
         )
-        self._parts = Parts(line, around.limits, self._meters, self._timeline, self._ledger, control, self._transfer)
+        self._rest = CallRest(
+            line.provider.control,
+            line.info,
+            self._ledger,
+            self._meters,
+            new_http_client=around.new_http_client,
+            webhooks=around.webhooks,
+        )
+        transfer = self._rest.transfer
+        self._parts = Parts(line, around.limits, self._meters, self._timeline, self._ledger, control, transfer)
         self._verdict: CallEnd | None = None
         self._talking = trio.CancelScope()
         self._apologising = trio.CancelScope()
@@ -127,14 +126,12 @@ class Call:
         """Beside the talk."""
         self._talk: Conversing | None = None
         self._owed = ""
-        self._introduced = ""
-        """The caller is being transferred: what whoever picks up is told."""
         """An apology that nothing of ours could say: the provider does, when it asks what becomes of the caller."""
         self._is_in_other_hands = False
         """Somebody else took the caller when we failed: the call goes on without us."""
         self._started_at_s = self._ended_at_s = trio.current_time()
         slot.on_request, slot.on_drain = self._requested, self._drain
-        self._requests = Requests(slot, self._transfer)
+        self._requests = Requests(slot, transfer)
 
     async def run(self) -> None:
         """Never raises but Cancelled, and is gone within ``limits.close_s`` of its end, and a little."""
@@ -187,7 +184,7 @@ class Call:
             with self._apologising:
                 is_told = await self._apologise(link)
                 if self._line.rescue:
-                    self._is_in_other_hands = await self._transfer(Transfer(self._line.rescue))
+                    self._is_in_other_hands = await self._rest.transfer(Transfer(self._line.rescue))
                 if not is_told and not self._is_in_other_hands:
                     self._owed = self._line.agent.phrases.apology
                     self._log.info("apology_left_to_provider")
@@ -384,60 +381,12 @@ class Call:
             await link.play(clip)
         return clip is not None
 
-    async def _transfer(self, wanted: Transfer) -> bool:
-        """Connect the caller to somebody else in place of us; with a few words where there are any, and the provider
-        can pass them on."""
-        provider, info, to = self._line.provider.control, self._info, wanted.to
-        if Ability.TRANSFER not in provider.abilities:
-            self._log.warning("transfer_failed", detail=f"{info.provider} cannot transfer with the keys that are set")
-            return False
-        is_warm = bool(wanted.summary) and Ability.WARM_TRANSFER in provider.abilities
-        self._log.info("transferring", target=mask_number(to), is_warm=is_warm)
-        if is_warm:
-            order = WarmTransfer(to, info.dialled, self._around.webhooks(), RING_S)
-            self._introduced = wanted.summary
-            if await self._asked_of_provider(
-                "transfer_failed", lambda client: provider.introduce(info.call_id, order, client), TRANSFER_S
-            ):
-                return True
-            self._introduced = ""
-            return False
-        return await self._asked_of_provider(
-            "transfer_failed", lambda client: provider.transfer(info.call_id, to, info.dialled, client), TRANSFER_S
-        )
-
     async def _hang_up(self) -> None:
         """Tell the provider that the call is over, where that is our decision; its socket closes in any case. One that
         speaks itself has been told over the socket, behind our last words."""
-        provider = self._line.provider.control
         is_told = isinstance(self._line.codec, Words) or self._is_in_other_hands or bool(self._owed)
-        if self._end_so_far.cause in HANGS_UP and Ability.HANG_UP in provider.abilities and not is_told:
-            within_s = self._around.limits.close_s * HANG_UP_SHARE
-            call_id = self._info.call_id
-            await self._asked_of_provider("hang_up_failed", lambda client: provider.hang_up(call_id, client), within_s)
-
-    async def _asked_of_provider(
-        self, failed: str, ask: Callable[[httpx.AsyncClient], Awaitable[None]], within_s: float
-    ) -> bool:
-        """Something of the provider's REST API, with a client of its own. False, and ``failed`` in the log, if it was
-        not done."""
-        name = self._info.provider
-        opening = self._around.new_http_client()
-        with trio.move_on_after(within_s) as asking:
-            try:
-                async with self._ledger.own(
-                    ResourceKind.HTTP_CLIENT, name, opening, is_closed=lambda client: client.is_closed
-                ) as client:
-                    began_at_s = trio.current_time()
-                    with self._meters.asked(VendorKind.TELEPHONY, name, asking):
-                        await ask(client)
-                    self._meters.connected(VendorKind.TELEPHONY, name, trio.current_time() - began_at_s)
-                    return True
-            except VendorError as exc:
-                self._log.warning(failed, detail=str(exc))
-                return False
-        self._log.warning(failed, detail="no answer in time")
-        return False
+        if self._end_so_far.cause in HANGS_UP and not is_told:
+            await self._rest.hang_up(self._around.limits.close_s * HANG_UP_SHARE)
 
     def _released(self) -> None:
         """Everything has closed, or is counted as leaked. One line, one set of figures."""
@@ -482,12 +431,14 @@ class Call:
         if self._end_so_far.cause is Cause.TRANSFERRED:
             unfinished = Resumption((self._line.agent.phrases.not_connected,))
         times = before.times + 1 if before else 1
-        return Left(self._info.stream_id, self._slot.answers(), unfinished, times, self._keeps_s(), self._introduced)
+        return Left(
+            self._info.stream_id, self._slot.answers(), unfinished, times, self._keeps_s(), self._rest.introduced
+        )
 
     def _keeps_s(self) -> float:
         """How long place and session wait for the caller to be back; 0: the call has ended for good."""
         cause = self._end_so_far.cause
-        if cause is Cause.TRANSFERRED and self._introduced:
+        if cause is Cause.TRANSFERRED and self._rest.introduced:
             return RING_S + RETURN_S
         return RETURN_S if cause in RETURNS else 0.0
 
