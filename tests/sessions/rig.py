@@ -45,6 +45,8 @@ class Rig:
     store: RecordStore
     metrics: Metrics
     agents: dict[str, Agent]
+    aside: trio.CapacityLimiter
+    """Of the thread that sessions work in besides."""
     told: list[tuple[WebhookEvent, str, str, Mapping[str, object]]] = field(default_factory=list)
     restart: Callable[[], None] = lambda: None
 
@@ -102,5 +104,5 @@ async def house(
         nursery.start_soon(writer.run)
         nursery.start_soon(rooms.run)
         await trio.testing.wait_all_tasks_blocked()
-        yield Rig(rooms, vault, writer, store, metrics, named, told)
+        yield Rig(rooms, vault, writer, store, metrics, named, around.aside, told)
         nursery.cancel_scope.cancel()

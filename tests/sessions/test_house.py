@@ -388,12 +388,11 @@ async def test_what_is_out_of_sight_in_the_next_turns_is_looked_through_in_a_thr
         return key_facts(text)
 
     monkeypatch.setattr(context, "key_facts", find)
-    threads = trio.to_thread.current_default_thread_limiter()
     async with house() as rig:
         for number in range(10):
             await rig.sessions.turn(f"My order number is 4400{number}." + " And so on." * (30 if number == 1 else 0))
             await trio.testing.wait_all_tasks_blocked()
-            while threads.borrowed_tokens:  # one is at work, on the clock of the wall
+            while rig.aside.borrowed_tokens:  # one is at work, on the clock of the wall
                 await trio.lowlevel.checkpoint()
             await trio.testing.wait_all_tasks_blocked()
     assert len(in_turns) < len(ahead)
