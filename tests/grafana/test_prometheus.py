@@ -146,6 +146,7 @@ async def open_prometheus(binary: str, config: Path) -> AsyncIterator[httpx.Asyn
             async with httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}/api/v1", timeout=5, trust_env=False
             ) as client:
+                await _until_ready(client)
                 yield client
             nursery.cancel_scope.cancel()
 
@@ -164,6 +165,13 @@ async def _listening_port(process: trio.Process, log: Path) -> int:
                 return int(found[1])
             await trio.sleep(0.05)
     pytest.fail(f"prometheus did not start:\n{_read(log)}")
+
+
+async def _until_ready(client: httpx.AsyncClient) -> None:
+    """It listens before it answers queries."""
+    with trio.fail_after(READY_S):
+        while (await client.get("/query", params={"query": "1"})).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            await trio.sleep(0.05)
 
 
 def _read(log: Path) -> str:
