@@ -34,6 +34,15 @@ def say(response: ET.Element, text: str, verb: str = "Say") -> None:
         ET.SubElement(response, verb).text = printable(text)
 
 
+def spoken(text: str, verb: str = "Say", *, hangs_up: bool = False) -> Answer:
+    """The document that says this."""
+    response = ET.Element("Response")
+    ET.SubElement(response, verb).text = printable(text)
+    if hangs_up:
+        ET.SubElement(response, "Hangup")
+    return xml_answer(response)
+
+
 def ask_again(response: ET.Element, webhook_url: str, token: str) -> None:
     """What the call goes on with once the stream before it has ended: asking us what is to become of the caller."""
     ET.SubElement(response, "Redirect", method="POST").text = printable(again_at(webhook_url, token))

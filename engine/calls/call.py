@@ -148,7 +148,7 @@ class Call:
                     # at once.
                     self._ended_at_s = trio.current_time()
                     if (keep_s := self._keeps_s()) == 0:
-                        self._slot.over = Over(self._owed)
+                        self._slot.over = Over(self._owed, is_news=self._is_to_be_asked)
                     elif self._session is not None:
                         self._session.returns_within_s = keep_s
                     owning.deadline = self._ended_at_s + self._around.limits.close_s
@@ -387,6 +387,12 @@ class Call:
         is_told = isinstance(self._line.codec, Words) or self._is_in_other_hands or bool(self._owed)
         if self._end_so_far.cause in HANGS_UP and not is_told:
             await self._rest.hang_up(self._around.limits.close_s * HANG_UP_SHARE)
+
+    @property
+    def _is_to_be_asked(self) -> bool:
+        """The caller is there still, and the provider knows no better than to ask us."""
+        is_ours = self._end_so_far.cause in HANGS_UP and not self._is_in_other_hands
+        return is_ours and (bool(self._owed) or not self._rest.hangs_up)
 
     def _released(self) -> None:
         """Everything has closed, or is counted as leaked. One line, one set of figures."""

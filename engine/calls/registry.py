@@ -31,6 +31,8 @@ ANSWER_WITHIN_S = 2.0
 REPLAY_S = 300.0
 """How long the answer to a signed webhook is remembered, so that the same request gets the same answer."""
 REPLAYS_KEPT = 4096
+ASKED_S = 2.0
+"""In which a provider asks what is to become of a caller whose call we have ended."""
 ENDED_KEPT = 4096
 """Ids of ended calls that are remembered: their providers' last news is expected."""
 
@@ -61,6 +63,8 @@ class Over:
     call owes any, for it could not say them itself."""
 
     sentence: str = ""
+    is_news: bool = False
+    """The provider will ask: it has not been told by its REST API, and its caller has not hung up."""
     reason: ClassVar[str] = "over"
 
 
@@ -238,6 +242,8 @@ class Registry:
         self._lost: dict[tuple[str, str], Lost] = {}
         self._ended: OrderedDict[tuple[str, str], Over | None] = OrderedDict()
         """The last calls; None: their line was lost."""
+        self._to_be_asked: dict[tuple[str, str], float] = {}
+        """About calls that have ended just now, and until when."""
         self._was_full = False
         self._empty = trio.Event()
         self.refusing = ""
@@ -312,6 +318,12 @@ class Registry:
         return bool(self._promises or self._lost)
 
     @property
+    def will_be_asked(self) -> bool:
+        """A provider is about to ask what is to become of a caller; without an answer it would say that we failed."""
+        self._expire()
+        return bool(self._to_be_asked)
+
+    @property
     def is_full(self) -> bool:
         self._expire()
         return self._taken() >= self.capacity
@@ -366,6 +378,7 @@ class Registry:
             case Withdraw(provider, call_id):
                 self._drop_promises(provider, call_id)
                 self._lost.pop((provider, call_id), None)
+                self._to_be_asked.pop((provider, call_id), None)
         self._note_fullness()
 
     def _hold(self, within_s: float) -> str | Refusal:
@@ -390,6 +403,7 @@ class Registry:
             return Over()
         over = live.over if live is not None else self._ended.get(key)
         if call.is_back and lost is None and over is not None:
+            self._to_be_asked.pop(key, None)
             return over
         is_kept = lost is not None or (live is not None and call.is_back)
         is_held = bool(call.dial) and self._held.pop(call.dial, None) is not None
@@ -447,6 +461,8 @@ class Registry:
             if slot.may_return and slot.left is not None:
                 self._lost[key] = Lost(slot.incoming, slot.left, trio.current_time() + slot.left.keep_s)
         self._ended[key] = None if slot.may_return else slot.over or Over()
+        if slot.over is not None and slot.over.is_news:
+            self._to_be_asked[key] = trio.current_time() + ASKED_S
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
         self._metrics.calls_active.labels(provider=slot.provider, direction=_direction(slot)).dec()
@@ -475,6 +491,8 @@ class Registry:
             del self._lost[key]
         for held in [held for held, until_s in self._held.items() if until_s <= now]:
             del self._held[held]
+        for key in [key for key, until_s in self._to_be_asked.items() if until_s <= now]:
+            del self._to_be_asked[key]
         while self._replays and next(iter(self._replays.values()))[0] <= now:
             self._replays.popitem(last=False)
 

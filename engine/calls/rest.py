@@ -72,10 +72,14 @@ class CallRest:
             self.introduced = ""
         return is_done
 
+    @property
+    def hangs_up(self) -> bool:
+        return Ability.HANG_UP in self._provider.abilities
+
     async def hang_up(self, within_s: float) -> None:
         """If the provider can be asked to."""
         provider, call_id = self._provider, self._call.call_id
-        if Ability.HANG_UP in provider.abilities:
+        if self.hangs_up:
             await self._asked("hang_up_failed", lambda client: provider.hang_up(call_id, client), within_s)
 
     async def _asked(self, failed: str, ask: Callable[[httpx.AsyncClient], Awaitable[None]], within_s: float) -> bool:

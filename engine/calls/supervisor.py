@@ -10,7 +10,7 @@ import trio
 
 from engine.calls.call import Call, Surroundings
 from engine.calls.parts import Line, Words
-from engine.calls.registry import NotAdmitted, Over, Refusal, Registry, Slot
+from engine.calls.registry import ASKED_S, NotAdmitted, Over, Refusal, Registry, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
 from engine.observe.labels import VendorKind
@@ -206,6 +206,9 @@ class Supervisor:
         self.cut()
         with trio.move_on_after(CUT_S):
             await self.registry.wait_empty()
+        with trio.move_on_after(ASKED_S):
+            while self.registry.will_be_asked:  # noqa: ASYNC110 - it ends by the clock, too, which sets no event
+                await trio.sleep(0.05)
         log.info("drained", cut_short=len(late), left=len(self.registry.live_calls()))
         return len(late)
 

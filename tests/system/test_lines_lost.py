@@ -82,6 +82,21 @@ async def test_an_apology_that_no_voice_of_ours_could_say_is_said_by_the_provide
         assert not rig.engine.registry.has_promises
 
 
+async def test_a_provider_that_asks_after_a_caller_of_a_drained_engine_is_answered(autojump_clock: MockClock) -> None:
+    """Else it would say that an application has failed, behind our goodbye."""
+    async with running_engine(drain_s=1.0) as rig:
+        side = SIDES["twilio"](callee_of(rig, "twilio"))
+        async with rig.phone.call(side) as call:
+            await call.wait_for_reply()
+            rig.engine.stop()
+            assert (await call.wait_until_over()) == "engine 1001"
+            await rig.quiet()
+            await trio.sleep(1.0)
+            with pytest.raises(CallRefused):
+                async with rig.phone.call(side, again=True):
+                    pass
+
+
 async def test_a_silent_agent_is_silent_when_the_caller_is_back(autojump_clock: MockClock) -> None:
     async with running_engine() as rig:
         side = SIDES["twilio"](callee_of(rig, "twilio"))

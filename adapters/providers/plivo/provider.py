@@ -16,6 +16,7 @@ from adapters.providers.documents import (
     dismissal,
     is_again,
     say,
+    spoken,
     transfer_addresses,
     xml_answer,
 )
@@ -141,18 +142,13 @@ class PlivoProvider:
         return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:
-        response = ET.Element("Response")
-        ET.SubElement(response, "Speak").text = printable(sentence)
-        ET.SubElement(response, "Hangup")
-        return xml_answer(response)
+        return spoken(sentence, "Speak", hangs_up=True)
 
     def whispered_of(self, request: WebhookRequest) -> str:
         return call_in(request.url)
 
     def whisper(self, text: str) -> Answer:
-        response = ET.Element("Response")
-        ET.SubElement(response, "Speak").text = printable(text)
-        return xml_answer(response)
+        return spoken(text, "Speak")
 
     def dismiss(self) -> Answer:
         return dismissal()

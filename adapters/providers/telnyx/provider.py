@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, say, xml_answer
+from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, say, spoken, xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx.codec import TelnyxCodec
@@ -148,18 +148,13 @@ class TelnyxProvider:
         return xml_answer(response)
 
     def refuse(self, sentence: str) -> Answer:
-        response = ET.Element("Response")
-        ET.SubElement(response, "Say").text = printable(sentence)
-        ET.SubElement(response, "Hangup")
-        return xml_answer(response)
+        return spoken(sentence, hangs_up=True)
 
     def whispered_of(self, request: WebhookRequest) -> str:
         return call_in(request.url)
 
     def whisper(self, text: str) -> Answer:
-        response = ET.Element("Response")
-        ET.SubElement(response, "Say").text = printable(text)
-        return xml_answer(response)
+        return spoken(text)
 
     def dismiss(self) -> Answer:
         return dismissal()
