@@ -10,6 +10,8 @@ from engine.errors import SettingsError
 from engine.settings.tables import AgentSettings, Settings, ToolSettings
 
 BUILT_IN: Final = ("hang_up", "transfer", "send_text", "press_digits", "remember", "recall", "hand_over")
+WARMTH: Final = ("never", "if_able", "always")
+"""Of transfers: whether whoever picks up is told a few words first."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NUMBER: Final = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -82,9 +84,6 @@ def _check_belongs(where: str, table: ToolSettings, kind: str) -> None:
     for key, is_so in unused.items():
         if is_so:
             raise SettingsError(f"{where}.{key}: is of no use with {kind} = {getattr(table, kind)!r}")
-
-
-WARMTH = ("never", "if_able", "always")
 
 
 def _check_agent(where: str, agent: AgentSettings, settings: Settings) -> None:
