@@ -14,6 +14,8 @@ PONG_S: Final = 1.0
 """For a pong."""
 MISSES: Final = 2
 """Pongs in a row that a peer which reads may owe: one is lost when the whole process stood still."""
+ENOUGH: Final = 30
+"""Pings without any answer, after which nothing is to be found out by more of them."""
 
 
 class Probe:
@@ -46,7 +48,7 @@ class Probe:
 
     async def _ask(self, nursery: trio.Nursery) -> None:
         missed = 0
-        while missed < MISSES or not (self._is_deaf or self.marks_echoed):
+        while missed < MISSES or (missed < ENOUGH and not (self._is_deaf or self.marks_echoed)):
             if not missed:
                 await self._fed.wait()
                 self._fed = trio.Event()

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from adapters.providers.probe import Probe
+from adapters.providers.probe import ENOUGH, Probe
 
 
 class Peer:
@@ -100,4 +100,12 @@ async def test_a_socket_that_is_gone_is_nobodys_silence(autojump_clock: MockCloc
         peer.is_gone = True
         await peer.feed(5.0)
         assert len(peer.pings) == 1
+        assert peer.deaf_at_s is None
+
+
+async def test_a_peer_that_answers_nothing_whatever_is_not_asked_for_ever(autojump_clock: MockClock) -> None:
+    async with probing() as peer:
+        peer.takes_s = 10_000.0
+        await peer.feed(300.0)
+        assert len(peer.pings) == ENOUGH
         assert peer.deaf_at_s is None
