@@ -38,6 +38,9 @@ OUTAGE_S = float(os.environ.get("OFFHOOK_OUTAGE_S", "2"))
 SLOW_S = float(os.environ.get("OFFHOOK_SLOW_S", "0.5"))
 WAIT_S = 0.3
 """So much longer may an answer take, or a greeting, than with a store."""
+GAP_S = 0.1
+"""A hole in the witness's audio. The quick voice says a sentence in two frames, so that the next one may come a frame
+too late whenever the machine is busy, store or none."""
 CALLER, WITNESS, NEWCOMER, TEXTER = "+15005550101", "+15005550102", "+15005550103", "+15005550104"
 
 
@@ -177,7 +180,8 @@ async def witness(desk: Program) -> AsyncIterator[Caller]:
         leaving.set()
     assert not talk.call.violations, talk.call.violations
     # With frames of its own late the machine is too busy to judge by.
-    assert not talk.call.gaps or talk.call.frames_late, talk.call.gaps
+    gaps = [gap for gap in talk.call.gaps if gap.length_s > GAP_S]
+    assert not gaps or talk.call.frames_late, gaps
 
 
 async def check_texts(desk: Program) -> None:
