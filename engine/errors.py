@@ -187,11 +187,13 @@ class ToolFailed(OffhookError):
 
 class StoreDown(OffhookError):
     """The store did not do what it was asked, in time or at all; asked again later it may. ``why`` is a metric label:
-    ``refused``, ``timeout``, ``locked``, ``full`` or ``error``."""
+    ``refused``, ``timeout``, ``locked``, ``full`` or ``error``; ``detail`` is for whoever runs the engine: static words
+    and perhaps where the store is, never a value or a password."""
 
     def __init__(self, why: str, detail: str = "") -> None:
         super().__init__(f"the store is not available ({detail or why})")
         self.why = why
+        self.detail = detail or why
 
 
 class Busy(OffhookError):

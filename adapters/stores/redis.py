@@ -65,7 +65,7 @@ async def open_redis(
                 with trio.fail_after(CONNECT_S):
                     await link.check()
             except trio.TooSlowError:
-                raise StoreDown("timeout", "redis does not answer") from None
+                raise StoreDown("timeout", f"{link.place} does not answer") from None
         yield RedisStore(link, prefix, now)
 
 

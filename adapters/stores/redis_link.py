@@ -37,6 +37,8 @@ class RedisLink:
     ) -> None:
         self._nursery = nursery
         self._location = location
+        self.place = f"redis at {location.host} port {location.port}"
+        """The server as we name it in what we tell."""
         self._database = database
         self._password = password
         self._places = trio.CapacityLimiter(connections)
@@ -57,16 +59,16 @@ class RedisLink:
         except ResponseError as exc:
             if "DB index" in str(exc):
                 raise SettingsError(f"store.database: {self._location} has no database {self._database}") from None
-            raise _down(exc) from None
+            raise self._down(exc) from None
         except RedisError as exc:
-            raise _down(exc) from None
+            raise self._down(exc) from None
 
     async def command(self, name: bytes, *words: Word) -> Any:
         """The answer as bytes, int, None or lists of those. Raises StoreDown."""
         try:
             return await self._ask(name, *words)
         except RedisError as exc:
-            raise _down(exc) from None
+            raise self._down(exc) from None
 
     async def script(self, digest: str, source: str, *words: Word) -> Any:
         """Run a script, which is sent if the server has not got it. Raises StoreDown."""
@@ -76,7 +78,7 @@ class RedisLink:
             except NoScriptError:
                 return await self._ask(b"EVAL", source, 0, *words)
         except RedisError as exc:
-            raise _down(exc) from None
+            raise self._down(exc) from None
 
     async def _ask(self, name: bytes, *words: Word) -> Any:
         async with self._places:
@@ -100,6 +102,9 @@ class RedisLink:
         for connection in (*connections, *self._idle):
             connection.invalidate()
         self._idle.clear()
+
+    def _down(self, error: RedisError) -> StoreDown:
+        return _meaning(error, self.place)
 
     def _take(self) -> _Connection | None:
         while self._idle:
@@ -162,16 +167,16 @@ async def open_link(
         raise group.exceptions[0] from None
 
 
-def _down(error: RedisError) -> StoreDown:
-    """Its text stays here: it may quote a key."""
+def _meaning(error: RedisError, place: str) -> StoreDown:
+    """What it means; ``place`` is the server as we name it. Its text stays here: it may quote a key."""
     text = str(error)
     if isinstance(error, BusyLoadingError):
-        return StoreDown("refused", "redis is loading")
+        return StoreDown("refused", f"{place} is loading")
     if isinstance(error, ConnectionError):
         is_opening = text.startswith(("Unable to establish", "max number"))
-        return StoreDown("refused", "redis cannot be reached" if is_opening else "redis closed the connection")
+        return StoreDown("refused", f"{place} cannot be reached" if is_opening else "redis has closed the connection")
     if isinstance(error, AuthenticationError | AuthorizationError):
-        return StoreDown("refused", "redis does not accept the password, or what it allows")
+        return StoreDown("refused", f"{place} does not accept the password, or it allows too little")
     if _is_of_replica(error):
         return StoreDown("refused", "redis is a read-only replica")
     if any(word in text for word in _FULL):

@@ -1,4 +1,5 @@
-"""What the errors of SQLite and PostgreSQL mean to us. None of their texts goes any further: they quote values."""
+"""What the errors of SQLite and PostgreSQL mean to us. None of their texts goes any further: they quote values, and of
+an address that cannot be read perhaps the password."""
 
 from __future__ import annotations
 
@@ -29,11 +30,50 @@ _POSTGRESQL = {
 }
 """By SQLSTATE; class 08 is a lost connection, any other is an error."""
 
+_MAY_PASS = {
+    "failed to resolve host": "cannot be reached: no such host is known here",
+    "the database system is": "is starting, stopping or recovering",
+    "too many ": "has no connection free",
+    "connection slots are reserved": "has no connection free",
+    "not currently accepting": "lets nobody into the database",
+}
+"""How no connection came about, by what the text has in it, the first that fits. Only English is understood."""
+
+_STAYS = {
+    "password authentication failed": "says that the password, or the user, is wrong",
+    "no password supplied": "wants a password: give the address in DATABASE_URL, with it",
+    "pg_hba.conf": "does not let this user in from here: see its pg_hba.conf",
+    "permission denied for database": "does not let this user into the database",
+    'database "': "has no such database",
+    'role "': "has no such user, or one that may not log in",
+    "SSL was required": "has no TLS, which the address requires",
+    "invalid ": "cannot be asked: the address has a part that does not belong there",
+}
+"""The same for what no waiting changes."""
+
 RETRIED = frozenset({"40P01", "40001"})
 """Two transactions were in each other's way and this one lost: it can be run again."""
 
 CAUGHT = (sa.exc.SQLAlchemyError, sqlite3.Error, OSError)
 """What an operation on a database may raise."""
+
+
+class NotLetIn(StoreDown):
+    """The server, or the way to it, is of no use to us as the settings are."""
+
+
+def not_connected(error: BaseException, place: str) -> StoreDown:
+    """What a connection to PostgreSQL that did not come about means; ``place`` is the server as we name it."""
+    if "Timeout" in type(error).__name__:
+        return StoreDown("timeout", f"{place} does not answer")
+    text = str(error)
+    for words, told in _MAY_PASS.items():
+        if words in text:
+            return StoreDown("refused", f"{place} {told}")
+    for words, told in _STAYS.items():
+        if words in text:
+            return NotLetIn("refused", f"{place} {told}")
+    return StoreDown("refused", f"{place} {'does not let us in' if 'FATAL' in text else 'cannot be reached'}")
 
 
 def of_sqlite(error: BaseException) -> StoreDown:
@@ -51,12 +91,12 @@ def of_postgresql(error: BaseException) -> StoreDown:
     why = _POSTGRESQL.get(state)
     if why is None and "Timeout" in type(cause).__name__:
         why = "timeout"
-    if why is None:
-        is_lost = state.startswith("08") or (
-            not state and type(cause).__name__ in ("OperationalError", "InterfaceError")
-        )
-        why = "refused" if is_lost else "error"
-    return StoreDown(why, f"postgresql {type(cause).__name__} {state}".rstrip())
+    is_lost = why is None and (
+        state.startswith("08") or (not state and type(cause).__name__ in ("OperationalError", "InterfaceError"))
+    )
+    if is_lost:
+        return StoreDown("refused", "postgresql has closed the connection")
+    return StoreDown(why or "error", f"postgresql {type(cause).__name__} {state}".rstrip())
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -34,10 +34,10 @@ MIGRATE_S = 60.0
 """For the migration, waiting for that of another engine included."""
 PING_S = 1.0
 """A connection that has rested for longer is tried before it is used."""
+PORT = 5432
+"""Where the address names none."""
 INDEXED_CHARS = 100_000
 """Of a text: PostgreSQL refuses to index one of a megabyte."""
-_WRONG = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "invalid connection option")
-"""In what a server says that will never let us in. Only English is understood; else it counts as not reached."""
 _STANDBY = ("25006", "0A000")
 """Nothing can be written; the second one where a transaction that may write cannot even begin."""
 _CAUGHT = (*sql_faults.CAUGHT, psycopg.Error)
@@ -68,11 +68,9 @@ class Postgresql:
                 _keep_words(connection, self.tables)
         except WrongSchema as wrong:
             raise SettingsError(f"store.table: {wrong}") from None
+        except sql_faults.NotLetIn as refusal:
+            raise SettingsError(f"store.url or DATABASE_URL: {refusal.detail}") from None
         except _CAUGHT as error:
-            if any(words in str(error) for words in _WRONG):
-                raise SettingsError(
-                    "store.url: the server does not let us in: the user, the password or the database is wrong"
-                ) from None
             raise sql_faults.of_postgresql(error) from None
         self._is_open = True
 
@@ -166,7 +164,9 @@ def _engine(url: str, connections: int, connect_s: float) -> sa.Engine:
     except (sa.exc.ArgumentError, ValueError):
         address = None
     if address is None or address.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise SettingsError("store.url: an address such as postgresql://user@host/database is expected")
+        raise SettingsError("store.url or DATABASE_URL: an address such as postgresql://user@host/database is expected")
+    if "@" in (address.host or ""):
+        raise SettingsError("store.url or DATABASE_URL: an @ in the user or the password is written %40")
     connect = {
         "connect_timeout": math.ceil(connect_s),
         "application_name": "offhook",
@@ -189,6 +189,15 @@ def _engine(url: str, connections: int, connect_s: float) -> sa.Engine:
         connect_args={name: value for name, value in connect.items() if name not in address.query},
     )
 
+    place = _place(address)
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect_to(_dialect: Any, _record: Any, words: Sequence[Any], options: dict[str, Any]) -> Any:
+        try:
+            return psycopg.connect(*words, **options)
+        except (psycopg.Error, OSError) as error:
+            raise sql_faults.not_connected(error, place) from None
+
     @sa.event.listens_for(engine, "connect")
     def set_up(connection: psycopg.Connection[Any], record: Any) -> None:
         # Not as options of the connection: poolers refuse those.
@@ -201,6 +210,18 @@ def _engine(url: str, connections: int, connect_s: float) -> sa.Engine:
         record.info["used_at"] = time.monotonic()
 
     return engine
+
+
+def _place(address: sa.URL) -> str:
+    """The server as we name it in what we tell; nothing of an address but its host and port belongs there."""
+    host = address.host or address.query.get("host", "")
+    if not host:
+        return "postgresql"
+    if not isinstance(host, str):
+        return f"postgresql at {' or '.join(host)}"
+    if host.startswith("/"):
+        return f"postgresql at the socket in {host}"
+    return f"postgresql at {host} port {address.port or address.query.get('port', PORT)}"
 
 
 def _answers(connection: sa.Connection) -> bool:

@@ -221,7 +221,7 @@ class Engine:
                 self._tell_closed_routes()
                 try:
                     await check_store(self.settings)
-                    await memory.try_keys()
+                    await memory.try_store()
                     await self._make_agents(actors)
                 except SettingsError as exc:
                     failure = exc

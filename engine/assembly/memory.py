@@ -69,6 +69,17 @@ class Remembering:
         if waiting.cancelled_caught:
             log.warning("not_settled", backlog=self.writer.backlog)
 
+    async def try_store(self) -> None:
+        """At the start: whether it can be reached, and whether the keys open it. What it says is in the log."""
+        with trio.move_on_after(CHECK_S) as asking:
+            try:
+                await self.vault.open()
+            except StoreDown as exc:
+                if not self.vault.lacks_keys:
+                    self.writer.begin_down(exc)
+        if asking.cancelled_caught:
+            log.warning("store_not_answering", kind=self.store.backend, within_s=CHECK_S)
+
     async def try_keys(self) -> None:
         """Find out whether the keys open the store, if it answers soon: ``vault.lacks_keys`` tells then."""
         with trio.move_on_after(CHECK_S), suppress(StoreDown):

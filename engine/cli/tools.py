@@ -45,6 +45,8 @@ ShowNumbers = Annotated[bool, Parameter(help="Phone numbers as they are, not onl
 Name = Annotated[str, Parameter(help="A session's id, the id of a call or a stream of it, or the caller's number.")]
 
 _SESSION_ID = re.compile(r"s_[0-9a-f]{32}")
+_PASSWORD = re.compile(r"(://[^/?:@]*):.*(?=@)")
+"""Of an address, where somebody has written it down all the same."""
 _NUMBER_KEYS = frozenset({"number", "user", "caller", "phone"})
 
 
@@ -191,7 +193,8 @@ def where(settings: Settings) -> str:
         case "sqlite":
             return f"store.path {store.path!r}"
         case "postgresql":
-            return "DATABASE_URL" if settings.secrets.database_url else f"store.url {store.url!r}"
+            without_password = _PASSWORD.sub(r"\1", store.url)
+            return "DATABASE_URL" if settings.secrets.database_url else f"store.url {without_password!r}"
         case "redis":
             return f"store.host {store.host!r} and store.port {store.port}"
     return "the memory of the running engine"

@@ -88,6 +88,10 @@ class Writer:
         """The store did not take what was last written."""
         return self._is_down
 
+    def begin_down(self, down: StoreDown) -> None:
+        """Somebody has seen that the store is down, before anything was written: it is tried again until it is back."""
+        self._store_failed(down)
+
     @property
     def backlog(self) -> int:
         """Saves that wait in the journal."""
@@ -307,7 +311,7 @@ class Writer:
 
     def _store_failed(self, exc: StoreDown) -> None:
         if not self._is_down:
-            log.warning("store_down", why=exc.why)
+            log.warning("store_down", why=exc.why, detail=exc.detail)
         self._is_down = True
         self._wait_longer()
         self._note_change()

@@ -129,6 +129,17 @@ def test_the_store_is_opened_if_it_is_there_and_not_made_if_it_is_not(stored: St
     assert findings_on(Settings(store=StoreSettings(kind="memory")))["store"].verdict is Verdict.WARNING
 
 
+def test_a_store_that_cannot_be_reached_is_told_with_its_place(tmp_path: Path) -> None:
+    journal = str(tmp_path / "none")
+    for kind in ("postgresql", "redis"):
+        pytest.importorskip({"postgresql": "psycopg", "redis": "coredis"}[kind])
+        store = StoreSettings(kind=kind, url="postgresql://u:hush@127.0.0.1:1/d", port=1, journal=journal)
+        found = findings_on(Settings(store=store))["store"]
+        assert found.verdict is Verdict.FAILED
+        assert f"({kind} at 127.0.0.1 port 1 cannot be reached)" in found.detail
+        assert "hush" not in found.detail
+
+
 def test_an_agent_that_remembers_callers_nobody_vouches_for_is_pointed_out() -> None:
     remembering = Settings(
         agents={"desk": AgentSettings(scope="caller")},

@@ -210,7 +210,16 @@ async def test_the_engine_can_start_before_the_server_does(url: str, postgresql_
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "nonsense", "mysql://host/db", "postgresql://host:port/db", "sqlite:///x", "redis://host"]
+    "wrong",
+    [
+        "",
+        "nonsense",
+        "mysql://host/db",
+        "postgresql://host:port/db",
+        "sqlite:///x",
+        "redis://host",
+        "postgresql://u:a@b@h/d",
+    ],
 )
 async def test_an_address_of_something_else_is_a_wrong_setting(wrong: str) -> None:
     with pytest.raises(SettingsError, match=r"store\.url"):
@@ -218,14 +227,20 @@ async def test_an_address_of_something_else_is_a_wrong_setting(wrong: str) -> No
             pass
 
 
-@pytest.mark.parametrize("change", [("test_", "missing_"), ("//", "//nobody:a-secret@")])
-async def test_a_database_or_a_user_that_is_not_there_is_a_wrong_setting(url: str, change: tuple[str, str]) -> None:
-    host = url.rpartition("@")[2] if "nobody" in change[1] else url.partition("//")[2]
-    wrong = f"postgresql:{change[1]}{host}" if "nobody" in change[1] else f"postgresql://{host}".replace(*change)
-    with pytest.raises(SettingsError, match=r"store\.url") as refused:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(("/test_", "/missing_"), "no such database"), (("offhook@", "nobody:a-secret@"), "no such user")],
+)
+async def test_a_database_or_a_user_that_is_not_there_is_a_wrong_setting(
+    url: str, change: tuple[str, str], told: str
+) -> None:
+    wrong = url.replace(*change)
+    with pytest.raises(SettingsError, match=rf"store\.url or DATABASE_URL: postgresql at .* has {told}") as refused:
         async with open_postgresql(wrong):
             pass
     assert "a-secret" not in str(refused.value)
+    async with open_postgresql(wrong, must_connect=False) as store:
+        assert await why_not(store) == "error"
 
 
 # --- others at the same database ----------------------------------------------------------------------------
