@@ -14,6 +14,7 @@ from engine.events import MULAW_8K, Dtmf, MarkPlayed
 MAX_AUDIO_BYTES: Final = MULAW_8K.bytes_per_s
 """Providers send single frames; up to a second in one message is put up with."""
 
+_MULAW: Final = ("audio/x-mulaw", "PCMU", "audio/pcmu")
 _FRAME_BYTES: Final = MULAW_8K.frame_bytes
 _MAX_NAME_CHARS: Final = 256
 
@@ -54,19 +55,13 @@ def read_start(message: str | bytes) -> tuple[dict[str, Any], dict[str, Any]] | 
     raise ProtocolError("unexpected message before the start message")
 
 
-def read_event(data: dict[str, Any], id_field: str, stream_id: str) -> str:
-    """What a message after the start says, if it is of this stream. Raises ProtocolError for a second start,
-    BadMessage for anything unusable."""
-    event = data.get("event")
-    if event == "start":
-        raise ProtocolError("a second start message")
-    if not isinstance(event, str):
-        raise BadMessage("shape")
-    if event == "connected":
-        raise BadMessage("type")
-    if data.get(id_field) != stream_id:
-        raise BadMessage("stream")
-    return event
+def is_mulaw(form: object) -> bool:
+    """Mu-law at 8000 Hz, mono, in any provider's spelling."""
+    if not isinstance(form, dict):
+        return False
+    encoding = str(form.get("encoding")).partition(";")[0]
+    rate = form.get("sample_rate", form.get("sampleRate", 8000))
+    return encoding in _MULAW and rate in (8000, "8000") and form.get("channels", 1) in (1, "1")
 
 
 def read_mulaw(media: dict[str, Any]) -> bytes:
