@@ -437,8 +437,9 @@ class Call:
         if self._end_so_far.cause is Cause.TRANSFERRED:
             unfinished = Resumption((self._line.agent.phrases.not_connected,))
         times = before.times + 1 if before else 1
+        began_at_s, agent = self._line.began_at_s, self._slot.answers()
         return Left(
-            self._info.stream_id, self._slot.answers(), unfinished, times, self._keeps_s(), self._rest.introduced
+            self._info.stream_id, agent, began_at_s, unfinished, times, self._keeps_s(), self._rest.introduced
         )
 
     def _keeps_s(self) -> float:

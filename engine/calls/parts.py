@@ -16,7 +16,7 @@ from engine.calls.returning import Resumption
 from engine.calls.talks.conversing import Conversing
 from engine.calls.talks.duplex import DuplexTalk
 from engine.calls.talks.errands import Errands, Minded
-from engine.calls.talks.pulse import Ground
+from engine.calls.talks.pulse import Ground, Pulse
 from engine.calls.talks.relay import RelayTalk
 from engine.calls.talks.relay_control import RelayControl
 from engine.calls.talks.talk import Talk
@@ -79,6 +79,8 @@ class Line:
     agent: Agent
     socket: Socket
     codec: Codec | Words
+    began_at_s: float
+    """When the call did, over all lines that it has had."""
     agents: Mapping[str, Agent] = field(default_factory=dict)
     """Whom the call may be handed over to, by name."""
     goes_on: Resumption | None = None
@@ -123,7 +125,8 @@ class Parts:
         """A conversation that can begin. What hears and speaks is opened by the conversation itself, while the
         caller is greeted. Raises VendorError."""
         line = self.line
-        ground = Ground(line.info, self.limits, self._meters, self._timeline, session, line.goes_on)
+        pulse = Pulse(line.began_at_s)
+        ground = Ground(line.info, self.limits, self._meters, self._timeline, session, pulse, line.goes_on)
         if isinstance(link, TextLink):
             self.control = RelayControl(self.live, link)
             return await _Cast(self, holdings, ground).relayed(link)

@@ -36,6 +36,8 @@ class Left:
     stream_id: str
     agent: str
     """Who answered last."""
+    began_at_s: float
+    """When the first one was admitted, on the engine's clock: the longest call counts from then."""
     unfinished: Resumption | None = None
     """None: nothing was heard of the agent yet, so the call begins anew."""
     times: int = 1

@@ -302,7 +302,8 @@ class Supervisor:
         if goes_on is not None:
             log.info("call_returned", provider=provider.name, call_id=start.call_id, times=goes_on.times)
         unfinished = goes_on.unfinished if goes_on else None
-        return Line(info, provider, agent, socket, codec, self._agents, unfinished, rescue)
+        began_at_s = goes_on.began_at_s if goes_on else slot.began_at_s
+        return Line(info, provider, agent, socket, codec, began_at_s, self._agents, unfinished, rescue)
 
     def _agent_of(self, call: IncomingCall) -> str:
         return call.agent if call.agent in self._agents else self._settings.agent_for(call.dialled)

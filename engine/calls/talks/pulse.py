@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
@@ -24,12 +24,15 @@ _OF_LEAVING = frozenset({Cause.CALLER_HANGUP, Cause.PROVIDER_LOST})
 class Pulse:
     """The times of one call's conversation, on the engine's clock, and its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_at_s: float) -> None:
+        """``began_at_s``: of the call, over all its lines."""
         now = trio.current_time()
+        self.began_at_s = began_at_s
         self.verdict: CallEnd | None = None
         self.leaving: CallEnd | None = None
         """The call is being handed to somebody else: its media ends by that, and not because the caller hung up."""
         self.started_at_s = now
+        """The conversation, on this line."""
         self.last_media_s = now
         """Audio came from the provider. Infinite where none ever comes."""
         self.last_sound_s = now
@@ -93,9 +96,9 @@ class Ground:
     meters: CallMeters
     timeline: Timeline
     session: CallSession
+    pulse: Pulse
     goes_on: Resumption | None = None
     """What was left of the call's last line, if it was lost: its first talk goes on with that, without an opening."""
-    pulse: Pulse = field(default_factory=Pulse)
 
     def taken_over(self, agent: Agent) -> None:
         """From here on this agent answers: at the wish of the one before, or of somebody outside."""

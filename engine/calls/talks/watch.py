@@ -47,7 +47,7 @@ class _Rounds:
         self._prompts = 0
         self._prompted_at_turn = 0
         self._in_dead_air = False
-        age_s = trio.current_time() - pulse.started_at_s
+        age_s = trio.current_time() - pulse.began_at_s
         self._said_last_minute = limits.max_call_s - max(LAST_MINUTE_S, age_s) <= LAST_MINUTE_S
 
     async def media(self, now: float) -> None:
@@ -99,7 +99,7 @@ class _Rounds:
 
     def duration(self, now: float) -> None:
         talk = self._talk
-        age_s = now - self._pulse.started_at_s
+        age_s = now - self._pulse.began_at_s
         if age_s >= self._limits.max_call_s:
             talk.say(talk.phrases.goodbye, then=CallEnd(Cause.MAX_DURATION))
         elif not self._said_last_minute and age_s >= self._limits.max_call_s - LAST_MINUTE_S:

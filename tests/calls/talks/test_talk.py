@@ -233,6 +233,23 @@ async def test_a_line_that_breaks_is_noticed_at_once(autojump_clock: MockClock) 
     assert agent.open_parts == 0
 
 
+async def test_a_caller_who_comes_back_on_a_new_line_has_no_more_time_than_others(autojump_clock: MockClock) -> None:
+    """Else whoever breaks the line again and again talks for as long as they like."""
+    call_id = f"CA{'back':0>32}"
+    async with stage(PuppetAgent(), max_call_s=120, silence_s=1000, no_progress_s=1000) as on:
+        start = trio.current_time()
+        for _ in range(2):
+            async with on.call(call_id) as caller:
+                await trio.sleep(40)
+                caller.drop()
+                await on.supervisor.registry.wait_empty()
+                caller.gone.set()
+        async with on.call(call_id) as caller:
+            await on.over(caller)
+        assert trio.current_time() - start == pytest.approx(120, abs=3)
+        assert on.last(What.CALL_ENDED)["reason"] == "max_duration"
+
+
 async def test_a_vendor_that_never_answers_the_close_is_closed_by_force(autojump_clock: MockClock) -> None:
     agent = PuppetAgent(close_s=999)
     async with stage(agent, close_s=0.9) as on:
