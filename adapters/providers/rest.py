@@ -15,6 +15,7 @@ from engine.runtime.network import failing, retry_after_s, why_of
 
 _E164 = re.compile(r"\+[1-9][0-9]{2,14}")
 _SIP = re.compile(r"sips?:[A-Za-z0-9+._~%-]{1,64}@[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(;transport=(udp|tcp|tls))?")
+_CODE = re.compile(r"[0-9]{4,6}")
 _DIGITS = re.compile(r"[0-9*#w]{1,32}")
 
 OUTBOUND: Final = "direction=outbound"
@@ -33,14 +34,25 @@ async def ask(
 
 
 def check(vendor: str, what: str, response: httpx.Response) -> None:
-    """Raises VendorError for anything but success."""
+    """Raises VendorError for anything but success: the status, and the provider's own number for what went wrong."""
     if not response.is_success:
         raise VendorError(
             vendor,
-            f"{what} answered {response.status_code}",
+            f"{what} answered {response.status_code}{_code(response)}",
             why=why_of(response.status_code),
             retry_after_s=retry_after_s(response.headers),
         )
+
+
+def _code(response: httpx.Response) -> str:
+    """Twilio's and SignalWire's, or that of the first of Telnyx' errors. No more of the answer is told: it may quote
+    what we sent."""
+    try:
+        told = response.json()
+        code = str(told["code"] if "code" in told else told["errors"][0]["code"])
+    except (ValueError, TypeError, LookupError):
+        return ""
+    return f" (error {code})" if _CODE.fullmatch(code) else ""
 
 
 def check_id(vendor: str, what: str, call_id: str, is_usable: Callable[[object], TypeGuard[str]] = is_id) -> None:

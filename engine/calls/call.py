@@ -131,7 +131,7 @@ class Call:
         """Somebody else took the caller when we failed: the call goes on without us."""
         self._started_at_s = self._ended_at_s = trio.current_time()
         slot.on_request, slot.on_drain = self._requested, self._drain
-        self._requests = Requests(slot, transfer)
+        self._requests = Requests(slot, self._rest)
 
     async def run(self) -> None:
         """Never raises but Cancelled, and is gone within ``limits.close_s`` of its end, and a little."""
@@ -438,9 +438,7 @@ class Call:
             unfinished = Resumption((self._line.agent.phrases.not_connected,))
         times = before.times + 1 if before else 1
         began_at_s, agent = self._line.began_at_s, self._slot.answers()
-        return Left(
-            self._info.stream_id, agent, began_at_s, unfinished, times, self._keeps_s(), self._rest.introduced
-        )
+        return Left(self._info.stream_id, agent, began_at_s, unfinished, times, self._keeps_s(), self._rest.introduced)
 
     def _keeps_s(self) -> float:
         """How long place and session wait for the caller to be back; 0: the call has ended for good."""

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from engine.calls.returning import MOST_RETURNS, Left
-from engine.errors import CallEnd, Cause
+from engine.errors import CallEnd, Cause, VendorError
 from engine.observe.labels import CallDirection
 from engine.observe.metrics import Metrics
 from engine.ports import IncomingCall
@@ -73,12 +73,14 @@ Say = Callable[[str, CallEnd | None], None]
 
 @dataclass(eq=False, slots=True)
 class Transferring:
-    """Somebody outside wants the caller connected to somebody else; ``done`` once it is known whether that worked."""
+    """Somebody outside wants the caller connected to somebody else; ``done`` once it is known whether that worked.
+    ``failure``: what the provider did not do, where it was asked."""
 
     to: str
     summary: str = ""
     done: trio.Event = field(default_factory=trio.Event)
     is_connected: bool = False
+    failure: VendorError | None = None
 
 
 class NotAdmitted(Exception):
@@ -145,12 +147,14 @@ class Slot:
         return True
 
     async def transfer_it(self, to: str, summary: str = "") -> bool:
-        """Ask the call to connect its caller to somebody else; False if that was not done. The caller sets the
-        deadline."""
+        """Ask the call to connect its caller to somebody else; False if it cannot be asked to, or has ended meanwhile.
+        Raises VendorError for what the provider did not do. The caller sets the deadline."""
         wanted = Transferring(to, summary)
         if self.on_transfer is None or self.requested is not None or not self.on_transfer(wanted):
             return False
         await wanted.done.wait()
+        if wanted.failure is not None and not wanted.is_connected:
+            raise wanted.failure
         return wanted.is_connected
 
     def drain_it(self) -> None:

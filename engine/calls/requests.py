@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import trio
 
 from engine.calls.registry import Slot, Transferring
+from engine.calls.rest import CallRest
 from engine.calls.talks.conversing import Conversing
 from engine.calls.talks.errands import leave
 from engine.calls.talks.watch import watch
@@ -18,8 +17,8 @@ class Requests:
     """Of one call; they come through its slot. ``beside`` runs beside the talk, in its nursery: what is asked of the
     call is done in the call."""
 
-    def __init__(self, slot: Slot, transfer: Callable[[Transfer], Awaitable[bool]]) -> None:
-        self._connected = transfer
+    def __init__(self, slot: Slot, rest: CallRest) -> None:
+        self._rest = rest
         self._talk: Conversing | None = None
         self._early: tuple[str, CallEnd | None] | None = None
         """To be said as soon as there is a talk."""
@@ -56,7 +55,8 @@ class Requests:
     async def _connect(self, talk: Conversing, wanted: Transferring) -> None:
         pulse = talk.ground.pulse
         try:
-            wanted.is_connected = await leave(Transfer(wanted.to, wanted.summary), pulse, self._connected)
+            wanted.is_connected = await leave(Transfer(wanted.to, wanted.summary), pulse, self._rest.transfer)
+            wanted.failure = None if wanted.is_connected else self._rest.failure
         finally:
             # The provider may have taken the media away before it answered: the talk has ended by that.
             if pulse.verdict is not None and pulse.verdict.cause is Cause.TRANSFERRED:

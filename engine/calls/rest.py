@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from engine.calls.meters import CallMeters
-from engine.errors import VendorError
+from engine.errors import VendorError, Why
 from engine.events import CallInfo, Transfer
 from engine.observe.labels import VendorKind
 from engine.observe.logs import mask_number
@@ -41,6 +41,8 @@ class CallRest:
         """``webhooks``: the public address that our webhooks are below."""
         self.introduced = ""
         """The caller is being transferred: what whoever picks up is told."""
+        self.failure: VendorError | None = None
+        """Why the last thing that was asked was not done."""
         self._provider = provider
         self._call = call
         self._owner = owner
@@ -51,10 +53,11 @@ class CallRest:
 
     async def transfer(self, wanted: Transfer) -> bool:
         """Connect the caller to somebody else in place of us; with a few words where there are any, and the provider
-        can pass them on. False if that was not done, and the log says why."""
+        can pass them on. False if that was not done, and ``failure`` and the log say why."""
         provider, call = self._provider, self._call
         if Ability.TRANSFER not in provider.abilities:
-            self._log.warning("transfer_failed", detail=f"{call.provider} cannot transfer as it is set up")
+            what = "it cannot transfer calls as it is set up"
+            self._failed("transfer_failed", VendorError(call.provider, what, why=Why.BAD_REQUEST))
             return False
         is_warm = bool(wanted.summary) and Ability.WARM_TRANSFER in provider.abilities
         self._log.info("transferring", target=mask_number(wanted.to), is_warm=is_warm)
@@ -97,7 +100,11 @@ class CallRest:
                     self._meters.connected(VendorKind.TELEPHONY, name, trio.current_time() - began_at_s)
                     return True
             except VendorError as exc:
-                self._log.warning(failed, detail=str(exc))
+                self._failed(failed, exc)
                 return False
-        self._log.warning(failed, detail="no answer in time")
+        self._failed(failed, VendorError(name, "no answer in time", why=Why.TIMEOUT))
         return False
+
+    def _failed(self, what: str, failure: VendorError) -> None:
+        self.failure = failure
+        self._log.warning(what, detail=str(failure))

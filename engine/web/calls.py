@@ -15,9 +15,10 @@ from engine.calls.outbound.dialing import Dialing
 from engine.calls.outbound.dials import DialFault, Dialled, DialRefused, Wanted
 from engine.calls.outbound.tolls import why_not_to
 from engine.calls.registry import Registry, Slot
-from engine.errors import CallEnd, Cause, StoreDown, VendorError
+from engine.errors import CallEnd, Cause, StoreDown, VendorError, Why
 from engine.observe.masking import mask_number
 from engine.settings import Settings
+from engine.settings.providers import lacking_to_transfer
 from engine.web import shapes
 from engine.web.answers import JSON, Denied, json, retry_after
 from engine.web.gate import Gate
@@ -42,6 +43,12 @@ _STATUS: Final[Mapping[DialFault, int]] = {
     DialFault.TOO_MANY: 429,
     DialFault.NO_ROOM: 503,
 }
+
+_HINTS: Final[Mapping[Why, str]] = {
+    Why.AUTH: ": it does not take our keys, or the account may not do this",
+    Why.RATE_LIMITED: ": it is asked too often",
+}
+"""What an error means that a status alone does not tell everybody."""
 
 Note = Callable[[str, str, str, str], Awaitable[None]]
 """Who did what to the call with which number, and how, for the audit log. Raises StoreDown."""
@@ -188,13 +195,24 @@ class _Calls:
         dial, slot = self._live(asked.path.call_id)
         to = self._destination(slot, asked.body.to.strip())
         is_connected = False
-        with trio.move_on_after(TRANSFER_S):
-            is_connected = await slot.transfer_it(to)
+        with trio.move_on_after(TRANSFER_S) as asking:
+            try:
+                is_connected = await slot.transfer_it(to)
+            except VendorError as exc:
+                raise self._not_connected(slot.provider, exc) from None
+        if asking.cancelled_caught:
+            raise self._not_connected(slot.provider, VendorError(slot.provider, "no answer in time"))
         if not is_connected:
-            message = "The caller could not be connected; the call goes on, unless it has ended. The log says why."
-            raise Denied(502, message, "not_connected")
+            raise Denied(409, "The call has just begun, is ending, or is being transferred already.")
         await self._note_of(asked, "call_transfer", dial, slot)
         return json(DoneReply(asked.path.call_id, "transferred"))
+
+    def _not_connected(self, provider: str, exc: VendorError) -> Denied:
+        if lacking := lacking_to_transfer(self.desk.settings, provider):
+            what = f"{provider} cannot transfer calls: set {' and '.join(lacking)} and start again."
+            return Denied(503, what, "not_able")
+        message = f"The caller could not be connected; the call goes on, unless it has ended. {_told(exc)}"
+        return Denied(502, message, "not_connected")
 
     def _destination(self, slot: Slot, to: str) -> str:
         """Raises Denied."""
@@ -266,7 +284,11 @@ class _Calls:
 def _not_done(exc: VendorError) -> Denied:
     """Whoever may reach into calls is told what their provider answered: it is static words and a status."""
     log.warning("provider_failed", provider=exc.vendor, detail=str(exc))
-    return Denied(502, f"The provider did not do it: {exc}.")
+    return Denied(502, f"The provider did not do it: {_told(exc)}")
+
+
+def _told(exc: VendorError) -> str:
+    return f"{exc}{_HINTS.get(exc.why, '')}."
 
 
 def _of_slot(slot: Slot, dial: Dialled | None) -> CallView:

@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -147,9 +147,11 @@ async def dialling(
     transfers: Mapping[str, str] | None = None,
     max_calls: int = 10,
     greeting: str = "Hello.",
+    also: Callable[[Settings], Settings] = lambda settings: settings,
     **outbound: Any,
 ) -> AsyncIterator[Dialler]:
-    """An engine that may call numbers of the United States, and the provider that it asks."""
+    """An engine that may call numbers of the United States, and the provider that it asks; ``also`` changes its
+    settings."""
     made = 0
     dialler: Dialler | None = None
 
@@ -168,7 +170,7 @@ async def dialling(
         desk = settings.agents["desk"]
         at: dict[str, Any] = {"api_url": api.base}
         settings = with_all_providers(settings)
-        return replace(
+        settings = replace(
             settings,
             twilio=replace(settings.twilio, account_sid=ACCOUNT, **at),
             vonage=replace(settings.vonage, application_id="app", **at),
@@ -186,6 +188,7 @@ async def dialling(
                 api_keys=f"boss:calls+admin+privacy:{KEY},guest:turn:{KEY}-of-a-guest",
             ),
         )
+        return also(settings)
 
     async with (
         rest_api(answer) as api,

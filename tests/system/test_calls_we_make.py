@@ -3,14 +3,18 @@ calls."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from engine.phone.errors import CallFailed
 from engine.phone.phone import SIDES
+from engine.settings import Settings
 from tests.fakes.plain_speech import words
 from tests.system.dialler import KEY, OURS, THEIRS, dialling
+from tests.system.every_provider import callee_of
 
 every = pytest.mark.parametrize("provider", SIDES)
 
@@ -242,6 +246,39 @@ async def test_a_live_call_is_ended_at_once(autojump_clock: MockClock) -> None:
         await phone.wait_until_over(within_s=2)
 
 
+@every
+async def test_a_transfer_that_lacks_a_setting_is_refused_with_its_name(
+    provider: str, autojump_clock: MockClock
+) -> None:
+    def without_rest(settings: Settings) -> Settings:
+        return replace(
+            settings,
+            twilio=replace(settings.twilio, account_sid=""),
+            vonage=replace(settings.vonage, application_id=""),
+            telnyx=replace(settings.telnyx, account_sid=""),  # it transfers without
+            signalwire=replace(settings.signalwire, project_id=""),
+            secrets=replace(settings.secrets, telnyx_api_key=""),
+        )
+
+    lacks = {
+        "twilio": "TWILIO_ACCOUNT_SID",
+        "vonage": "VONAGE_APPLICATION_ID",
+        "telnyx": "TELNYX_API_KEY",
+        "plivo": "OFFHOOK_SERVER_PUBLIC_URL",
+        "signalwire": "SIGNALWIRE_PROJECT_ID",
+    }
+    reception = {"reception": "+12025550177"}
+    async with (
+        dialling(provider, transfers=reception, also=without_rest) as on,
+        on.rig.phone.call(SIDES[provider](callee_of(on.rig, provider))) as phone,
+    ):
+        await phone.wait_for_reply()
+        (call,) = (await on.ask("GET", "/calls"))[1]["calls"]
+        status, error = await on.ask("POST", f"/calls/{call['id']}/transfer", {"to": "reception"})
+        assert (status, error["error"]["code"]) == (503, "not_able")
+        assert error["error"]["message"] == f"{provider} cannot transfer calls: set {lacks[provider]} and start again."
+
+
 async def test_a_caller_is_connected_to_whom_the_settings_allow(autojump_clock: MockClock) -> None:
     async with dialling(transfers={"reception": "+12025550177"}) as on, on.rig.call() as phone:
         await phone.wait_for_reply()
@@ -250,7 +287,11 @@ async def test_a_caller_is_connected_to_whom_the_settings_allow(autojump_clock: 
             status, error = await on.ask("POST", f"/calls/{call['id']}/transfer", {"to": to})
             assert (status, error["error"]["code"]) == (403, "not_allowed")
         on.refuses_with = 500
-        assert (await on.ask("POST", f"/calls/{call['id']}/transfer", {"to": "reception"}))[0] == 502
+        for refusal, told in (500, "answered 500 (error 20003)."), (401, "it does not take our keys"):
+            on.refuses_with = refusal
+            status, error = await on.ask("POST", f"/calls/{call['id']}/transfer", {"to": "reception"})
+            assert (status, error["error"]["code"]) == (502, "not_connected")
+            assert told in error["error"]["message"]
         assert await on.rig.say(phone, "are you still there")
         on.refuses_with = 0
         status, done = await on.ask("POST", f"/calls/{call['id']}/transfer", {"to": "reception"})
