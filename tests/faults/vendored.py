@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
@@ -61,9 +61,12 @@ GREETING = "Hello, this is the desk."
 BRISK = 100.0
 """Characters a second."""
 NAMES = ("deepgram", "speechmatics", "cartesia", "elevenlabs", "openai", "anthropic")
+REALTIME_NAMES = ("openai_realtime", "elevenlabs_agents")
 
 C = TypeVar("C", bound=Cloud)
 V = TypeVar("V")
+Place = Callable[[Any, Callable[[Network], Any]], "Behind[Any, Any]"]
+"""Puts a vendor's cloud behind a proxy, and makes the vendor that is connected with it."""
 
 
 @dataclass
@@ -201,13 +204,15 @@ class Witness(Caller):
 
 @dataclass
 class World:
-    """A stage, six vendors, and their way there."""
+    """A stage, its vendors, and the way there."""
 
     on: Stage
-    ears: list[Behind[Any, Any]]
-    voices: list[Behind[Any, Any]]
-    minds: list[Behind[Any, Any]]
     around: Vendoring
+    ears: Sequence[Behind[Any, Any]] = ()
+    voices: Sequence[Behind[Any, Any]] = ()
+    minds: Sequence[Behind[Any, Any]] = ()
+    souls: Sequence[Behind[Any, Any]] = ()
+    """Speech to speech."""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @asynccontextmanager
@@ -238,11 +243,8 @@ class World:
         return self.on.value(name, **labels)
 
     def requests(self, vendor: str) -> dict[str, int]:
-        kind = next(
-            k
-            for k, of in (("stt", self.ears), ("tts", self.voices), ("llm", self.minds))
-            if vendor in [behind.vendor.name for behind in of]
-        )
+        roles = (("stt", self.ears), ("tts", self.voices), ("llm", self.minds), ("realtime", self.souls))
+        kind = next(k for k, of in roles if vendor in [behind.vendor.name for behind in of])
         counted = {
             status: int(self.value("vendor_requests_total", vendor=vendor, kind=kind, status=status))
             for status in ("ok", "error", "timeout", "cancelled")
@@ -251,7 +253,7 @@ class World:
 
     @property
     def behinds(self) -> list[Behind[Any, Any]]:
-        return [*self.ears, *self.voices, *self.minds]
+        return [*self.ears, *self.voices, *self.minds, *self.souls]
 
     async def at_rest(self) -> None:
         """Nothing is left of any call, at either end."""
@@ -273,16 +275,7 @@ async def world(
     *, seconds: bool = True, has_clips: bool = True, pair: Any = memory_stream_pair, **limits: Any
 ) -> AsyncIterator[World]:
     """``seconds``: each role has a second vendor. Left, nothing may be open."""
-    metrics = Metrics(("twilio",), ("custom",), ("memory",), NAMES, actors=("registry",), routes=("/",))
-    known = {each.name for each in fields(Limits)}
-    policy = Policy.of(Limits(**{name: value for name, value in limits.items() if name in known}))
-    around = Vendoring(metrics, Breakers(metrics), policy)
-    async with trio.open_nursery() as nursery:
-
-        def behind(cloud: Any, make: Any) -> Behind[Any, Any]:
-            faults = Faults()
-            return Behind(make(dialled(cloud, nursery, faulty(faults, nursery, pair))), cloud, faults)
-
+    async with ground(pair, **limits) as (around, behind):
         ears = [behind(DeepgramCloud(), _deepgram), behind(SpeechmaticsCloud(), _speechmatics)]
         voices = [behind(Cartesia(), _cartesia), behind(ElevenLabsSpeech(), _elevenlabs)]
         minds = [behind(OpenAiChat(), _openai), behind(AnthropicMessages(), _anthropic)]
@@ -296,16 +289,32 @@ async def world(
             around,
             has_clips=has_clips,
         )
-        async with stage(agent, metrics=metrics, **{"silence_s": 1000.0, **limits}) as on:
-            made = World(on, ears, voices, minds, around)
+        async with stage(agent, metrics=around.metrics, **{"silence_s": 1000.0, **limits}) as on:
+            made = World(on, around, ears, voices, minds)
             yield made
             await made.at_rest()
+
+
+@asynccontextmanager
+async def ground(pair: Any = memory_stream_pair, **limits: Any) -> AsyncIterator[tuple[Vendoring, Place]]:
+    """What a world stands on. Left, the clouds are gone."""
+    names = (*NAMES, *REALTIME_NAMES)
+    metrics = Metrics(("twilio",), ("custom",), ("memory",), names, actors=("registry",), routes=("/",))
+    known = {each.name for each in fields(Limits)}
+    policy = Policy.of(Limits(**{name: value for name, value in limits.items() if name in known}))
+    async with trio.open_nursery() as nursery:
+
+        def behind(cloud: Any, make: Callable[[Network], Any]) -> Behind[Any, Any]:
+            faults = Faults()
+            return Behind(make(dialled(cloud, nursery, faulty(faults, nursery, pair))), cloud, faults)
+
+        yield Vendoring(metrics, Breakers(metrics), policy), behind
         nursery.cancel_scope.cancel()
 
 
 def is_hanging(cloud: Any) -> bool:
     manner = getattr(cloud, "manner", None)
-    return manner is not None and (manner.hangs or manner.is_silent)
+    return manner is not None and (getattr(manner, "hangs", False) or manner.is_silent)
 
 
 def _deepgram(network: Network) -> DeepgramTranscriberVendor:

@@ -247,13 +247,13 @@ class OpenAIRealtimeWire:
             self._active = ""
         reply = self._replies.get(reply_id)
         if reply is not None and not reply.is_over:
+            self._use(response)
+            if status == "failed":  # it is not over but lost: what is left of it is still owed
+                raise self._failure_of(dict_of(dict_of(response, "status_details"), "error"))
             if status == "completed" and not reply.is_void:
                 for item in dicts_of(response, "output"):
                     self._call(item)
             self._replies.over(reply, is_whole=status == "completed")
-            self._use(response)
-            if status == "failed":
-                raise self._failure_of(dict_of(dict_of(response, "status_details"), "error"))
         self._ask_next()
 
     def _reply_of(self, said: dict[str, Any]) -> Reply | None:

@@ -203,6 +203,11 @@ class Session:
         await self.send({"type": "agent_tool_response", "agent_tool_response": tool})
         await self._socket.aclose(1000)
 
+    async def hang_up(self, code: int = 1011) -> None:
+        """In the middle of whatever is said."""
+        with trio.move_on_after(1):
+            await self._socket.aclose(code)
+
     def next_number(self) -> int:
         self._numbers += 1
         return self._numbers

@@ -199,6 +199,11 @@ class Session:
         error = {"type": "invalid_request_error", "code": code, "message": words, "param": None, "event_id": event_id}
         await self.send({"type": "error", "error": error})
 
+    async def hang_up(self, code: int = 1011) -> None:
+        """In the middle of whatever is said."""
+        with trio.move_on_after(1):
+            await self._socket.aclose(code)
+
     def new_id(self, kind: str) -> str:
         self._ids += 1
         return f"{kind}_{self._ids}"
