@@ -278,7 +278,7 @@ async def test_b28_audio_of_an_answer_that_was_cut_is_never_heard(autojump_clock
             assert not [at_s for at_s, _ in caller.audio if cut_at_s < at_s < caller.spoke_until_s]
 
 
-# --- 31 to 36, 38, 40: the model ------------------------------------------------------------------------------
+# --- 31 to 36, 38: the model; 40 is in test_breakers -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [401, 429, 500, 529])
@@ -408,26 +408,3 @@ async def test_c38_no_stale_word_is_spoken_after_a_barge_in(after_s: float, auto
             assert caller.answer().endswith("You said good morning.")
             assert "sentence" not in caller.answer()
         assert w.minds[0].cloud.requests_open == 0
-
-
-async def test_c40_calls_do_not_pile_up_before_a_model_that_is_down(autojump_clock: MockClock) -> None:
-    async with world(max_calls=10) as w:
-        w.minds[0].faults.hangs = True
-        silences: list[float] = []
-
-        async def call(after_s: float) -> None:
-            await trio.sleep(after_s)
-            async with w.call() as caller:
-                await caller.say("good morning")
-                await trio.sleep(7)
-                assert caller.answer().endswith("You said good morning.")
-                silences.append(caller.silence_s())
-
-        for _ in range(2):
-            silences.clear()
-            async with trio.open_nursery() as nursery:
-                for number in range(5):
-                    nursery.start_soon(call, number * 0.01)
-            assert all(silence_s <= 3.0 for silence_s in silences)
-        assert max(silences) < 1.5  # nobody waited for it any more
-        assert w.value("vendor_breaker_state", vendor="openai", kind="llm", state="closed") == 0

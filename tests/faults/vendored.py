@@ -108,7 +108,7 @@ class Agent:
         self, session: SessionInfo, owner: Owner, control: CallControl
     ) -> AsyncIterator[LanguageModel]:
         async with open_model(self._minds, session, owner, self._around) as model:
-            yield _WithoutTools(model)
+            yield WithoutTools(model)
 
     async def recollect(self, messages: Sequence[Message], before: Recollection, session: SessionInfo) -> Recollection:
         return recollect(messages, before)
@@ -118,7 +118,7 @@ class Agent:
         return speak(text, format, chars_per_s=50) if is_fixed else None
 
 
-class _WithoutTools:
+class WithoutTools:
     def __init__(self, inner: RawModel) -> None:
         self._inner = inner
 
@@ -158,12 +158,13 @@ class Witness(Caller):
     is_quiet: bool = True
     """Between what is said, a frame a second stands for fifty."""
 
-    async def say(self, text: str, *, chars_per_s: float = 25.0) -> None:
+    async def say(self, text: str, *, chars_per_s: float = 25.0, pause_s: float = 0.7) -> None:
+        """``pause_s``: of silence behind it, as a recogniser wants it."""
         self.is_quiet = False
         for frame in frames_of(speak(text, LINE, chars_per_s=chars_per_s), LINE):
             await self.frames(payload=base64.b64encode(frame).decode())
         self.spoke_until_s = trio.current_time()
-        await self.frames(35)
+        await self.frames(round(pause_s / 0.02))
         self.is_quiet = True
 
     async def stay_on_the_line(self) -> None:
@@ -278,7 +279,7 @@ async def world(
     async with ground(pair, **limits) as (around, behind):
         ears = [behind(DeepgramCloud(), _deepgram), behind(SpeechmaticsCloud(), _speechmatics)]
         voices = [behind(Cartesia(), _cartesia), behind(ElevenLabsSpeech(), _elevenlabs)]
-        minds = [behind(OpenAiChat(), _openai), behind(AnthropicMessages(), _anthropic)]
+        minds = two_minds(behind)
         for each in voices:
             each.cloud.voicebox.chars_per_s = 50.0
         count = 2 if seconds else 1
@@ -310,6 +311,10 @@ async def ground(pair: Any = memory_stream_pair, **limits: Any) -> AsyncIterator
 
         yield Vendoring(metrics, Breakers(metrics), policy), behind
         nursery.cancel_scope.cancel()
+
+
+def two_minds(behind: Place) -> list[Behind[Any, Any]]:
+    return [behind(OpenAiChat(), _openai), behind(AnthropicMessages(), _anthropic)]
 
 
 def is_hanging(cloud: Any) -> bool:
