@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_text
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import trio
@@ -14,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine.cli.call import ProviderName
-from engine.cli.engines import own_engine, running_engine
+from engine.cli.engines import own_engine, running_engine, settings_of_agents
 from engine.converse.report import Exchange, Report, show
-from engine.converse.runner import Options
+from engine.converse.runner import NotHeld, Options
 from engine.converse.runner import converse as hold
 from engine.converse.script import Script, load, shipped, source
 from engine.errors import SettingsError
@@ -25,6 +26,8 @@ from engine.observe.logs import configure_logs
 from engine.storage.identity import e164
 
 ALL = "all"
+NOT_FOR_IT = 2
+"""The exit code of a conversation that the engine cannot hold as it is."""
 
 
 def converse(
@@ -55,11 +58,17 @@ def converse(
     modality = Modality(over) if over else None
     wanted = [_with_caller(load(name, over=modality), caller) for name in _names(scripts)]
     options = Options(provider=provider, keep=keep)
-    reports = trio.run(_hold_all, wanted, options, url.rstrip("/"), public_url, console)
-    ok = all(report.ok for report in reports)
+    held = trio.run(_hold_all, wanted, options, url.rstrip("/"), public_url, console)
+    reports, not_held = held.reports, held.not_held
+    for why in not_held.values():
+        print(f"offhook: not held: {why}", file=sys.stderr)
+    # Of all of them those are held that can be; what was asked for by name must be.
+    is_lacking = bool(not_held) and ALL not in scripts
+    ok = bool(reports) and all(report.ok for report in reports) and not is_lacking
     if json:
-        print(json_text.dumps({"ok": ok, "conversations": [report.as_json() for report in reports]}))
-    return 0 if ok else 1
+        conversations = [report.as_json() for report in reports]
+        print(json_text.dumps({"ok": ok, "conversations": conversations, "not_held": not_held}))
+    return NOT_FOR_IT if is_lacking else 0 if ok else 1
 
 
 def _names(scripts: Sequence[str]) -> list[str]:
@@ -89,18 +98,34 @@ def _list(console: Console, *, json: bool) -> None:
     console.print("[dim]Run one with `offhook converse NAME`, all of them with `offhook converse all`.[/]")
 
 
-async def _hold_all(
-    scripts: Sequence[Script], options: Options, url: str, public_url: str, console: Console
-) -> list[Report]:
-    reports = []
+@dataclass
+class _Held:
+    reports: list[Report] = field(default_factory=list)
+    not_held: dict[str, str] = field(default_factory=dict)
+    """Name to why the engine there cannot, and what to do about it."""
+
+
+async def _hold_all(scripts: Sequence[Script], options: Options, url: str, public_url: str, console: Console) -> _Held:
+    held = _Held()
     for script in scripts:
         target = running_engine(script, url, public_url) if url else own_engine(script, keep=options.keep)
-        async with target as engine:
-            report = await hold(script, engine, options, _progress(console))
-            report.kept = engine.kept if options.keep else ""
+        try:
+            async with target as engine:
+                report = await hold(script, engine, options, _progress(console))
+                report.kept = engine.kept if options.keep else ""
+        except NotHeld as exc:
+            held.not_held[script.name] = _why_not(script, exc)
+            continue
         show(report, console)
-        reports.append(report)
-    return reports
+        held.reports.append(report)
+    return held
+
+
+def _why_not(script: Script, exc: NotHeld) -> str:
+    if not exc.lacks_agents:
+        return str(exc)
+    snippet = settings_of_agents(script)
+    return f"{exc}. Give it to that engine, in its settings:\n\n{snippet}\nOr leave --url: an engine of its own has it."
 
 
 def _progress(console: Console) -> Callable[[Exchange], None]:

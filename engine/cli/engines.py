@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from engine.assembly import Engine
 from engine.cli.call import SECRETS, CallersVoice, embedded_voice
-from engine.converse.runner import Target
+from engine.converse.runner import NotHeld, Target
 from engine.converse.script import AgentOf, Script
 from engine.errors import SettingsError
 from engine.events import Modality
@@ -33,6 +34,9 @@ READY_S = 120.0
 """For the embedded speech to load."""
 DRAIN_S = 5.0
 UNLIMITED = 100_000
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+"""A key that TOML takes without quotes."""
 
 OpenVoice = Callable[[], AbstractAsyncContextManager[Voice]]
 
@@ -69,10 +73,10 @@ class _There:
 
 @asynccontextmanager
 async def running_engine(script: Script, url: str, public_url: str = "") -> AsyncIterator[KeepingTarget]:
-    """Raises SettingsError when the script wants what cannot be done there."""
+    """Raises NotHeld when the script wants what cannot be done there."""
     for number, turn in enumerate(script.turns):
         if turn.restart:
-            raise SettingsError(
+            raise NotHeld(
                 f"{script.file}: turns[{number}].restart: only an engine that was started for the conversation can be "
                 "started again; leave --url"
             )
@@ -239,7 +243,23 @@ def settings_for(script: Script, directory: Path, inbox_url: str) -> dict[str, d
         "telnyx": {"api_url": inbox_url},
         "plivo": {"auth_id": f"MA{secrets.token_hex(9).upper()}", "api_url": inbox_url},
         "signalwire": {"project_id": str(uuid.uuid4()), "api_url": inbox_url},
-        **{f"agents.{json.dumps(name)}": _agent(agent, script) for name, agent in agents.items()},
+        **_agents(agents, script),
+    }
+
+
+def settings_of_agents(script: Script) -> str:
+    """What stands in the settings of an engine that has the script's agents, as TOML."""
+    tables: dict[str, Mapping[str, object]] = {"sessions": script.sessions} if script.sessions else {}
+    tables |= _agents(script.agents, script)
+    default = "" if script.over is Modality.TEXT else f"default_agent = {json.dumps(script.first_agent)}\n\n"
+    return default + as_toml(tables)
+
+
+def _agents(agents: Mapping[str, AgentOf], script: Script) -> dict[str, dict[str, object]]:
+    """A table for each."""
+    return {
+        f"agents.{name if _BARE.fullmatch(name) else json.dumps(name)}": _agent(agent, script)
+        for name, agent in agents.items()
     }
 
 

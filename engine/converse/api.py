@@ -20,11 +20,13 @@ _SHOWN_CHARS = 300
 
 
 class ApiFailed(OffhookError):
-    """The engine did not answer, or not with what was asked for. ``status`` is 0 when there was no answer."""
+    """The engine did not answer, or not with what was asked for. ``status`` is 0 when there was no answer; ``field`` is
+    what it found fault with, if it says so."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, field: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,10 @@ class Api:
         self._url = url
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    async def turn(self, text: str, *, stream: str) -> Answered:
-        """One written turn on a stream's session. Raises ApiFailed."""
-        answer = await self._ask("POST", "/turn", {"text": text, "stream_sid": stream})
+    async def turn(self, text: str, *, stream: str, agent: str = "") -> Answered:
+        """One written turn on a stream's session, to this agent or else to whoever did last. Raises ApiFailed."""
+        body = {"text": text, "stream_sid": stream} | ({"agent": agent} if agent else {})
+        answer = await self._ask("POST", "/turn", body)
         return Answered(str(answer.get("text", "")), str(answer.get("session_id", "")), str(answer.get("agent", "")))
 
     async def reset(self, stream: str) -> None:
@@ -112,7 +115,8 @@ class Api:
             await trio.sleep(wait_s)
             response = await self._request(method, path, body, headers)
         if response.status_code >= 300:
-            raise ApiFailed(_refusal(method, path, response), response.status_code)
+            message, field = _refusal(method, path, response)
+            raise ApiFailed(message, response.status_code, field)
         try:
             answer = orjson.loads(response.content or b"{}")
         except ValueError:
@@ -137,16 +141,19 @@ def _wait_s(response: httpx.Response) -> float | None:
     return float(value) if value.isdigit() and float(value) <= MAX_WAIT_S else None
 
 
-def _refusal(method: str, path: str, response: httpx.Response) -> str:
-    message = ""
+def _refusal(method: str, path: str, response: httpx.Response) -> tuple[str, str]:
+    """In words, and the field that is at fault."""
+    message = field = ""
     try:
         match orjson.loads(response.content):
-            case {"error": {"message": str(text)}}:
+            case {"error": {"message": str(text), **more}}:
                 message = "".join(filter(str.isprintable, text))[:_SHOWN_CHARS]
+                field = str(more.get("field", ""))
     except ValueError:
         pass
     hint = " Is API_KEY set to a key that the engine has?" if response.status_code == 401 else ""
-    return f"{method} {_shape(path)} answered HTTP {response.status_code}{': ' if message else ''}{message}{hint}"
+    answered = f"{method} {_shape(path)} answered HTTP {response.status_code}"
+    return f"{answered}{': ' if message else ''}{message}{hint}", field
 
 
 def _shape(path: str) -> str:

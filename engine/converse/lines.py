@@ -41,17 +41,19 @@ class Line(Protocol):
 
 
 class TextLine:
-    """``POST /turn``."""
+    """``POST /turn``. ``agent``: who is to answer from the first turn on; empty for whoever it is."""
 
     greeting = call_id = ""
 
-    def __init__(self, api: Api, stream: str) -> None:
+    def __init__(self, api: Api, stream: str, agent: str = "") -> None:
         self._api = api
         self._stream = stream
+        self._agent = agent
 
     async def say(self, text: str, /) -> Said:
         began_s = trio.current_time()
-        answered = await self._api.turn(text, stream=self._stream)
+        agent, self._agent = self._agent, ""
+        answered = await self._api.turn(text, stream=self._stream, agent=agent)
         return Said(answered.text, _ms_since(began_s), answered.session_id, answered.agent)
 
 

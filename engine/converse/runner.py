@@ -33,6 +33,15 @@ PATIENCE_S = 20.0
 """For one answer in a call to begin."""
 
 
+class NotHeld(SettingsError):
+    """The conversation is not one for this engine. ``lacks_agents``: it would be, if the engine had the agents that the
+    script names."""
+
+    def __init__(self, message: str, *, lacks_agents: bool = False) -> None:
+        super().__init__(message)
+        self.lacks_agents = lacks_agents
+
+
 class Target(Protocol):
     """The engine that is talked to."""
 
@@ -79,7 +88,8 @@ async def converse(
 ) -> Report:
     """The whole conversation. ``on_turn`` is called after each turn.
 
-    What goes wrong in it stands in the report. Raises SettingsError for what keeps it from being held at all.
+    What goes wrong in it stands in the report. Raises SettingsError for what keeps it from being held at all; NotHeld
+    where that is what the engine is.
     """
     report = Report(script.name, script.description, turns=len(script.turns))
     began_s = trio.current_time()
@@ -88,6 +98,8 @@ async def converse(
         await talk.prepare()
         try:
             await talk.run()
+        except NotHeld:
+            raise
         except OffhookError as exc:
             report.problems.append(str(exc) or type(exc).__name__)
         finally:
@@ -156,6 +168,8 @@ class _Talk:
                     said = first if offset == 0 else self._exchange(stretch.first + offset, turn)
                     await self._turn(said, turn, self._sms_line() if turn.in_call else line)
                     said = None
+        except NotHeld:
+            raise
         except OffhookError as exc:
             problem = str(exc) or type(exc).__name__
             if said is None:
@@ -171,18 +185,30 @@ class _Talk:
         return Exchange(number + 1, over, turn.say, new_call=turn.new_call, restarted=turn.restart)
 
     async def _turn(self, exchange: Exchange, turn: Turn, line: Line) -> None:
-        said = await line.say(turn.say)
+        try:
+            said = await line.say(turn.say)
+        except ApiFailed as exc:
+            if exc.field == "agent":
+                raise self._lacks_agent("the engine there has no agent of that name") from None
+            raise
         exchange.answer, exchange.ms = said.answer, said.ms
         exchange.session_id, exchange.agent = said.session_id, said.agent
         if exchange.over is Modality.VOICE:
             exchange.heard = said.answer
         if turn.remembers or not (exchange.session_id and exchange.agent):
             await self._witness.tell(exchange, line.call_id, wants_shown=not isinstance(turn.remembers, dict))
+        if exchange.agent and self._script.agents and exchange.agent not in self._script.agents:
+            self._over(exchange)
+            raise self._lacks_agent(f"the engine there answers as {exchange.agent!r}")
         self._groups.setdefault(self._group(exchange, line), []).append(exchange)
         exchange.problems += faults(turn, exchange)
         if exchange.over is Modality.VOICE and not exchange.heard:
             exchange.problems.append("nothing could be recognised at the caller's ear")
         self._over(exchange)
+
+    def _lacks_agent(self, why: str) -> NotHeld:
+        wanted = self._script.first_agent
+        return NotHeld(f"{self._script.file}: this conversation is with the agent {wanted!r}: {why}", lacks_agents=True)
 
     def _over(self, exchange: Exchange) -> None:
         self._report.exchanges.append(exchange)
@@ -198,7 +224,7 @@ class _Talk:
     @asynccontextmanager
     async def _line(self, stretch: Stretch) -> AsyncIterator[Line]:
         if stretch.over is Modality.TEXT:
-            yield TextLine(self._api, self._stream)
+            yield TextLine(self._api, self._stream, self._script.first_agent if stretch.first == 0 else "")
         elif stretch.over is Modality.SMS:
             yield self._sms_line()
         else:

@@ -103,6 +103,11 @@ class Script:
     def wants_restart(self) -> bool:
         return any(turn.restart for turn in self.turns)
 
+    @property
+    def first_agent(self) -> str:
+        """Who answers at first; empty where the script leaves it to the engine."""
+        return next(iter(self.agents), "")
+
     def modality(self, turn: Turn) -> Modality:
         return turn.over or self.over
 

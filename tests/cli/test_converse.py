@@ -95,6 +95,29 @@ async def test_a_running_engine_is_talked_to_with_its_key(
     assert result["conversations"][0]["turns"][0]["answer"] == "You said: I like tea."
 
 
+async def test_what_a_running_engine_cannot_hold_is_told_with_what_it_lacks(tmp_path: Path, capsys: Out) -> None:
+    async with fake_engine() as engine:
+        words = ("officer", "one_session_id", written(tmp_path, TEA), "--url", engine.url, "--json")
+        assert await run_beside("converse", *words) == 2
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert [report["ok"] for report in result["conversations"]] == [True]
+    assert not result["ok"]
+    assert list(result["not_held"]) == ["officer", "one_session_id"]
+    assert '\n\n[agents.permits]\nscope = "call"\nscript = "officer"\n\n' in err
+    assert "only an engine that was started for the conversation can be started again" in err
+
+
+async def test_of_all_conversations_a_running_engine_holds_those_that_it_can(tmp_path: Path, capsys: Out) -> None:
+    async with fake_engine() as engine:
+        words = ("converse", "all", written(tmp_path, TEA), "--url", engine.url, "--json")
+        assert await run_beside(*words) == 1, "the fake one has a desk, but not this one"
+    result = told(capsys)
+    assert [report["name"] for report in result["conversations"]] == ["five_turns", "long_conversation", "talk"]
+    assert result["conversations"][-1]["ok"]
+    assert list(result["not_held"]) == ["officer", "one_session_id", "product_classification"]
+
+
 async def test_a_conversation_that_fails_is_shown_with_the_reason(tmp_path: Path, capsys: Out) -> None:
     async with fake_engine("starts anew every turn") as engine:
         assert await run_beside("converse", written(tmp_path, TEA), "--url", engine.url) == 1

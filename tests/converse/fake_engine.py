@@ -57,6 +57,8 @@ class FakeEngine:
             return _error(429, "Too often.", {"retry-after": "1"})
         if "fails" in self.faults:
             return _error(502, "The model failed.")
+        if body.get("agent", "desk") != "desk" and "does not look at agents" not in self.faults:
+            return _error(404, "agent: there is no such agent; there are: desk", field="agent")
         told = self.told.setdefault(self._session_id(), [])
         told.append(body["text"])
         session_id = self._session_id()
@@ -139,8 +141,8 @@ class FakeEngine:
         return Starlette(routes=[Route(path, answer, methods=[method]) for method, path, answer in routes])
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": {"code": "x", "message": message}}, status, headers=headers)
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None, **more: str) -> Response:
+    return JSONResponse({"error": {"code": "x", "message": message, **more}}, status, headers=headers)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.converse.report import Report
-from engine.converse.runner import Options, converse
+from engine.converse.runner import NotHeld, Options, converse
 from engine.converse.script import parse
 from tests.converse.fake_engine import KEY, FakeEngine, fake_engine
 
@@ -97,3 +97,19 @@ async def test_what_was_said_is_removed_unless_it_is_to_be_kept(autojump_clock: 
         assert engine.told
         await held(engine)
         assert not engine.told
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("", "permits.toml: this conversation is with the agent 'permits': the engine there has no agent of that name"),
+        ("does not look at agents", "the engine there answers as 'desk'"),
+    ],
+)
+async def test_an_engine_without_the_scripts_agent_is_told_from_one_that_answers_wrongly(fault: str, why: str) -> None:
+    script = parse('[agents.permits]\nscript = "officer"\n[[turns]]\nsay = "Hello."\n', "permits.toml")
+    async with fake_engine(fault) as engine:
+        with pytest.raises(NotHeld, match=why) as caught:
+            await converse(script, engine, Options())
+        assert caught.value.lacks_agents
+        assert engine.told == {}, "nothing of it stays"
