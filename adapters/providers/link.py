@@ -53,6 +53,11 @@ class LinkSocket(Protocol):
         """The code under which the peer's bytes were refused."""
         ...
 
+    @property
+    def slow(self) -> bool:
+        """A write was given up because the peer did not read."""
+        ...
+
     async def receive(self) -> str | bytes:
         """Raises trio.EndOfChannel when the socket is gone."""
         ...
@@ -242,6 +247,8 @@ class Link:
             await self._writer_left.wait()
         if self._writer_failure is not None:
             raise self._writer_failure from None
+        if self._socket.slow:  # it was a ping that got stuck
+            raise SlowPeer("the provider does not read") from None
         if self._socket.fault is not None:
             raise ProtocolError("the peer's bytes were refused") from None
         raise trio.EndOfChannel from None

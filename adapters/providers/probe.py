@@ -12,8 +12,10 @@ PROBE_S: Final = 1.0
 """While audio goes out, a ping this long after the last pong."""
 PONG_S: Final = 1.0
 """For a pong."""
+STEP_S: Final = 0.1
+"""In its wait for a pong this process looks so often whether it runs itself."""
 MISSES: Final = 2
-"""Pongs in a row that a peer which reads may owe: one is lost when the whole process stood still."""
+"""Pongs in a row that a peer which reads may owe."""
 ENOUGH: Final = 30
 """Pings without any answer, after which nothing is to be found out by more of them."""
 
@@ -47,26 +49,23 @@ class Probe:
                 nursery.cancel_scope.cancel()
 
     async def _ask(self, nursery: trio.Nursery) -> None:
-        missed = 0
-        while missed < MISSES or (missed < ENOUGH and not (self._is_deaf or self.marks_echoed)):
-            if not missed:
+        missed = in_vain = 0  # the second counts those, too, of which we are no judge
+        while in_vain < ENOUGH and (missed < MISSES or not (self._is_deaf or self.marks_echoed)):
+            if not in_vain:
                 await self._fed.wait()
                 self._fed = trio.Event()
-            began_at_s, asked = trio.current_time(), _Asked()
+            asked = _Asked()
             nursery.start_soon(self._ping_once, asked)
-            with trio.move_on_after(PONG_S):
-                await asked.settled.wait()
+            stood_still = await asked.wait()
             if asked.is_gone:
-                # Closed by the limit of a write that a ping was stuck in, or by a loss that was on its way.
-                if missed:
-                    self._on_deaf()
                 return
             if asked.has_ponged:
-                self._has_ponged, missed = True, 0
+                self._has_ponged, missed, in_vain = True, 0, 0
                 await trio.sleep(PROBE_S)
-            elif trio.current_time() - began_at_s < 1.5 * PONG_S:
-                missed += 1  # else we have stood still ourselves, and are no judge of others
-        if self._is_deaf:
+                continue
+            in_vain += 1
+            missed += not stood_still
+        if missed >= MISSES and self._is_deaf:
             self._on_deaf()
 
     async def _ping_once(self, asked: _Asked) -> None:
@@ -92,3 +91,14 @@ class _Asked:
         self.settled = trio.Event()
         self.has_ponged = False
         self.is_gone = False
+
+    async def wait(self) -> bool:
+        """Until it is settled, or ``PONG_S`` are over. True if this process stood still meanwhile, or is so busy that
+        everything takes long: then it is no judge of others."""
+        stood_still = False
+        until_s = trio.current_time() + PONG_S
+        while not self.settled.is_set() and (now := trio.current_time()) < until_s:
+            with trio.move_on_after(STEP_S):
+                await self.settled.wait()
+            stood_still |= trio.current_time() - now > 2 * STEP_S
+        return stood_still

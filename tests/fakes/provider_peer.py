@@ -27,6 +27,7 @@ class FakeSocket:
         self.closed = False
         self.close_code: int | None = None
         self.fault: int | None = None
+        self.slow = False
         self.on_message: Callable[[str | bytes], None] = lambda _: None
         self._inbox: deque[str | bytes] = deque()
         self._said = trio.Event()

@@ -95,6 +95,17 @@ async def test_a_process_that_stood_still_judges_nobody(mock_clock: MockClock) -
         assert peer.deaf_at_s is None
 
 
+async def test_nor_does_one_that_is_far_too_busy(mock_clock: MockClock) -> None:
+    async with probing() as peer:
+        for step in range(3000):
+            peer.takes_s = 0.05 if step < 10 else 10_000.0
+            peer.probe.fed()
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.25)
+        assert peer.deaf_at_s is None
+        assert len(peer.pings) <= 5 + ENOUGH, "and it does not ask for ever"
+
+
 async def test_a_socket_that_is_gone_is_nobodys_silence(autojump_clock: MockClock) -> None:
     async with probing() as peer:
         peer.is_gone = True
