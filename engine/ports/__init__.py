@@ -17,7 +17,7 @@ from engine.ports.agents import (
     counts_itself,
     patience_with,
 )
-from engine.ports.backing import Backed, vendor_of
+from engine.ports.backing import Backed, Overhearing, unheard_since_s, vendor_of
 from engine.ports.control import NO_CONTROL, CallControl
 from engine.ports.models import (
     LanguageModel,
@@ -94,6 +94,7 @@ __all__ = [
     "Mode",
     "ModelVendor",
     "Outcome",
+    "Overhearing",
     "Owner",
     "PatientAgent",
     "PatientVendor",
@@ -130,5 +131,6 @@ __all__ = [
     "counts_itself",
     "patience_of",
     "patience_with",
+    "unheard_since_s",
     "vendor_of",
 ]

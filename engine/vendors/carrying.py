@@ -35,8 +35,12 @@ class Carrying:
         self._last = ""
         """The final before."""
         self._is_likely_over = False
-        self._is_carried = False
-        """The sound began with a recogniser that is gone."""
+        self.is_carried = False
+        """The sound began with a recogniser that is gone, or while there was none."""
+        self.is_going_on = False
+        """The caller makes the open sound still, as far as recognisers tell."""
+        self._is_voice = False
+        """Of a sound that is carried: it was heard by ourselves as well, so that there are words to be asked for."""
 
     @property
     def is_open(self) -> bool:
@@ -61,6 +65,9 @@ class Carrying:
             case TurnOver():
                 self._is_likely_over = False
                 yield event
+            case SpeechStopped():
+                self.is_going_on = False
+                yield event
             case _:
                 yield event
 
@@ -70,17 +77,26 @@ class Carrying:
             self._is_likely_over = False
             yield TurnResumed()
         if self.is_open:
-            self._is_carried = True
+            self.is_carried = True
             self._kept = "" if self.began_at_s >= replayed_from_s else self._text
 
-    def taken_over(self, now_s: float, settle_s: float) -> None:
-        if self._is_carried:
-            self.due_at_s = now_s + settle_s
+    def overheard(self, at_s: float) -> Iterator[TranscriberEvent]:
+        """The caller began to speak then, when there was no recogniser. Nothing new if a sound is open."""
+        if not self.is_open:
+            yield from self._start(at_s)
+            self.is_carried = True
+
+    def taken_over(self, due_at_s: float, *, is_voice: bool) -> None:
+        """The next one takes the open sound up until then, or it was over. ``is_voice``: there was a voice in it, by
+        its level."""
+        if self.is_carried:
+            self.due_at_s, self._is_voice = due_at_s, is_voice
 
     def missed(self, now_s: float) -> Iterator[TranscriberEvent]:
         """Sounds went unheard. Words that were understood so far are kept; else they are to be asked for again."""
-        if not self._text:
+        if not self.is_open:
             yield Missed()
+        self._is_voice = True
         yield from self.finish(now_s, decides_turns=True)
 
     def expire(self, now_s: float, *, decides_turns: bool) -> Iterator[TranscriberEvent]:
@@ -91,6 +107,7 @@ class Carrying:
     def finish(self, now_s: float, *, decides_turns: bool) -> Iterator[TranscriberEvent]:
         """The open sound, if there is one, holds the words that are known of it."""
         if self.is_open:
+            yield from self._ask_for(self._text)
             yield SpeechStopped(now_s)
             text = self._text
             yield from self._close(text)
@@ -100,7 +117,7 @@ class Carrying:
     def _start(self, at_s: float) -> Iterator[TranscriberEvent]:
         self.due_at_s = math.inf
         if not self.is_open:
-            self.began_at_s = at_s
+            self.began_at_s, self.is_going_on = at_s, True
             yield SpeechStarted(at_s)
 
     def _interim(self, text: str) -> Iterator[TranscriberEvent]:
@@ -115,17 +132,23 @@ class Carrying:
     def _final(self, text: str) -> Iterator[TranscriberEvent]:
         if not self.is_open and text == self._last:
             return  # it came twice
-        is_taken_up = self._is_carried and not text
+        is_taken_up = self.is_carried and not text
         if self._kept:
             text = merged(self._kept, text)
-        elif self._is_carried and not text:
+        elif self.is_carried and not text:
             text = self._text
+        yield from self._ask_for(text)
         yield from self._close(text)
         if is_taken_up and text:
             yield TurnOver()
 
+    def _ask_for(self, text: str) -> Iterator[TranscriberEvent]:
+        """What was said in the open sound, if that is not known though there was a voice."""
+        if self._is_voice and not text:
+            yield Missed()
+
     def _close(self, text: str) -> Iterator[TranscriberEvent]:
         self.began_at_s = self.due_at_s = math.inf
         self._last, self._text, self._kept = text, "", ""
-        self._is_likely_over = self._is_carried = False
+        self._is_likely_over = self.is_carried = self.is_going_on = self._is_voice = False
         yield Heard(text)

@@ -18,17 +18,20 @@ from engine.runtime.background import beside
 from engine.vendors.around import Vendoring
 from engine.vendors.carrying import Carrying
 from engine.vendors.held import Held, Opener
-from engine.vendors.lasting import CallerAudio, Succession, Told
+from engine.vendors.lasting import LEAD_S, CallerAudio, Succession, Told
+from engine.vendors.listening import PAUSE_S, WAIT_S
 from engine.vendors.tries import Roster
 
 MAX_SOUNDS = 20
 """Whose words are awaited."""
 MAX_EVENTS = 200
 """Told and not yet taken; then the recogniser waits."""
-LEAD_S = 0.3
-"""Before what a recogniser takes for the beginning of a sound, it begins."""
 BEHIND_S = 1.0
 """Of what was said last, interim words may not know yet."""
+THINKING_S = 2.0
+"""A caller in the middle of a sentence is let think for so much longer than one who has finished it."""
+SETTLE_LEAST_S = 0.5
+"""However long the caller has waited already."""
 DEAF_WEIGHT = 2
 """A recogniser that has gone deaf counts as so many that were cut off."""
 
@@ -75,6 +78,8 @@ class Hearing:
         """Of the sounds whose words are still to come, when those that are not known begin; and when those of them that
         are over ended:"""
         self._stopped: deque[float] = deque(maxlen=MAX_SOUNDS)
+        self._told_at_s = -math.inf
+        """When the recogniser of now said something last, or began to hear."""
         self._waiting = trio.CancelScope()
         self._working = trio.CancelScope()
         self._told: Told[TranscriberEvent] = Told(MAX_EVENTS, self._look_up)
@@ -87,6 +92,16 @@ class Hearing:
     def vendor(self) -> str:
         """See ``engine.ports.Backed``."""
         return self._roster.current.name
+
+    @property
+    def unheard_since_s(self) -> float:
+        """See ``engine.ports.Overhearing``."""
+        audio, carrying, voice = self._audio, self._carrying, self._audio.voice
+        if audio.is_lost or carrying.is_carried:
+            return self._last_sound_s if carrying.is_open or voice.is_clear else math.inf
+        if carrying.is_going_on:
+            return max(self._last_sound_s, self._told_at_s) + THINKING_S
+        return voice.until_s if audio.deafness.is_likely else math.inf
 
     def send(self, audio: bytes) -> None:
         if self._audio.send(audio):
@@ -120,7 +135,7 @@ class Hearing:
         while True:
             assert self._held is not None  # noqa: S101 - connected
             event: TranscriberEvent | None = None
-            due_at_s = min(self._audio.deafness.due_at_s, self._carrying.due_at_s)
+            due_at_s = min(self._audio.deafness.due_at_s, self._carrying.due_at_s, self._stuck_at_s)
             with trio.CancelScope(deadline=due_at_s) as self._waiting:
                 if self._told.is_full:
                     await trio.sleep_forever()  # until some have been taken
@@ -139,6 +154,7 @@ class Hearing:
 
     def _take(self, event: TranscriberEvent) -> None:
         self._audio.deafness.event()
+        self._told_at_s = trio.current_time()
         self._told.tell(self._carrying.take(event))
         unanswered = self._audio.unanswered
         match event:
@@ -156,6 +172,7 @@ class Hearing:
                 if self._stopped:
                     unanswered.answered(self._stopped.popleft())
                 unanswered.hold(self._started[0] if self._started else math.inf)
+                self._audio.voice.forget()
                 self._audio.count()
             case TurnOver():  # whatever words there were have come
                 self._forget_sounds()
@@ -163,21 +180,35 @@ class Hearing:
     def _forget_sounds(self) -> None:
         self._started.clear()
         self._stopped.clear()
+        self._audio.voice.forget()
         self._audio.unanswered.hold(math.inf)
+
+    @property
+    def _last_sound_s(self) -> float:
+        """Of the caller."""
+        began_at_s = self._carrying.began_at_s if self._carrying.is_open else -math.inf
+        return max(self._audio.voice.until_s, began_at_s)
+
+    @property
+    def _stuck_at_s(self) -> float:
+        """A recogniser that heard the caller begin to speak must say more until then, if the caller does not."""
+        return max(self._last_sound_s, self._told_at_s) + WAIT_S if self._carrying.is_going_on else math.inf
 
     def _due(self) -> SpeechFailed | None:
         now_s, deafness, was_open = trio.current_time(), self._audio.deafness, self._carrying.is_open
         self._told.tell(self._carrying.expire(now_s, decides_turns=self.decides_turns))
         if was_open and not self._carrying.is_open:
             self._forget_sounds()
-        if not deafness.is_deaf(now_s):
+        is_stuck = now_s >= self._stuck_at_s
+        if not (deafness.is_deaf(now_s) or is_stuck):
             return None
         vendor = self._roster.current.name
         failure = SpeechFailed(vendor, "heard nothing of a caller who spoke", why=Why.TIMEOUT)
         self._around.breakers.of(vendor, VendorKind.STT).failed(failure.why)
-        if deafness.times == 1:
+        if is_stuck or deafness.times == 1:
             self._told.tell(self._carrying.missed(now_s))
         self._audio.unanswered.answered(now_s)  # it is asked for again
+        self._audio.voice.forget()
         return failure
 
     def _look_up(self) -> None:
@@ -189,12 +220,22 @@ class Hearing:
     async def _reconnect(self, failure: VendorError) -> None:
         """Raises SpeechFailed when there is nobody left."""
         assert self._held is not None  # noqa: S101 - connected
-        self._audio.take_away()
-        self._told.tell(self._carrying.lost(self._audio.unanswered.since_s))
+        audio, carrying, voice = self._audio, self._carrying, self._audio.voice
+        audio.take_away()
+        if not carrying.is_open and voice.until_s < trio.current_time() - PAUSE_S:
+            voice.forget()  # that was no words to a recogniser that heard it
+        self._told.tell(carrying.lost(audio.unanswered.since_s))
         weight = DEAF_WEIGHT if failure.why is Why.TIMEOUT else 1
-        self._hear_with(await self._succession.after(self._held, failure, weight=weight))
-        await self._audio.catch_up()
-        self._carrying.taken_over(trio.current_time(), self._policy.settle_s)
+        held = await self._succession.after(self._held, failure, weight=weight)
+        if voice.is_clear and audio.deafness.times <= 1:  # else the line is noisy
+            self._told.tell(carrying.overheard(voice.began_at_s))
+        elif not carrying.is_open:
+            audio.unanswered.hold(math.inf)
+        self._hear_with(held)
+        await audio.catch_up()
+        now_s = self._told_at_s = trio.current_time()
+        settle_s = min(self._policy.settle_s, max(SETTLE_LEAST_S, self._last_sound_s + WAIT_S - now_s))
+        carrying.taken_over(now_s + settle_s, is_voice=voice.is_clear)
 
     def _hear_with(self, held: Held[TranscriberVendor, Transcriber]) -> None:
         self._held = held

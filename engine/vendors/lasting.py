@@ -11,13 +11,14 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 import trio
 
+from engine.audio.levels import is_silent
 from engine.errors import VendorError
 from engine.events import AudioFormat
 from engine.observe.labels import SpeechKind
 from engine.observe.metrics import Metrics
 from engine.vendors.around import reconnect_why
 from engine.vendors.held import Held, Opener
-from engine.vendors.listening import Deafness, Unanswered
+from engine.vendors.listening import Deafness, Unanswered, Voice
 from engine.vendors.policy import Policy
 from engine.vendors.tries import Named, Roster
 
@@ -28,6 +29,8 @@ AT_ONCE_S = 2.0
 """Of audio that is replayed, what an ear takes at one go; of the rest, ``STEP_S`` every ``STEP_PAUSE_S``."""
 STEP_S = 0.5
 STEP_PAUSE_S = 0.05
+LEAD_S = 0.3
+"""Before what is taken for the beginning of a sound, it begins."""
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -40,11 +43,12 @@ class Hears(Protocol):
 
 class CallerAudio:
     """The caller's audio on its way to whoever hears now, counted as given to that vendor. ``unanswered``: the newest
-    of it, for the next one; ``deafness``: whether it is heard."""
+    of it, for the next one; ``deafness``: whether it is heard; ``voice``: what we can tell of it ourselves."""
 
     def __init__(self, line: AudioFormat, policy: Policy, metrics: Metrics) -> None:
         self.unanswered = Unanswered(line, policy.replay_s, policy.replay_most_s)
-        self.deafness = Deafness(line, policy.hearing_s)
+        self.deafness = Deafness(policy.hearing_s)
+        self.voice = Voice()
         self._line = line
         self._metrics = metrics
         self._ear: Hears | None = None
@@ -53,9 +57,19 @@ class CallerAudio:
         self._vendor = ""
         self._sent_bytes = 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Nobody hears."""
+        return self._ear is None
+
     def send(self, audio: bytes) -> bool:
         """True if ``deafness.due_at_s`` has changed. While nobody hears, it is kept for whoever will."""
         now_s = trio.current_time()
+        is_voiced, seconds = not is_silent(audio, self._line), self._line.duration_s(audio)
+        if is_voiced:
+            self.voice.sound(now_s, seconds)
+        if self._ear is None and is_voiced:
+            self.unanswered.hold_too(self.voice.began_at_s - LEAD_S)
         self.unanswered.add(now_s, audio)
         if self._ear is None:
             return False
@@ -64,7 +78,7 @@ class CallerAudio:
         else:
             self._sent_bytes += len(audio)
             self._ear.send(audio)
-        return self.deafness.sound(now_s, audio)
+        return is_voiced and self.deafness.sound(now_s, seconds)
 
     def give_to(self, ear: Hears, vendor: str, replayed: Iterable[bytes]) -> None:
         """From now on this one hears, ``replayed`` first; what is more of that than ``AT_ONCE_S``, by ``catch_up``."""

@@ -1,16 +1,21 @@
 """What of the caller's audio no recogniser has answered yet: to be played to the next one, and to notice by that one
-has gone deaf. Pure."""
+has gone deaf, or that the caller waits. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 
-from engine.audio.levels import is_silent
 from engine.events import FRAME_S, AudioFormat
 
 LEAST_VOICE_S = 1.0
 """Of sound that no recogniser answers, before anything is made of it: a door that slams is none."""
+CLEAR_VOICE_S = 0.4
+"""The same where it is known that nobody hears."""
+PAUSE_S = 1.0
+"""Between two sounds that are too short to be words by themselves; farther apart, they are not one voice."""
+WAIT_S = 6.5
+"""After the caller's last sound, for the rest of what was begun to be heard: then something must be said."""
 
 
 class Unanswered:
@@ -41,6 +46,10 @@ class Unanswered:
         while frames and frames[0][0] <= until_s:
             self._bytes -= len(frames.popleft()[1])
 
+    def hold_too(self, from_s: float) -> None:
+        """The same, besides what is held already."""
+        self._held_from_s = min(self._held_from_s, from_s)
+
     @property
     def since_s(self) -> float:
         """When the oldest of it came; infinite if there is none."""
@@ -59,13 +68,38 @@ class Unanswered:
             self._bytes -= len(frames.popleft()[1])
 
 
+class Voice:
+    """What we can tell of the caller's voice ourselves, by its level alone: whether somebody speaks of whom nobody has
+    told anything yet, since when and until when."""
+
+    def __init__(self) -> None:
+        self.began_at_s = math.inf
+        self.until_s = -math.inf
+        """Of the last sound, told of or not."""
+        self._voiced_s = 0.0
+
+    @property
+    def is_clear(self) -> bool:
+        return self._voiced_s >= CLEAR_VOICE_S
+
+    def sound(self, now_s: float, seconds: float) -> None:
+        if not self.is_clear and now_s - self.until_s > PAUSE_S:
+            self.forget()
+        self.began_at_s = min(self.began_at_s, now_s)
+        self.until_s = now_s
+        self._voiced_s += seconds
+
+    def forget(self) -> None:
+        """It has been told of."""
+        self.began_at_s, self._voiced_s = math.inf, 0.0
+
+
 class Deafness:
     """Notices that the caller speaks and no event comes. Each time in a row it is slower to: a line may be noisy."""
 
-    def __init__(self, line: AudioFormat, after_s: float) -> None:
+    def __init__(self, after_s: float) -> None:
         self.times = 0
         """In a row."""
-        self._line = line
         self._after_s = after_s
         self._since_s = math.inf
         self._voice_s = 0.0
@@ -74,11 +108,14 @@ class Deafness:
     def due_at_s(self) -> float:
         return self._since_s + self._after_s * (1 << self.times)
 
-    def sound(self, now_s: float, audio: bytes) -> bool:
-        """Audio of the caller. True if ``due_at_s`` has changed."""
-        if self._voice_s >= LEAST_VOICE_S or is_silent(audio, self._line):
-            return False
-        self._voice_s += max(FRAME_S, self._line.duration_s(audio))
+    @property
+    def is_likely(self) -> bool:
+        """That was no noise, and there should have been an event."""
+        return self._voice_s >= LEAST_VOICE_S and not self.times
+
+    def sound(self, now_s: float, seconds: float) -> bool:
+        """Of the caller, and not silent. True if ``due_at_s`` has changed."""
+        self._voice_s += max(FRAME_S, seconds)
         if self._since_s < math.inf:
             return False
         self._since_s = now_s

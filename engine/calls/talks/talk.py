@@ -27,7 +27,16 @@ from engine.errors import CallEnd, SpeechFailed, Why
 from engine.events import Dtmf, MarkPlayed, ProviderEvent
 from engine.observe.labels import DeadAir
 from engine.observe.timeline import What
-from engine.ports import Agent, LanguageModel, Phrases, ProviderLink, Synthesizer, Transcriber, patience_with
+from engine.ports import (
+    Agent,
+    LanguageModel,
+    Phrases,
+    ProviderLink,
+    Synthesizer,
+    Transcriber,
+    patience_with,
+    unheard_since_s,
+)
 
 OpenParts = Callable[[], Awaitable[tuple[Transcriber, Synthesizer, LanguageModel]]]
 """Raises VendorError."""
@@ -77,26 +86,40 @@ class Talk:
     def is_idle(self) -> bool:
         turns, mouth = self._ear.turns, self._mouth
         is_agent_silent = mouth.utterance is None and mouth.agenda.next is None
-        return is_agent_silent and not turns.is_caller_speaking and not turns.is_waiting_for_words
+        is_caller_waited_for = turns.is_caller_speaking or turns.is_waiting_for_words
+        return is_agent_silent and not is_caller_waited_for and math.isinf(self._unheard_since_s)
 
     @property
     def unfinished(self) -> Resumption | None:
         return self._mouth.unfinished
 
     def awaited(self) -> tuple[DeadAir | None, float]:
+        if self.voice.is_audible:
+            return None, 0.0
+        cause, since_s = self._awaited()
+        return cause, max(since_s, self.voice.queued_until_s)
+
+    def _awaited(self) -> tuple[DeadAir | None, float]:
+        """The same, from the caller's last sound on."""
         utterance, turns, pulse = self._mouth.utterance, self._ear.turns, self.ground.pulse
-        if self.voice.is_audible or turns.is_caller_speaking:
+        if not math.isinf(unheard_s := self._unheard_since_s):
+            return DeadAir.STT, unheard_s
+        if turns.is_caller_speaking:
             return None, 0.0
         if not self._opening.is_open:
-            return DeadAir.STT, max(pulse.started_at_s, self.voice.queued_until_s)
-        if utterance is not None and utterance.turn is not None:
-            if utterance.is_queued or utterance.is_draft:  # only the mark is missing; or it is the caller's turn still
-                return None, 0.0
-            since_s = max(utterance.turn.ended_at_s, self.voice.queued_until_s)
-            return DeadAir.TTS if utterance.spoken else DeadAir.LLM, since_s
+            return DeadAir.STT, pulse.started_at_s
+        # Else only the mark is missing; or it is the caller's turn still.
+        is_awaited = utterance is not None and not (utterance.is_queued or utterance.is_draft)
+        if is_awaited and utterance is not None and utterance.turn is not None:
+            return DeadAir.TTS if utterance.spoken else DeadAir.LLM, utterance.turn.ended_at_s
         if utterance is None and turns.is_waiting_for_words:
             return DeadAir.STT, pulse.last_sound_s
         return None, 0.0
+
+    @property
+    def _unheard_since_s(self) -> float:
+        parts = self._opening.parts
+        return unheard_since_s(parts.transcriber if parts else None)
 
     async def fill(self) -> None:
         utterance = self._mouth.utterance
