@@ -30,8 +30,8 @@ from tests.system.rig import Rig, running_engine
 
 LINE = "+15005550001"
 SCRAPE_S = 1
-READY_S = 10.0
-DATA_S = 12.0
+READY_S = 30.0
+DATA_S = 40.0
 """Queries over a rate need two scrapes, and rules one evaluation more."""
 HAPPENED = (
     'offhook_store_operation_duration_seconds_count{backend="sqlite", op="write"}',
