@@ -45,7 +45,8 @@ class TraceWhat(StrEnum):
     REUSED = "session_reused"
     """A further call, or the first text after a while, goes on with it. [modality, agent, call_id, messages]"""
     MODEL_ASKED = "model_asked"
-    """[turn_id, agent, vendor, modality, call_id, shown: [[role, text], ...], violations: [...]]"""
+    """[turn_id, agent, vendor, modality, call_id, shown: [[role, text], ...], violations: [...], knew: the turns of
+    those messages of the history that a model could have been shown, by id]"""
     MODEL_ANSWERED = "model_answered"
     """[turn_id, agent, vendor, text, status: ok, error or cancelled, ms]"""
     OPENING_SAID = "opening_said"

@@ -64,7 +64,8 @@ class Showing:
         vendor = vendor or agent.model_vendor
         self._log.debug("model_asked", session_id=record.session_id, turn_id=conversation.turn_id, vendor=vendor)
         if self._keeps_trace:
-            self._trace(built.context, broken, conversation, agent, vendor, call_id)
+            knew = list(dict.fromkeys(entry.turn_id for entry in entries[-self._limits.window :]))
+            self._trace(built.context, broken, knew, conversation, agent, vendor, call_id)
         if any(entry.modality is not modality for entry in entries[-self._limits.window :]):
             conversation.bridged(record.session_id)
         return built.context
@@ -105,6 +106,7 @@ class Showing:
         self,
         context: Context,
         broken: Sequence[Rule],
+        knew: list[str],
         conversation: Conversation,
         agent: Agent,
         vendor: str,
@@ -120,6 +122,7 @@ class Showing:
             call_id=call_id,
             shown=[[str(message.role), message.text] for message in context],
             violations=[str(rule) for rule in broken],
+            knew=knew,
         )
 
     def answered(

@@ -51,6 +51,8 @@ class Exchange:
     ms: float | None = None
     violations: tuple[str, ...] = ()
     """The rules that were found broken when it was made, and those found now."""
+    knew: tuple[str, ...] | None = None
+    """The turns within its window that whoever asked knew of, by id. None: that was not written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,12 @@ def examine(stored: Stored, traces: Sequence[TraceEvent], limits: ContextLimits)
     """The report on a session, from what is stored of it.
 
     What was shown is compared with the messages as they were then; ``limits`` are those of the settings now. Of
-    messages that are no longer retained nothing can be missed.
+    messages that are no longer retained nothing can be missed, nor of turns that another process held meanwhile.
     """
     session_id = stored.record.session_id
     ordered = sorted(traces, key=lambda event: event.at)
-    exchanges = tuple(_judged(one, stored, limits) for one in _exchanges(ordered))
+    began_at = _beginnings(stored, ordered)
+    exchanges = tuple(_judged(one, stored, limits, began_at.get(one.call_id, one.at)) for one in _exchanges(ordered))
     asked = [event for event in ordered if event.what is TraceWhat.MODEL_ASKED]
     whats = Counter(event.what for event in ordered)
     ids = dict.fromkeys(_text(event, "session_id") for event in (*asked, *ordered))
@@ -196,7 +199,11 @@ def _head(report: Report) -> list[str]:
 
 def _lines_of(moment: Moment, time: str) -> list[str]:
     shown = _pairs(moment.fields.get("shown"))
-    rest = {name: value for name, value in moment.fields.items() if name != "shown" and value not in ("", [], None)}
+    rest = {
+        name: value
+        for name, value in moment.fields.items()
+        if name not in ("shown", "knew") and value not in ("", [], None)
+    }
     said = " ".join(f"{name}={_short(value)}" for name, value in rest.items())
     lines = _wrapped(f"{time:<13}{moment.what:<19}", said or "-", _INDENT)
     for role, text in shown:
@@ -256,7 +263,7 @@ def _exchanges(traces: Iterable[TraceEvent]) -> list[Exchange]:
 
 
 def _asked(event: TraceEvent) -> Exchange:
-    violated = event.fields.get("violations")
+    violated, knew = event.fields.get("violations"), event.fields.get("knew")
     return Exchange(
         _text(event, "turn_id"),
         event.at,
@@ -266,7 +273,8 @@ def _asked(event: TraceEvent) -> Exchange:
         _text(event, "modality"),
         _text(event, "call_id"),
         _pairs(event.fields.get("shown")),
-        violations=tuple(str(rule) for rule in violated) if isinstance(violated, list | tuple) else (),
+        violations=tuple(map(str, violated)) if isinstance(violated, list | tuple) else (),
+        knew=tuple(map(str, knew)) if isinstance(knew, list | tuple) else None,
     )
 
 
@@ -283,23 +291,34 @@ def _text(event: TraceEvent, name: str) -> str:
 # --- judging ------------------------------------------------------------------------------------------------
 
 
-def _judged(exchange: Exchange, stored: Stored, limits: ContextLimits) -> Exchange:
+SETTLED_S = 120.0
+"""What was over for so long when a call began, or a text came, had been stored: it must be known."""
+
+
+def _beginnings(stored: Stored, traces: Iterable[TraceEvent]) -> dict[str, float]:
+    """When each call was first seen in this session."""
+    seen = [(call_id, event.at) for event in traces if (call_id := _text(event, "call_id"))]
+    seen += [(entry.call_id, entry.at) for entry in stored.entries if entry.call_id]
+    return dict(sorted(seen, key=lambda one: one[1], reverse=True))
+
+
+def _judged(exchange: Exchange, stored: Stored, limits: ContextLimits, began_at: float) -> Exchange:
     """With the rules that it broke by what is stored, besides those found when it was made."""
     found = set(exchange.violations)
     roles = [role for role, _ in exchange.shown]
     if any(role not in set(Role) for role in roles):
         found.add(Rule.MALFORMED)
     else:
-        found |= {str(rule) for rule in _violations(exchange, stored, limits)}
+        found |= {str(rule) for rule in _violations(exchange, stored, limits, began_at)}
     order = [*Rule]
     return replace(
         exchange, violations=tuple(sorted(found, key=lambda rule: order.index(Rule(rule)) if rule in order else 99))
     )
 
 
-def _violations(exchange: Exchange, stored: Stored, limits: ContextLimits) -> list[Rule]:
+def _violations(exchange: Exchange, stored: Stored, limits: ContextLimits, began_at: float) -> list[Rule]:
     messages = tuple(Message(Role(role), text) for role, text in exchange.shown)
-    before = _before(exchange, stored.entries)
+    before = _before(exchange, stored.entries, began_at)
     newest = Entry("", "", exchange.at, Role.CALLER, messages[-1].text if messages else "", "", stored.record.modality)
     context = Context(messages, session_id=exchange.session_id)
     rules = violations(context, (*before, newest), limits, stored.record.session_id)
@@ -308,16 +327,24 @@ def _violations(exchange: Exchange, stored: Stored, limits: ContextLimits) -> li
     return [rule for rule in rules if rule is not Rule.OTHER_SESSION or is_other]
 
 
-def _before(exchange: Exchange, entries: Sequence[Entry]) -> list[Entry]:
+def _before(exchange: Exchange, entries: Sequence[Entry], began_at: float) -> list[Entry]:
     """The history when this was asked, as it read then: the turns that were over, none of them in part."""
     before: list[Entry] = []
     for turn_id, turn in groupby(entries, key=lambda entry: entry.turn_id):
         if turn_id == exchange.turn_id:
             break
         whole = list(turn)
-        if max(entry.at for entry in whole) <= exchange.at:
+        over_at = max(entry.at for entry in whole)
+        if over_at <= exchange.at and not (over_at > began_at - SETTLED_S and _is_elsewhere(whole, exchange)):
             before += [_as_of(entry, exchange.at) for entry in whole]
     return before
+
+
+def _is_elsewhere(turn: Sequence[Entry], exchange: Exchange) -> bool:
+    """Not of the same call, nor known to whoever asked: another process held it, and had not stored it, or this one had
+    not read it yet."""
+    is_known = exchange.knew is None or turn[0].turn_id in exchange.knew
+    return not is_known and not (exchange.call_id and turn[0].call_id == exchange.call_id)
 
 
 def _as_of(entry: Entry, at: float) -> Entry:

@@ -14,7 +14,7 @@ from engine.dialogue.context import ContextFormat, ContextLimits, build_context
 from engine.dialogue.history import Entry, TraceEvent, TraceWhat
 from engine.dialogue.validator import Rule, violations
 from engine.events import Memory, Modality, Role
-from engine.sessions.tracing import WIDTH, Report, as_dict, as_text, examine
+from engine.sessions.tracing import SETTLED_S, WIDTH, Report, as_dict, as_text, examine
 from engine.storage.record import Scope, SessionRecord, Stored
 
 SESSION = "s_1"
@@ -71,6 +71,7 @@ class Told:
             call_id="CA1",
             shown=shown,
             violations=broken,
+            knew=list(dict.fromkeys(entry.turn_id for entry in entries[-self.limits.window :])),
         )
         if session_id != SESSION:
             self.traces[-1].fields["session_id"] = session_id
@@ -166,6 +167,51 @@ def test_a_turn_of_another_channel_that_was_not_over_yet_is_not_missed() -> None
     early = replace(told.entries[-2], entry_id="x.0", turn_id="x", at=AT + 3)
     told.entries[3:3] = [early, late]
     assert told.report().is_ok
+
+
+def elsewhere(told: Told, at: float, call_id: str = "CA2") -> list[Entry]:
+    """A turn that was over at this time."""
+    return [
+        replace(entry, entry_id=f"x.{entry.role}", turn_id="x", at=at, text=f"x {entry.role}", call_id=call_id)
+        for entry in told.entries[1:3]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "call_id", "is_missed"),
+    [
+        (AT + 3, "CA2", False),  # another process held that call
+        (AT + 3, "", False),  # and a text
+        (AT - SETTLED_S - 1, "CA2", True),  # but this was stored long before
+        (AT + 3, "CA1", True),  # and this is of the same call
+    ],
+)
+def test_a_turn_that_another_process_held_is_not_missed(at: float, call_id: str, is_missed: bool) -> None:
+    told = a_good_one()
+    told.at += 2 * SETTLED_S  # a long call: how it began is what counts
+    told.turn("are you there?")
+    told.entries[3:3] = elsewhere(told, at, call_id)
+    missed = {problem.turn_id for problem in told.report().problems if problem.rule == Rule.MISSING}
+    assert bool(missed) == is_missed
+
+
+def test_a_turn_of_another_call_that_was_known_is_missed() -> None:
+    told = a_good_one()
+    told.entries[3:3] = elsewhere(told, AT + 3)
+    (asked,) = [event for event in told.traces if event.fields.get("turn_id") == "t_3" and "knew" in event.fields]
+    knew = asked.fields["knew"]
+    assert isinstance(knew, list)
+    knew.append("x")
+    assert [(problem.turn_id, problem.rule) for problem in told.report().problems] == [("t_3", Rule.MISSING)]
+
+
+def test_without_a_note_of_what_was_known_every_turn_is_missed() -> None:
+    """As traces were written once."""
+    told = a_good_one()
+    told.entries[3:3] = elsewhere(told, AT + 3)
+    for event in told.traces:
+        event.fields.pop("knew", None)
+    assert not told.report().is_ok
 
 
 def test_a_request_under_another_id_is_named() -> None:

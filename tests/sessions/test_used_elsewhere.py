@@ -8,6 +8,7 @@ from trio.testing import MockClock
 from adapters.stores.memory import MemoryStore
 from engine.events import MULAW_8K, CallInfo, Context, ReplyPart
 from engine.ports import Found
+from engine.sessions.history import History
 from engine.storage.identity import caller_key, stream_key
 from tests.fakes.flaky_store import FlakyStore
 from tests.fakes.puppet import PuppetAgent
@@ -167,3 +168,25 @@ async def test_a_call_is_shown_what_another_process_has_just_added(autojump_cloc
             call.caller_said("three")
             shown = [message.text for message in call.context(agent)]
             assert shown == ["one", "You said one.", "two", "You said two.", "three"]
+
+
+async def test_calls_of_one_number_in_two_processes_are_sound_though_neither_has_read_the_others_turns(
+    autojump_clock: MockClock,
+) -> None:
+    agent = PuppetAgent()
+    async with house(agent) as here, house(agent, store=here.store) as there:
+        await here.sms("a text")
+        async with here.call() as one, there.call(stream_id="MZ2") as two:
+            for turn in range(3):
+                for call in (one, two):
+                    call.caller_said(f"question {turn}")
+                    call.context(agent)
+                    call.agent_was_heard(f"answer {turn}")
+                    await trio.sleep(1)
+            await here.stored(caller_key(ADA))
+            await there.stored(caller_key(ADA))
+        history = History(here.vault, here.sessions, now=here.sessions.now)
+        (stored,) = await history.of_number(ADA)
+        report = await history.validate(stored.record.session_id)
+        assert report is not None
+        assert (report.problems, report.turns) == ((), 7)
