@@ -4,17 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
 from adapters.providers.fields import is_long_id, printable
 from engine.errors import BadRequest
-from engine.ports import Answer
+from engine.ports import Answer, Relay, WebhookRequest
 
 CALL = "call"
 """In the query of an address: the call that it is about."""
 AGAIN = "again"
 """In the query of the address that a provider asks when the stream of a call has ended."""
+
+
+class XmlAnswers:
+    """The answers of a ``Provider`` that are much the same for all who read XML."""
+
+    verb: ClassVar[str] = "Say"
+    """The element with what the provider is to say in its own voice."""
+
+    def refuse(self, sentence: str) -> Answer:
+        return spoken(sentence, self.verb, hangs_up=True)
+
+    def whispered_of(self, request: WebhookRequest) -> str:
+        return call_in(request.url)
+
+    def whisper(self, text: str) -> Answer:
+        return spoken(text, self.verb)
+
+    def dismiss(self) -> Answer:
+        """Hangs up without a word."""
+        response = ET.Element("Response")
+        ET.SubElement(response, "Hangup")
+        return xml_answer(response)
+
+    def acknowledge(self, request: WebhookRequest) -> Answer:
+        return xml_answer(ET.Element("Response"))
+
+    @property
+    def relay(self) -> Relay | None:
+        return None
 
 
 def beside(media_url: str, media_path: str, path: str) -> str:
@@ -63,13 +93,6 @@ def call_in(url: str) -> str:
 
 def is_again(url: str) -> bool:
     return AGAIN in dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
-
-
-def dismissal() -> Answer:
-    """The document that hangs up without a word."""
-    response = ET.Element("Response")
-    ET.SubElement(response, "Hangup")
-    return xml_answer(response)
 
 
 def xml_answer(root: ET.Element) -> Answer:

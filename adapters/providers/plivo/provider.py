@@ -10,13 +10,12 @@ from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree as ET
 
 from adapters.providers.documents import (
+    XmlAnswers,
     ask_again,
     beside,
     call_in,
-    dismissal,
     is_again,
     say,
-    spoken,
     transfer_addresses,
     xml_answer,
 )
@@ -32,7 +31,6 @@ from engine.ports import (
     CallStatus,
     IncomingCall,
     IncomingText,
-    Relay,
     WebhookKind,
     WebhookRequest,
 )
@@ -67,10 +65,11 @@ class PlivoConfig:
     can be."""
 
 
-class PlivoProvider:
+class PlivoProvider(XmlAnswers):
     """The ``Provider`` for Plivo. ``insecure`` takes webhooks as genuine unseen: for development on loopback."""
 
     name: str = "plivo"
+    verb = "Speak"
     media_path: str = "/media/plivo"
     voice_path: str = "/plivo/voice"
     status_path: str = "/plivo/status"
@@ -141,18 +140,6 @@ class PlivoProvider:
         ask_again(response, beside(media_url, self.media_path, self.voice_path), token)
         return xml_answer(response)
 
-    def refuse(self, sentence: str) -> Answer:
-        return spoken(sentence, "Speak", hangs_up=True)
-
-    def whispered_of(self, request: WebhookRequest) -> str:
-        return call_in(request.url)
-
-    def whisper(self, text: str) -> Answer:
-        return spoken(text, "Speak")
-
-    def dismiss(self) -> Answer:
-        return dismissal()
-
     def acknowledge(self, request: WebhookRequest) -> Answer:
         """For a call that is transferred, the document that does it: our own address told to whom, and Plivo has signed
         that it was asked for."""
@@ -193,10 +180,6 @@ class PlivoProvider:
 
     def new_codec(self) -> PlivoCodec:
         return PlivoCodec()
-
-    @property
-    def relay(self) -> Relay | None:
-        return None
 
 
 def _answered_by(fields: Mapping[str, Any]) -> str:

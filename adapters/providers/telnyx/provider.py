@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, say, spoken, xml_answer
+from adapters.providers.documents import XmlAnswers, ask_again, beside, is_again, say, xml_answer
 from adapters.providers.fields import is_long_id, printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.telnyx.codec import TelnyxCodec
@@ -23,7 +23,6 @@ from engine.ports import (
     CallStatus,
     IncomingCall,
     IncomingText,
-    Relay,
     WebhookKind,
     WebhookRequest,
 )
@@ -71,7 +70,7 @@ class TelnyxConfig:
     api_base: str = "https://api.telnyx.com"
 
 
-class TelnyxProvider:
+class TelnyxProvider(XmlAnswers):
     """The ``Provider`` for Telnyx. ``insecure`` takes webhooks as genuine unseen: for development on loopback.
 
     Raises SettingsError for a public key of no use. ``now`` is the wall clock, in seconds since 1970.
@@ -147,21 +146,6 @@ class TelnyxProvider:
         ask_again(response, beside(media_url, self.media_path, self.voice_path), token)
         return xml_answer(response)
 
-    def refuse(self, sentence: str) -> Answer:
-        return spoken(sentence, hangs_up=True)
-
-    def whispered_of(self, request: WebhookRequest) -> str:
-        return call_in(request.url)
-
-    def whisper(self, text: str) -> Answer:
-        return spoken(text)
-
-    def dismiss(self) -> Answer:
-        return dismissal()
-
-    def acknowledge(self, request: WebhookRequest) -> Answer:
-        return xml_answer(ET.Element("Response"))
-
     @property
     def answers_texts(self) -> bool:
         """Never: Telnyx reads nothing in the answer to a text."""
@@ -192,10 +176,6 @@ class TelnyxProvider:
 
     def new_codec(self) -> TelnyxCodec:
         return TelnyxCodec()
-
-    @property
-    def relay(self) -> Relay | None:
-        return None
 
 
 def _attestation(fields: Mapping[str, Any]) -> str:

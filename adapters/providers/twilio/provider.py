@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from adapters.providers.documents import ask_again, beside, call_in, dismissal, is_again, say, spoken, xml_answer
+from adapters.providers.documents import XmlAnswers, ask_again, beside, is_again, say, xml_answer
 from adapters.providers.fields import clipped, is_id, printable, read_number
 from adapters.providers.texts import pieces, received
 from adapters.providers.twilio.codec import TwilioCodec
@@ -83,7 +83,7 @@ class TwilioConfig:
     """For calls that Twilio hears and speaks itself."""
 
 
-class TwilioProvider:
+class TwilioProvider(XmlAnswers):
     """The ``Provider`` for Twilio. ``insecure`` takes webhooks as genuine unseen: for development on loopback."""
 
     name: str = "twilio"
@@ -145,22 +145,13 @@ class TwilioProvider:
         )
 
     def connect(self, call: IncomingCall, media_url: str, token: str) -> Answer:
-        return connect_document(call, media_url, token, beside(media_url, self.media_path, self.voice_path))
-
-    def refuse(self, sentence: str) -> Answer:
-        return spoken(sentence, hangs_up=True)
-
-    def whispered_of(self, request: WebhookRequest) -> str:
-        return call_in(request.url)
-
-    def whisper(self, text: str) -> Answer:
-        return spoken(text)
-
-    def dismiss(self) -> Answer:
-        return dismissal()
-
-    def acknowledge(self, request: WebhookRequest) -> Answer:
-        return xml_answer(ET.Element("Response"))
+        """Once the stream has ended, the call goes on with what follows: asking our webhook for calls again."""
+        response = ET.Element("Response")
+        say(response, call.preface)
+        stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
+        ET.SubElement(stream, "Parameter", name="token", value=printable(token))
+        ask_again(response, beside(media_url, self.media_path, self.voice_path), token)
+        return xml_answer(response)
 
     @property
     def answers_texts(self) -> bool:
@@ -189,16 +180,6 @@ class TwilioProvider:
     @property
     def relay(self) -> Relay | None:
         return self._relay
-
-
-def connect_document(call: IncomingCall, media_url: str, token: str, voice_url: str) -> Answer:
-    """Once the stream has ended, the call goes on with what follows: asking our webhook for calls again."""
-    response = ET.Element("Response")
-    say(response, call.preface)
-    stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=printable(media_url))
-    ET.SubElement(stream, "Parameter", name="token", value=printable(token))
-    ask_again(response, voice_url, token)
-    return xml_answer(response)
 
 
 def _read_fields(request: WebhookRequest) -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
@@ -16,6 +16,7 @@ from adapters.providers.documents import CALL, beside, call_in
 from adapters.providers.fields import printable
 from adapters.providers.rest import is_marked_outbound
 from adapters.providers.vonage.codec import FORMATS, VonageCodec
+from adapters.providers.vonage.numbers import opened_numbers, sealed_numbers
 from adapters.providers.vonage.rest import VonageRest
 from adapters.providers.vonage.signature import verify_sig, verify_token
 from adapters.providers.vonage.texts import TextParts, read_message
@@ -60,6 +61,8 @@ _STREAM_PATH: Final = "/vonage/stream"
 """News of the websocket's leg; Vonage goes on by the answer to that of its end."""
 _TRANSFER_PATH: Final = "/vonage/transfer"
 """News of the leg of whom a caller is transferred to; it goes on by the answer likewise."""
+_NUMBERS: Final = "numbers"
+"""In the query of the first of these addresses: those of the call, sealed."""
 _NOT_ANSWERED: Final = frozenset({"unanswered", "timeout", "busy", "rejected", "failed", "cancelled"})
 _PHONE_NUMBER = re.compile(r"[1-9][0-9]{6,14}")
 """How Vonage writes a number: digits with the country code, no plus."""
@@ -119,9 +122,9 @@ class VonageProvider:
         """Vonage tells no attestation. Where the call lives is remembered for requests about it."""
         path = urlsplit(request.url).path
         if path.endswith(_STREAM_PATH):
-            return _read_back(request, frozenset({"disconnected"}))
+            return self._read_back(request, frozenset({"disconnected"}))
         if path.endswith(_TRANSFER_PATH):
-            return _read_back(request, _NOT_ANSWERED)
+            return self._read_back(request, _NOT_ANSWERED)
         fields = read_fields(request) if request.method == "GET" else read_json(request)
         call_id = id_in(fields, "uuid")
         caller, dialled = international(number_in(fields, "from")), international(number_in(fields, "to"))
@@ -168,10 +171,20 @@ class VonageProvider:
             connect["from"] = ours
         else:
             connect["randomFromNumber"] = True
-        query = urlencode({CALL: call.call_id})
+        numbers = sealed_numbers(call, self._config.signature_secret)
+        query = urlencode({CALL: call.call_id} | ({_NUMBERS: numbers} if numbers else {}))
         connect["eventType"] = "synchronous"
         connect["eventUrl"] = [f"{beside(media_url, self.media_path, _STREAM_PATH)}?{query}"]
         return _ncco(*([_talk(call.preface)] if call.preface else []), connect)
+
+    def _read_back(self, request: WebhookRequest, ends: frozenset[str]) -> IncomingCall | None:
+        """The caller, by the news of another leg: of one of these ends; None for other news. Raises BadRequest."""
+        if read_json(request).get("status") not in ends:
+            return None
+        call_id = call_in(request.url)
+        sealed = dict(parse_qsl(urlsplit(request.url).query)).get(_NUMBERS, "")
+        caller, dialled, is_outbound = opened_numbers(call_id, sealed, self._config.signature_secret)
+        return IncomingCall(call_id, caller, dialled, is_outbound=is_outbound, is_back=True)
 
     def refuse(self, sentence: str) -> Answer:
         """After the last action Vonage hangs up. Angle brackets go: they would make it SSML."""
@@ -238,10 +251,3 @@ def _talk(text: str) -> dict[str, Any]:
 
 def _ncco(*actions: dict[str, Any]) -> Answer:
     return Answer(orjson.dumps(actions), "application/json")
-
-
-def _read_back(request: WebhookRequest, ends: frozenset[str]) -> IncomingCall | None:
-    """The caller, by the news of another leg: of one of these ends; None for other news. Raises BadRequest."""
-    if read_json(request).get("status") not in ends:
-        return None
-    return IncomingCall(call_in(request.url), "", "", is_back=True)
