@@ -8,6 +8,7 @@ import hmac
 import json
 import ssl
 import uuid
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -408,3 +409,40 @@ async def test_without_credentials_nothing_is_asked() -> None:
             assert Ability.HANG_UP not in by.control.abilities
             await by.control.hang_up(CALL, client)
         assert api.requests == []
+
+
+# --- a websocket that has gone --------------------------------------------------------------------------------
+
+
+def asked_after(call: IncomingCall, by: VonageProvider) -> str:
+    """The address at which Vonage tells that the websocket of this call has gone."""
+    ncco = json.loads(by.connect(call, "wss://engine.example.com/media/vonage", "t").body)
+    (url,) = ncco[-1]["eventUrl"]
+    return str(url)
+
+
+def gone(url: str, by: VonageProvider = provider) -> IncomingCall | None:
+    return by.read_call(replace(post({"status": "disconnected", "uuid": "leg"}), url=url))
+
+
+@pytest.mark.parametrize("is_outbound", [False, True])
+def test_after_its_websocket_a_call_has_its_numbers_though_vonage_tells_none(is_outbound: bool) -> None:
+    """Also in an engine that was started anew: all it needs is the secret."""
+    call = IncomingCall(CALL, "+14155550100", "sip:desk@example.com", is_outbound=is_outbound)
+    url = asked_after(call, provider)
+    assert "4155550100" not in url
+    assert "desk" not in url
+    assert gone(url, VonageProvider(VonageConfig(SECRET))) == replace(call, is_back=True)
+
+
+def test_numbers_that_were_not_sealed_for_this_call_are_nobodys() -> None:
+    call = IncomingCall(CALL, "+14155550100", "+14155550111")
+    url = asked_after(call, provider)
+    nobody = IncomingCall(CALL, "", "", is_back=True)
+    assert gone(url, VonageProvider(VonageConfig("another secret"))) == nobody
+    assert gone(asked_after(replace(call, call_id="other"), provider).replace("call=other", f"call={CALL}")) == nobody
+    place, _, sealed = url.partition("numbers=")
+    for broken in ("", "A", "AAAA", sealed[:-4], sealed[4:], "%ff", "a" * 5000):
+        assert gone(f"{place}numbers={broken}") == nobody
+    insecure = VonageProvider(VonageConfig(), insecure=True)
+    assert gone(asked_after(call, insecure), insecure) == nobody
