@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from engine.runtime.feed import Feeding
-from tests.fakes.clouds.loopback import Cloud, Peer, Request, dialled
+from engine.runtime.network import Network
+from tests.fakes.clouds.loopback import Cloud, Peer, Request, dialled, serving
 
 FRAME = b"\xff" * 160
 Clock = trio.testing.MockClock
@@ -42,3 +43,18 @@ async def test_what_came_at_once_is_one_message(at_once: list[int], frames: list
             feed.put("over")
             await feed.drain()
             assert feed.waiting_s == 0
+
+
+async def test_a_piece_is_on_its_way_before_anything_else_happens() -> None:
+    """On TCP, while nothing else is written; a task that woke up for each piece would cost more than the piece."""
+    cloud = Listener()
+    async with serving(cloud) as served:
+        feeding = Feeding(bytes_per_s=8000.0, piece_s=0.04)
+        async with Network().feed(f"{served.ws}/listen", {}, feeding) as feed:
+            await feed.drain()
+            for _ in range(3):
+                feed.put_audio(FRAME * 2)
+                assert feed.waiting_s == 0
+            while sum(cloud.frames) < 6:  # noqa: ASYNC110 - seen from outside
+                await trio.sleep(0.001)
+            assert cloud.frames == [2, 2, 2]
