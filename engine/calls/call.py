@@ -20,10 +20,10 @@ from engine.calls.control import LiveControl
 from engine.calls.meters import CallMeters
 from engine.calls.parts import AnyEvent, AnyLink, Line, Parts, Words
 from engine.calls.recording import RecordedLink, Recordings, recorded
-from engine.calls.registry import Over, Slot
 from engine.calls.requests import Requests
 from engine.calls.rest import RING_S, CallRest
 from engine.calls.returning import RETURN_S, RETURNS, Left, Resumption
+from engine.calls.slots import Over, Slot
 from engine.calls.talks.conversing import Conversing
 from engine.calls.text_link import TextLink, open_text_link
 from engine.calls.verdicts import APOLOGISES, HANGS_UP, close_code, outcome_of, verdict_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from engine.calls.registry import Slot, Transferring
 from engine.calls.rest import CallRest
+from engine.calls.slots import Slot, Transferring
 from engine.calls.talks.conversing import Conversing
 from engine.calls.talks.errands import leave
 from engine.calls.talks.watch import watch

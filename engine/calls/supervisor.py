@@ -10,7 +10,8 @@ import trio
 
 from engine.calls.call import Call, Surroundings
 from engine.calls.parts import Line, Words
-from engine.calls.registry import ASKED_S, NotAdmitted, Over, Refusal, Registry, Slot
+from engine.calls.registry import ASKED_S, Registry
+from engine.calls.slots import NotAdmitted, Over, Refusal, Slot
 from engine.errors import CallEnd, Cause, OffhookError
 from engine.events import CallInfo, StreamStarted
 from engine.observe.labels import VendorKind

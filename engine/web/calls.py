@@ -14,7 +14,8 @@ from starlette.responses import Response
 from engine.calls.outbound.dialing import Dialing
 from engine.calls.outbound.dials import DialFault, Dialled, DialRefused, Wanted
 from engine.calls.outbound.tolls import why_not_to
-from engine.calls.registry import Registry, Slot
+from engine.calls.registry import Registry
+from engine.calls.slots import Slot
 from engine.errors import CallEnd, Cause, StoreDown, VendorError, Why
 from engine.observe.masking import mask_number
 from engine.settings import Settings

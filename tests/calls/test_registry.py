@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import integers
 from trio.testing import MockClock
 
-from engine.calls.registry import Claim, NotAdmitted, Over, Refusal, Registry, Release, Reserve, Slot
+from engine.calls.registry import Claim, Registry, Release, Reserve
+from engine.calls.slots import NotAdmitted, Over, Refusal, Slot
 from engine.errors import CallEnd, Cause
 from engine.observe.metrics import Metrics
 from engine.ports import IncomingCall

@@ -9,7 +9,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from engine.calls.registry import Refusal
+from engine.calls.slots import Refusal
 from engine.observe.timeline import What
 from engine.phone.call import PhoneCall
 from engine.phone.errors import CallRefused, LineLost

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import trio
 
-from engine.calls.registry import Refusal
+from engine.calls.slots import Refusal
 from engine.phone.errors import CallRefused
 from engine.phone.phone import SIDES, open_phone
 from engine.phone.side import Callee

@@ -16,8 +16,9 @@ import trio
 from engine.calls.outbound.dials import STATE_OF, DialFault, Dialled, DialRefused, DialState, Wanted
 from engine.calls.outbound.once import Asked, OnceTable
 from engine.calls.outbound.tolls import why_not_to
-from engine.calls.registry import Refusal, Registry, Slot
+from engine.calls.registry import Registry
 from engine.calls.returning import RETURN_S
+from engine.calls.slots import Refusal, Slot
 from engine.errors import CallEnd, Cause, VendorError, Why
 from engine.observe.labels import DialOutcome, WebhookEvent
 from engine.observe.masking import mask_number

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from engine.calls.registry import Slot
+from engine.calls.slots import Slot
 from engine.errors import OffhookError, VendorError
 
 
