@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 BASE = {"engine", "engine.events", "engine.errors", "engine.machine"}
 PURE = {"engine.audio", "engine.dialogue"}
 PORTS = {"engine.ports", "engine.settings"}
-CALL = {f"engine.calls.{name}" for name in ("gate", "meters", "registry", "returning", "text_link")}
+CALL = {f"engine.calls.{name}" for name in ("gate", "meters", "registry", "slots", "returning", "text_link")}
 """What the parts of a call share, whatever is said in it."""
 MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
@@ -36,16 +36,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.calls.gate": set(),
     "engine.calls.meters": BASE | PURE | PORTS | {"engine.observe"},
     "engine.calls.text_link": BASE | PURE | PORTS | {"engine.runtime"},
-    "engine.calls.registry": BASE | PORTS | {"engine.observe", "engine.runtime", "engine.calls.returning"},
+    "engine.calls.registry": BASE
+    | PORTS
+    | {"engine.observe", "engine.runtime", "engine.calls.returning", "engine.calls.slots"},
+    "engine.calls.slots": BASE | PORTS | {"engine.calls.returning"},
     "engine.calls.returning": BASE | PURE,
     "engine.calls.talks": BASE
     | PURE
     | PORTS
     | {f"engine.{name}" for name in ("observe", "runtime", "sessions")}
-    | (CALL - {"engine.calls.registry"}),
+    | (CALL - {"engine.calls.registry", "engine.calls.slots"}),
     "engine.calls.outbound": BASE
     | PORTS
-    | {"engine.observe", "engine.runtime", "engine.calls.registry", "engine.calls.returning"},
+    | {"engine.observe", "engine.runtime"}
+    | {f"engine.calls.{name}" for name in ("registry", "slots", "returning")},
     "engine.phone": BASE | PURE | {"engine.runtime"},
     "engine.converse": BASE
     | PURE
