@@ -27,13 +27,20 @@ class Course:
     def __init__(self, line: AudioFormat, *, reply_s: float, gap_s: float) -> None:
         self.changes = 0
         """Whatever happens counts."""
+        self.is_caller_speaking = False
+        """As far as the model tells."""
+        self.heard_until_s = -math.inf
+        """What came of replies has been heard by then."""
+        self.stirred_at_s = -math.inf
+        """Something happened."""
+        self.is_missed = False
+        """What the caller has said went unheard, and is to be asked for again at the end of the connection."""
         self._line = line
         self._reply_s = reply_s
         self._gap_s = gap_s
         self._reply_id = ""
         self._is_cut = False
         """The caller cut that reply off: no more of it is owed."""
-        self._is_caller_speaking = False
         self._awaited = 0
         """Sounds whose words have not come."""
         self._is_answered = True
@@ -42,9 +49,6 @@ class Course:
         self._asked: list[tuple[bool, str]] = []
         """What it was asked to say (True) or was told, and has not begun to answer."""
         self._calls: set[str] = set()
-        self._heard_until_s = -math.inf
-        """What came of replies has been heard by then."""
-        self._stirred_at_s = -math.inf
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -52,20 +56,20 @@ class Course:
         self._stir(now_s)
         match event:
             case SpeechStarted():
-                self._is_caller_speaking, self._is_answered = True, False
+                self.is_caller_speaking, self._is_answered = True, False
                 self._awaited += 1
             case SpeechStopped():
-                self._is_caller_speaking = False
-            case Heard(text, True):
+                self.is_caller_speaking = False
+            case Heard(text, True, is_certain):
                 self._awaited = max(0, self._awaited - 1)
-                if text and not self._is_answered:
+                if (text or not is_certain) and not self._is_answered:
                     self._owed_since_s = now_s
             case ReplyStarted(reply_id):
                 self._reply_id, self._is_answered, self._is_cut = reply_id, True, False
                 self._owed_since_s = math.inf
                 self._asked.clear()
             case ReplyAudio(_, audio):
-                self._heard_until_s = max(self._heard_until_s, now_s) + self._line.duration_s(audio)
+                self.heard_until_s = max(self.heard_until_s, now_s) + self._line.duration_s(audio)
             case ReplyOver(reply_id) if reply_id == self._reply_id:
                 self._reply_id = ""
             case ToolCall(call_id):
@@ -79,7 +83,7 @@ class Course:
 
     def interrupted(self, now_s: float) -> None:
         self._stir(now_s)
-        self._heard_until_s = min(self._heard_until_s, now_s)
+        self.heard_until_s = min(self.heard_until_s, now_s)
         self._is_cut = True
         self._owed_since_s = math.inf
         self._asked.clear()
@@ -102,10 +106,10 @@ class Course:
     def quiet_in_s(self, now_s: float, quiet_s: float) -> float:
         """Until neither side has made a sound for ``quiet_s``, if none is made; infinite while something is under
         way."""
-        is_busy = self.owes_reply or self._is_caller_speaking or self._calls
+        is_busy = self.owes_reply or self.is_caller_speaking or self._calls
         if is_busy:
             return math.inf
-        return max(0.0, max(self._heard_until_s, self._stirred_at_s) + quiet_s - now_s)
+        return max(0.0, max(self.heard_until_s, self.stirred_at_s) + quiet_s - now_s)
 
     @property
     def owes_reply(self) -> bool:
@@ -116,8 +120,8 @@ class Course:
     def due_at_s(self) -> float:
         """Nothing having come by then of what is owed, the connection is of no use."""
         if self._reply_id and not self._is_cut:
-            return max(self._heard_until_s, self._stirred_at_s) + self._gap_s
-        return max(self._owed_since_s, self._stirred_at_s) + self._reply_s
+            return max(self.heard_until_s, self.stirred_at_s) + self._gap_s
+        return max(self._owed_since_s, self.stirred_at_s) + self._reply_s
 
     def ended(self, now_s: float, *, is_lost: bool) -> Iterator[RealtimeEvent]:
         """What the call is told at the end of a connection. ``is_lost``: not because another one takes its place at a
@@ -125,14 +129,14 @@ class Course:
         owes = (self.owes_reply or bool(self._calls)) and not self._asked
         if self._reply_id:
             yield ReplyOver(self._reply_id, is_whole=False)
-        if self._is_caller_speaking:
+        if self.is_caller_speaking:
             yield SpeechStopped(now_s)
-        if is_lost and owes and not self._is_caller_speaking:
+        if self.is_missed or (is_lost and owes and not self.is_caller_speaking):
             yield Missed()
         for _ in range(self._awaited):
             yield Heard("", is_certain=False)
-        self._reply_id, self._is_caller_speaking, self._is_answered = "", False, True
-        self._awaited, self._owed_since_s = 0, math.inf
+        self._reply_id, self.is_caller_speaking, self._is_answered = "", False, True
+        self._awaited, self._owed_since_s, self.is_missed = 0, math.inf, False
         self._calls.clear()
 
     def unanswered(self) -> list[tuple[bool, str]]:
@@ -142,4 +146,4 @@ class Course:
 
     def _stir(self, now_s: float) -> None:
         self.changes += 1
-        self._stirred_at_s = now_s
+        self.stirred_at_s = now_s

@@ -19,7 +19,7 @@ from engine.vendors.around import Vendoring
 from engine.vendors.carrying import Carrying
 from engine.vendors.held import Held, Opener
 from engine.vendors.lasting import LEAD_S, CallerAudio, Succession, Told
-from engine.vendors.listening import PAUSE_S, WAIT_S
+from engine.vendors.listening import PAUSE_S, THINKING_S, WAIT_S
 from engine.vendors.tries import Roster
 
 MAX_SOUNDS = 20
@@ -28,8 +28,6 @@ MAX_EVENTS = 200
 """Told and not yet taken; then the recogniser waits."""
 BEHIND_S = 1.0
 """Of what was said last, interim words may not know yet."""
-THINKING_S = 2.0
-"""A caller in the middle of a sentence is let think for so much longer than one who has finished it."""
 SETTLE_LEAST_S = 0.5
 """However long the caller has waited already."""
 DEAF_WEIGHT = 2

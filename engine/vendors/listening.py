@@ -14,6 +14,8 @@ CLEAR_VOICE_S = 0.4
 """The same where it is known that nobody hears."""
 PAUSE_S = 1.0
 """Between two sounds that are too short to be words by themselves; farther apart, they are not one voice."""
+THINKING_S = 2.0
+"""A caller in the middle of a sentence is let think for so much longer than one who has finished it."""
 WAIT_S = 6.5
 """After the caller's last sound, for the rest of what was begun to be heard: then something must be said."""
 

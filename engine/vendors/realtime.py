@@ -14,11 +14,13 @@ from engine.errors import ModelFailed, VendorError, Why
 from engine.events import (
     CallInfo,
     Context,
+    Missed,
     RealtimeEvent,
     ReplyAudio,
     ReplyOver,
     ReplyStarted,
     SessionInfo,
+    SpeechStarted,
     SpeechStopped,
     ToolResult,
     Usage,
@@ -29,7 +31,8 @@ from engine.runtime.background import beside
 from engine.vendors.around import Vendoring
 from engine.vendors.course import Course
 from engine.vendors.held import Held, Opener
-from engine.vendors.lasting import CallerAudio, Succession, Told
+from engine.vendors.lasting import LEAD_S, CallerAudio, Succession, Told
+from engine.vendors.listening import PAUSE_S, THINKING_S, WAIT_S
 from engine.vendors.tries import Roster
 
 log = structlog.get_logger()
@@ -93,6 +96,8 @@ class Realtime:
         self._made: Callable[[float], None]
         """Is told the seconds of sound that the model of now has made."""
         self._opened_at_s = math.inf
+        self._was_asked_again = False
+        """The caller was, for a sound of which the model said nothing; nor has it since."""
         self._waiting = trio.CancelScope()
         self._working = trio.CancelScope()
         self._renewing = trio.CancelScope()
@@ -110,9 +115,18 @@ class Realtime:
 
     # --- the port -------------------------------------------------------------------------------------------
 
+    @property
+    def unheard_since_s(self) -> float:
+        """See ``engine.ports.Overhearing``."""
+        if self._course.is_caller_speaking:
+            return self._last_sound_s + THINKING_S
+        is_clear = self._was_nobody_there or self._audio.deafness.is_likely
+        return self._audio.voice.until_s if is_clear and self._is_voice_owed else math.inf
+
     def send(self, audio: bytes) -> None:
         if self._audio.send(audio):
-            self._waiting.deadline = min(self._waiting.deadline, self._audio.deafness.due_at_s)
+            soon_s = trio.current_time() + WAIT_S
+            self._waiting.deadline = min(self._waiting.deadline, self._audio.deafness.due_at_s, soon_s)
 
     async def receive(self) -> RealtimeEvent:
         return await self._told.receive()
@@ -178,7 +192,8 @@ class Realtime:
             held = self._held
             assert held is not None  # noqa: S101 - connected
             event: RealtimeEvent | None = None
-            with trio.CancelScope(deadline=min(self._audio.deafness.due_at_s, self._course.due_at_s)) as self._waiting:
+            due_at_s = min(self._audio.deafness.due_at_s, self._course.due_at_s, self._unheard_at_s)
+            with trio.CancelScope(deadline=due_at_s) as self._waiting:
                 if self._told.is_full:
                     await trio.sleep_forever()  # until some have been taken
                 elif not held.gone.is_set():
@@ -205,13 +220,17 @@ class Realtime:
             return
         if self._course.is_of_another(event):
             return
+        self._was_asked_again = False
         self._audio.deafness.event()
+        self._audio.voice.forget()
         self._course.event(event, now_s)
         match event:
+            case SpeechStarted(at_s):
+                self._audio.unanswered.hold(at_s - LEAD_S)
             case SpeechStopped(at_s):
-                self._audio.unanswered.answered(at_s)
+                self._is_answered(at_s)
             case ReplyStarted():
-                self._audio.unanswered.answered(now_s)
+                self._is_answered(now_s)
             case ReplyAudio(_, audio):
                 self._made(self._call.format.duration_s(audio))
             case ReplyOver(_, is_whole):
@@ -220,16 +239,57 @@ class Realtime:
         self._told.tell([event])
         self._stir()
 
+    def _is_answered(self, until_s: float) -> None:
+        """What the caller said up to then is with the model."""
+        self._audio.unanswered.answered(until_s)
+        self._audio.unanswered.hold(math.inf)
+
     def _asked_for_reply(self, status: VendorStatus) -> None:
         """A reply is a request, too."""
         requests = self._around.metrics.vendor_requests_total
         requests.labels(vendor=self._roster.current.name, kind=VendorKind.REALTIME, status=status).inc()
 
+    @property
+    def _last_sound_s(self) -> float:
+        """Of the caller, as we hear it, or as the model tells."""
+        return max(self._audio.voice.until_s, self._course.stirred_at_s)
+
+    @property
+    def _is_voice_owed(self) -> bool:
+        """The caller has spoken, as we hear it, and not into the agent's words; the model has said nothing since."""
+        voice = self._audio.voice
+        is_answer = self._was_nobody_there or voice.began_at_s >= self._course.heard_until_s
+        return voice.is_clear and is_answer and not self._was_asked_again
+
+    @property
+    def _was_nobody_there(self) -> bool:
+        """When the caller began to speak: then or since then, the connection was lost."""
+        return self._audio.voice.began_at_s < self._opened_at_s
+
+    @property
+    def _unheard_at_s(self) -> float:
+        """The caller is left no longer than that with what the model does not go on with."""
+        if self._course.is_caller_speaking:
+            return self._last_sound_s + WAIT_S
+        return self._audio.voice.until_s + WAIT_S if self._is_voice_owed else math.inf
+
     def _overdue(self) -> str | None:
-        now_s = trio.current_time()
-        if now_s >= self._course.due_at_s:
+        now_s, course, deafness = trio.current_time(), self._course, self._audio.deafness
+        if now_s >= course.due_at_s:
             return "owes an answer"
-        return "heard nothing of a caller who spoke" if self._audio.deafness.is_deaf(now_s) else None
+        is_unheard, was_likely = now_s >= self._unheard_at_s, deafness.is_likely
+        is_deaf = deafness.is_deaf(now_s)
+        if not (is_unheard or is_deaf):
+            return None
+        is_missed = is_unheard or (deafness.times == 1 and not self._was_asked_again)
+        self._was_asked_again = self._was_asked_again or is_missed
+        self._is_answered(now_s)  # it is asked for again
+        self._audio.voice.forget()
+        if is_deaf or was_likely or course.is_caller_speaking:
+            course.is_missed = is_missed
+            return "heard nothing of a caller who spoke"
+        self._told.tell([Missed()])
+        return None
 
     def _ask(self, text: str, *, to_say: bool) -> None:
         self._course.asked(text, trio.current_time(), to_say=to_say)
@@ -255,14 +315,19 @@ class Realtime:
     async def _reconnect(self, failure: VendorError) -> None:
         """Raises ModelFailed when there is nobody left."""
         assert self._held is not None  # noqa: S101 - connected
+        now_s, audio = trio.current_time(), self._audio
         self._model = None
-        self._audio.take_away()
+        audio.take_away()
+        if not self._course.is_caller_speaking and audio.voice.until_s < now_s - PAUSE_S:
+            audio.voice.forget()  # that was nothing to a model that heard it
         if self._course.owes_reply:
             is_late = failure.why is Why.TIMEOUT
             self._asked_for_reply(VendorStatus.TIMEOUT if is_late else VendorStatus.ERROR)
         self._opened_at_s = math.inf
-        self._told.tell(self._course.ended(trio.current_time(), is_lost=True))
-        self._go_on_with(await self._succession.after(self._held, failure), self._audio.unanswered.all())
+        self._told.tell(self._course.ended(now_s, is_lost=True))
+        held = await self._succession.after(self._held, failure)
+        self._go_on_with(held, audio.unanswered.all())
+        await audio.catch_up()
 
     def _go_on_with(self, held: Held[RealtimeVendor, RealtimeModel], audio: Sequence[bytes]) -> None:
         self._held, self._model = held, held.part
@@ -309,6 +374,7 @@ class Realtime:
         self._around.reconnected(old.vendor.name, VendorKind.REALTIME, Reconnect.RENEWED)
         log.info("connection_renewed", call_id=self._call.call_id, vendor=old.vendor.name)
         self._told.tell(self._course.ended(trio.current_time(), is_lost=False))
+        self._audio.voice.forget()  # whatever it was, the old one has heard it
         self._go_on_with(new, self._audio.unanswered.last(trio.current_time() - self._policy.lead_s))
         self._look_up()
         old.let_go()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -51,7 +52,7 @@ from engine.events import (
 )
 from engine.observe.labels import BargeIn, DeadAir, Stage
 from engine.observe.timeline import What
-from engine.ports import Agent, CallTools, Phrases, ProviderLink, RealtimeModel
+from engine.ports import Agent, CallTools, Phrases, ProviderLink, RealtimeModel, unheard_since_s
 
 FOLLOW_AGAIN_S = 10.0
 """After a hand-over that somebody outside wanted, and that could not be done."""
@@ -116,37 +117,48 @@ class DuplexTalk:
 
     @property
     def is_idle(self) -> bool:
-        return self._player.is_idle and not self._tools.count and self._is_caller_quiet and self._keys.is_idle
+        is_waited_for = self._tools.count or not self._keys.is_idle or not math.isinf(self._unheard_since_s)
+        return self._player.is_idle and self._is_caller_quiet and not is_waited_for
 
     @property
     def unfinished(self) -> Resumption | None:
         return self._player.unfinished
 
     def awaited(self) -> tuple[DeadAir | None, float]:
-        if self.voice.is_audible or self._is_caller_speaking:
+        if self.voice.is_audible:
             return None, 0.0
-        pulse = self.ground.pulse
-        reply, quiet_since_s = self._replies.current, max(pulse.started_at_s, self.voice.queued_until_s)
-        if reply is not None and not reply.is_clip:
-            if reply.utterance.is_queued:  # only the mark is missing
-                return None, 0.0
-            turn = reply.utterance.turn
-            since_s = max(turn.ended_at_s if turn else reply.utterance.began_at_s, quiet_since_s)
-            return DeadAir.TTS if reply.has_sound else DeadAir.LLM, since_s
+        cause, since_s = self._awaited()
+        return cause, max(since_s, self.voice.queued_until_s)
+
+    def _awaited(self) -> tuple[DeadAir | None, float]:
+        """The same, from the caller's last sound on."""
+        pulse, reply = self.ground.pulse, self._replies.current
+        if not math.isinf(unheard_s := self._unheard_since_s):
+            return DeadAir.STT, unheard_s
+        if self._is_caller_speaking:
+            return None, 0.0
+        if reply is not None and reply.is_to_come:
+            return DeadAir.TTS if reply.has_sound else DeadAir.LLM, reply.awaited_since_s
         if not self._opening.is_open or self._tools.count:
-            return DeadAir.LLM, quiet_since_s
+            return DeadAir.LLM, pulse.started_at_s
         if reply is None and self._scribe.awaits_words:
-            return DeadAir.STT, max(pulse.last_sound_s, quiet_since_s)
+            return DeadAir.STT, max(pulse.last_sound_s, pulse.started_at_s)
         return None, 0.0
 
+    @property
+    def _unheard_since_s(self) -> float:
+        return unheard_since_s(self._opening.parts)
+
     async def fill(self) -> None:
-        reply = self._replies.current
+        reply, is_unheard = self._replies.current, not math.isinf(self._unheard_since_s)
+        if is_unheard:
+            self._player.be_patient()  # the model has to hear it first
         if trio.current_time() < self._filled_until_s + FILL_AGAIN_S:
             return
         if reply is not None and not reply.is_clip:
             if reply.utterance.has_sounded:
                 return
-        elif self._opening.is_open and not self._tools.count:
+        elif self._opening.is_open and not self._tools.count and not is_unheard:
             return
         if await self.voice.say_clip(self.phrases.filler):
             self._filled_until_s = self.voice.queued_until_s
@@ -161,10 +173,7 @@ class DuplexTalk:
             self.ground.session.follow()
         elif successor and self._nursery is not None and self.is_idle and now >= self._follow_at_s:
             self._follow_at_s = now + FOLLOW_AGAIN_S
-            self._nursery.start_soon(self._follow, successor)
-
-    async def _follow(self, successor: str) -> None:
-        await self._handing.to(successor, is_owed=False)
+            self._nursery.start_soon(partial(self._handing.to, successor, is_owed=False))
 
     async def _hand_over(self, name: str) -> bool:
         return await self._handing.to(name, is_owed=True)
@@ -189,7 +198,7 @@ class DuplexTalk:
             with ground.pulse.begin():
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._listen, self._nursery)
-                    self._nursery.start_soon(self._play)
+                    self._nursery.start_soon(self._player.run, self._succession)
                     self._nursery.start_soon(self._keys.run)
                     self._nursery.start_soon(self._scribe.run)
                     self._nursery.start_soon(watch, self)
@@ -205,9 +214,6 @@ class DuplexTalk:
             self._nursery = None
             self._scribe.close()
         return outcome_of_run(ground, self._handing.heir, self._errands)
-
-    async def _play(self) -> None:
-        await self._player.run(self._succession)
 
     # --- provider -> model ----------------------------------------------------------------------------------
 
@@ -370,7 +376,8 @@ class DuplexTalk:
         is_unanswered = self._scribe.caller_said(text, before=answer.say if answer else None)
         if not self._scribe.awaits_words:
             self._is_caller_speaking = False
-        self._words_came(text, answer, now, is_unanswered=is_unanswered)
+        if text or event.is_certain:  # else the model may answer what nobody has written down
+            self._words_came(text, answer, now, is_unanswered=is_unanswered)
         if not text and self._is_caller_quiet:
             self._no_words_came(is_certain=event.is_certain)
 

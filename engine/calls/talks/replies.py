@@ -51,6 +51,16 @@ class Reply:
         return not self.reply_id and not self.is_clip
 
     @property
+    def is_to_come(self) -> bool:
+        """Or more of it: else it is a clip, or only its mark is missing."""
+        return not self.is_clip and not self.utterance.is_queued
+
+    @property
+    def awaited_since_s(self) -> float:
+        turn = self.utterance.turn
+        return turn.ended_at_s if turn is not None else self.utterance.began_at_s
+
+    @property
     def is_models(self) -> bool:
         """The model has made it."""
         return bool(self.reply_id) or self.is_rest
