@@ -37,7 +37,11 @@ class Matcher:
     """Made once for a script, shared by its calls."""
 
     def __init__(self, candidates: Sequence[Candidate], synonyms: Mapping[str, Sequence[str]]) -> None:
-        self._synonyms = synonyms
+        self._synonyms = [
+            (re.compile(rf"\b{re.escape(plain(synonym))}\b"), plain(word))
+            for word, others in synonyms.items()
+            for synonym in others
+        ]
         self._keywords = [(item.name, [*map(self.canonical, item.keywords)]) for item in candidates]
         texts = [
             (candidate.name, _terms(self.canonical(example)))
@@ -53,9 +57,8 @@ class Matcher:
     def canonical(self, text: str) -> str:
         """Plain text with every synonym replaced by the word it stands for."""
         said = plain(text)
-        for word, synonyms in self._synonyms.items():
-            for synonym in synonyms:
-                said = re.sub(rf"\b{re.escape(plain(synonym))}\b", plain(word), said)
+        for synonym, word in self._synonyms:
+            said = synonym.sub(word, said)
         return said
 
     def by_keyword(self, text: str) -> tuple[str, int] | None:
