@@ -24,6 +24,10 @@ pytestmark = pytest.mark.filterwarnings(
 APOLOGY = "I am sorry, something went wrong on our side. Please call again later."
 SORRY = "I am sorry, I could not think of an answer. Could you say that again?"
 FILLER = "One moment, please."
+FAILED = {"error", "timeout"}
+"""What is counted of requests."""
+ON_THE_WAY = 3000
+"""Bytes of an answer of the model, of a story in the middle of a word of its third sentence."""
 
 
 async def answered(w: World) -> None:
@@ -71,9 +75,9 @@ async def test_b21_a_speech_vendor_that_cannot_be_had_ends_in_an_apology_within_
             assert w.around.breakers.not_asked()
 
 
-@pytest.mark.parametrize("how", ["refused", "hangs", "401", "429", "a page"])
+@pytest.mark.parametrize("how", ["refused", "hangs", "401", "429", "a page", "302"])
 async def test_b21_with_second_vendors_the_call_goes_on(how: str, autojump_clock: MockClock) -> None:
-    """Also B 30: a page is not the service that was meant."""
+    """Also B 30: a page, or a way to another address, is not the service that was meant."""
     async with world() as w:
         for behinds in (w.ears, w.voices, w.minds):
             break_start(behinds[0], how)
@@ -206,9 +210,14 @@ async def test_b26_results_that_come_twice_are_used_once_and_junk_does_no_harm(a
         assert w.ears[0].faults.connections == 1
 
 
-async def test_b26_a_byte_that_arrives_as_another_costs_no_words(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("how", ["as another", "twice"])
+async def test_b26_what_arrives_as_another_byte_or_twice_costs_no_words(how: str, autojump_clock: MockClock) -> None:
     async with world(seconds=False) as w:
-        w.ears[0].faults.down.corrupt_at = 400  # the head of a frame behind the handshake
+        way = w.ears[0].faults.down
+        if how == "as another":
+            way.corrupt_at = 400  # the head of a frame behind the handshake
+        else:
+            way.dup_at = 6000  # in the final words
         async with w.call() as caller:
             await caller.say("good morning to everybody who is here")
             await trio.sleep(4)
@@ -221,7 +230,14 @@ async def test_b26_a_byte_that_arrives_as_another_costs_no_words(autojump_clock:
 
 @pytest.mark.parametrize(
     ("how", "seconds"),
-    [("stalls", True), ("stalls", False), ("is cut", False), ("drips", True), ("closes", True)],
+    [
+        ("stalls", True),
+        ("stalls", False),
+        ("is cut", False),
+        ("drips", True),
+        ("is not let through", True),
+        ("closes", True),
+    ],
 )
 async def test_b27_a_voice_that_fails_in_mid_sentence_is_heard_out(
     how: str, seconds: bool, autojump_clock: MockClock
@@ -239,6 +255,9 @@ async def test_b27_a_voice_that_fails_in_mid_sentence_is_heard_out(
                         voice.cloud.voicebox.stalls_after = 3
                     case "closes":
                         voice.cloud.voicebox.dies_after = 3
+                    case "is not let through":
+                        await caller_hears(caller)
+                        voice.faults.down.stall_after = 0
                     case "drips":
                         voice.faults.down.rate = 1500
                     case "is cut":
@@ -246,10 +265,10 @@ async def test_b27_a_voice_that_fails_in_mid_sentence_is_heard_out(
                         await caller_hears(caller)
                         voice.faults.cut()
                 with trio.fail_after(8):
-                    while not set(w.requests("cartesia")) & {"error", "timeout"}:  # noqa: ASYNC110 - seen from outside
+                    while not w.requests("cartesia").keys() & FAILED:  # noqa: ASYNC110 - seen from outside
                         await trio.sleep(0.2)
             voice.cloud.voicebox.stalls_after = voice.cloud.voicebox.dies_after = None
-            voice.faults.down.rate = math.inf
+            voice.faults.down.rate = voice.faults.down.stall_after = math.inf
             await trio.sleep(14)
         said = w.on.texts(What.SAID)[-1]
         assert said.count("sentence number") == 8, said
@@ -282,12 +301,16 @@ async def test_b28_audio_of_an_answer_that_was_cut_is_never_heard(autojump_clock
 # --- 31 to 36, 38: the model; 40 is in test_breakers -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 429, 500, 529])
+@pytest.mark.parametrize("status", [401, 429, 500, 529, None])
 async def test_c31_a_model_that_refuses_is_regretted_once_and_the_turn_stays(
-    status: int, autojump_clock: MockClock
+    status: int | None, autojump_clock: MockClock
 ) -> None:
+    """None: there is no connection at all."""
     async with world(seconds=False, model_failures=1) as w:
-        w.minds[0].cloud.manner.refusal = Response(status, {"retry-after": "1"}, b'{"error":{"message":"no"}}')
+        mind = w.minds[0]
+        mind.faults.refuses = status is None
+        refusal = Response(status or 200, {"retry-after": "1"}, b'{"error":{"message":"no"}}')
+        mind.cloud.manner.refusal = refusal if status else None
         async with w.call() as caller:
             await caller.say("good morning")
             await trio.sleep(7.5)
@@ -297,12 +320,12 @@ async def test_c31_a_model_that_refuses_is_regretted_once_and_the_turn_stays(
             assert caller.silence_s() <= 3.0
             if may_pass:
                 await trio.sleep(16)  # the breaker
-                w.minds[0].cloud.manner.refusal = None
+                mind.cloud.manner.refusal, mind.faults.refuses = None, False
                 await caller.say("a table")
                 await trio.sleep(3)
                 assert caller.answer().endswith("You said a table.")
-                assert "good morning" in str(w.minds[0].cloud.bodies[-1])
-        attempts = len(w.minds[0].cloud.requests)
+                assert "good morning" in str(mind.cloud.bodies[-1])
+        attempts = len(mind.cloud.requests) if status else mind.faults.connections
         assert attempts == (4 if may_pass else 1)
 
 
@@ -330,6 +353,7 @@ async def test_c32_a_model_that_says_nothing_costs_four_seconds_and_a_filler(
     ("how", "seconds"),
     [
         *((how, False) for how in ("stall", "silent stall", "cut", "close", "error", "bad line")),
+        *((how, False) for how in ("stall on the way", "truncated on the way")),
         ("half a character", True),
     ],
 )
@@ -339,7 +363,9 @@ async def test_c33_c34_an_answer_that_breaks_off_is_finished_from_its_last_whole
     async with world(seconds=seconds) as w:
         mind, manner = w.minds[0], w.minds[0].cloud.manner
         place = 14  # in its third sentence
-        manner.stall_at = place if "stall" in how else None
+        manner.stall_at = place if how in ("stall", "silent stall") else None
+        mind.faults.down.stall_after = ON_THE_WAY if how == "stall on the way" else math.inf
+        mind.faults.down.truncate_after = ON_THE_WAY if how == "truncated on the way" else math.inf
         manner.is_silent = how == "silent stall"
         manner.cut_at = place if how == "cut" else None
         manner.close_at = place if how == "close" else None
@@ -351,14 +377,16 @@ async def test_c33_c34_an_answer_that_breaks_off_is_finished_from_its_last_whole
         manner.says_at = (place, words[how]) if how in words else None
         async with w.call() as caller:
             await caller.say("tell me a story")
-            while len(mind.cloud.requests) < 1:  # noqa: ASYNC110 - seen from outside
-                await trio.sleep(0.05)
-            await trio.sleep(0.5)
+            with trio.move_on_after(5):  # half a character is no failure
+                while not w.requests("openai").keys() & FAILED:  # noqa: ASYNC110 - seen from outside
+                    await trio.sleep(0.05)
             manner.stall_at = manner.cut_at = manner.close_at = manner.says_at = None
+            mind.faults.down.stall_after = mind.faults.down.truncate_after = math.inf
             await trio.sleep(20)
         said = w.on.texts(What.SAID)[-1]
         numbers = [word.rstrip(".") for word in said.split() if word.isdigit()]
         assert numbers == ["1", "2", "3", "4", "5", "6", "7", "8"], said
+        assert bool(w.requests("openai").keys() & FAILED) == (how != "half a character")
         assert w.on.last(What.CALL_ENDED)["cause"] == "caller_hangup"
 
 
