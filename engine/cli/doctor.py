@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json as json_text
 import os
 import resource
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import trio
 from rich.console import Console
 from rich.markup import escape
@@ -98,8 +100,22 @@ def _port(settings: Settings) -> Finding:
         try:
             probe.bind((host, port))
         except OSError as exc:
+            if exc.errno == errno.EADDRINUSE and (version := _engine_at(host, port)):
+                return Finding("port", Verdict.OK, f"{host} port {port}: an engine runs there already, {version}")
             return Finding("port", Verdict.FAILED, f"{host} port {port}: {exc.strerror}; set server.port or --port")
     return Finding("port", Verdict.OK, f"{host} port {port} is free")
+
+
+def _engine_at(host: str, port: int) -> str:
+    """The version of the engine that listens there; empty if it is none."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - not to listen on
+    url = f"http://[{here}]:{port}/api/health" if ":" in here else f"http://{here}:{port}/api/health"
+    try:
+        with httpx.Client(trust_env=False, timeout=REACH_S) as client:
+            told = client.get(url).json()
+    except (httpx.HTTPError, ValueError):
+        return ""
+    return f"version {told['version']}" if isinstance(told, dict) and {"version", "capacity"} <= told.keys() else ""
 
 
 def _files(settings: Settings) -> Finding:

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+import trio
 
 from engine.assembly import check_agents
 from engine.cli.doctor import _show, examine
@@ -25,6 +27,7 @@ from engine.settings import (
 )
 from engine.storage.keyring import new_key
 from tests.cli.stored import Stored
+from tests.system.rig import running_engine
 
 
 def make_nothing(_name: str, options: dict[str, Any]) -> object:
@@ -103,6 +106,20 @@ def test_keys_are_read_before_the_engine_is(secrets: Secrets, check: str, verdic
     found = findings_on(Settings(secrets=secrets, store=StoreSettings(path="none.db")))[check]
     assert found.verdict is verdict
     assert detail in found.detail
+
+
+def port_of(port: int) -> Finding:
+    return next(found for found in examine(Settings(server=Server(port=port))) if found.check == "port")
+
+
+async def test_a_port_at_which_an_engine_runs_is_told_from_one_that_somebody_else_has() -> None:
+    async with running_engine() as rig:
+        told = await trio.to_thread.run_sync(port_of, httpx.URL(rig.engine.url).port or 0)
+    assert (told.verdict, "an engine runs there already, version" in told.detail) == (Verdict.OK, True)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        told = port_of(other.getsockname()[1])
+    assert (told.verdict, "Address already in use" in told.detail) == (Verdict.FAILED, True)
 
 
 def test_events_that_cannot_be_sent_are_found() -> None:
