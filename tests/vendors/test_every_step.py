@@ -140,6 +140,6 @@ def test_nothing_is_left_whenever_the_call_ends(make: Callable[[], Scene]) -> No
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     undisturbed, steps = play(make, None)
     assert undisturbed == []
-    assert steps > 25
+    assert steps > 15
     bad = {k: problems for k in range(2, steps + 1) if (problems := play(make, k)[0])}
     assert bad == {}, f"{len(bad)} of {steps} steps"
