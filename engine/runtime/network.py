@@ -127,7 +127,7 @@ def failing(error: type[VendorError], vendor: str) -> Iterator[None]:
     except trio.BrokenResourceError as exc:
         raise error(vendor, "the connection broke", why=Why.CUT) from exc
     except httpx.ConnectError as exc:
-        raise error(vendor, "no connection", why=Why.UNREACHABLE) from exc
+        raise error(vendor, f"no connection (cannot connect to {exc})", why=Why.UNREACHABLE) from exc
     except (httpx.TimeoutException, trio.TooSlowError) as exc:
         raise error(vendor, "no answer in time", why=Why.TIMEOUT) from exc
     except (httpx.NetworkError, httpx.RemoteProtocolError) as exc:

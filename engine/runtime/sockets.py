@@ -25,8 +25,9 @@ from wsproto.events import Ping
 from wsproto.utilities import LocalProtocolError
 
 from engine.errors import OffhookError
+from engine.runtime.connect import NotConnected, connect
 from engine.runtime.frames import LeanConnection
-from engine.runtime.wire import Inbox, Take, Wire, close_stream, peer_of, tune
+from engine.runtime.wire import Inbox, Take, Wire, peer_of, tune
 
 log = structlog.get_logger()
 
@@ -248,20 +249,9 @@ class _Client:
         if self.stream is not None:
             return self.stream
         url = urlsplit(self.url)
-        is_tls = url.scheme == "wss"
-        host = url.hostname or ""
-        tcp = await trio.open_tcp_stream(host, url.port or (443 if is_tls else 80))
-        if not is_tls:
-            return tcp
-        # https_compatible: do not wait for the peer's end of TLS on closing.
-        context = self.ssl_context or ssl.create_default_context()
-        tls = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
-        try:
-            await tls.do_handshake()
-        except BaseException:
-            close_stream(tcp)
-            raise
-        return tls
+        if url.scheme != "wss":
+            return await connect(url.hostname or "", url.port or 80, None)
+        return await connect(url.hostname or "", url.port or 443, self.ssl_context or ssl.create_default_context())
 
     def names(self) -> dict[str, Any]:
         url = urlsplit(self.url)
@@ -285,8 +275,8 @@ class _Running:
         with trio.move_on_after(limits.handshake_s) as opening:
             try:
                 stream = await side.connect()
-            except (OSError, trio.BrokenResourceError) as exc:
-                raise HandshakeFailed(f"cannot connect ({type(exc).__name__})") from exc
+            except NotConnected as exc:
+                raise HandshakeFailed(f"cannot connect to {exc}") from exc
         if opening.cancelled_caught:
             raise HandshakeFailed("no connection in time")
         tune(stream)

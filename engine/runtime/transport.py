@@ -18,6 +18,7 @@ import h11
 import httpx
 import trio
 
+from engine.runtime.connect import NotConnected, connect
 from engine.runtime.wire import close_stream, socket_of, tune
 
 READ_BYTES: Final = 64 * 1024
@@ -90,8 +91,8 @@ class Transport(httpx.AsyncBaseTransport):
         with _within(times, "connect", httpx.ConnectTimeout):
             try:
                 stream = await self._stream_to(origin)
-            except (OSError, ssl.SSLError, ssl.CertificateError, trio.BrokenResourceError) as exc:
-                raise httpx.ConnectError(type(exc).__name__) from exc
+            except NotConnected as exc:
+                raise httpx.ConnectError(str(exc)) from exc
         connection = _Connection(stream, origin, self._returned)
         self._open.add(connection)
         return connection
@@ -101,18 +102,9 @@ class Transport(httpx.AsyncBaseTransport):
         if self._dial is not None:
             await trio.lowlevel.checkpoint()
             return self._dial(host, port)
-        tcp = await trio.open_tcp_stream(host, port)
-        tune(tcp)
-        if scheme == b"http":
-            return tcp
-        # https_compatible: do not wait for the peer's end of TLS on closing.
-        tls = trio.SSLStream(tcp, self._ssl_context, server_hostname=host, https_compatible=True)
-        try:
-            await tls.do_handshake()
-        except BaseException:
-            close_stream(tcp)
-            raise
-        return tls
+        stream = await connect(host, port, self._ssl_context if scheme == b"https" else None)
+        tune(stream)
+        return stream
 
     def _returned(self, connection: _Connection) -> None:
         """Its answer is over."""

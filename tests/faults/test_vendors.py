@@ -222,7 +222,7 @@ async def test_b26_what_arrives_as_another_byte_or_twice_costs_no_words(how: str
             await caller.say("good morning to everybody who is here")
             await trio.sleep(4)
             assert "good morning to everybody who is here" in caller.answer()
-        assert len(w.on.texts(What.HEARD)) == 1
+        assert w.on.texts(What.HEARD) == ["good morning to everybody who is here"]
 
 
 # --- 27, 28: the voice ----------------------------------------------------------------------------------------
