@@ -26,12 +26,11 @@ from engine.assembly.composed import ComposedAgent
 from engine.assembly.housekeeping import Housekeeping
 from engine.assembly.memory import SETTLE_S, Remembering, check_store, remembering
 from engine.assembly.providers import line_formats, providers_of
-from engine.assembly.recordings import has_recordings, recording_store
+from engine.assembly.recordings import recordings_of
 from engine.assembly.tools import Tools, tool_labels
 from engine.assembly.vendors import Vendors, vendor_labels
 from engine.calls.call import Surroundings
 from engine.calls.outbound.dialing import Dialing
-from engine.calls.recording import Recordings
 from engine.calls.registry import Registry
 from engine.calls.supervisor import Supervisor
 from engine.errors import SettingsError, SpeechFailed, StoreDown
@@ -139,16 +138,7 @@ class Engine:
         self._breakers = Breakers(self.metrics)
         self._phrases = PhraseCache()
         self._new_http_client = self._network.client
-        region = settings.sessions.default_region
-        self.recordings: Recordings | None = None
-        if has_recordings(settings):
-            self.recordings = Recordings(
-                settings.recording,
-                recording_store(settings, self._new_http_client),
-                self.metrics,
-                fingerprint=self._fingerprint,
-                number=lambda number: e164(number, region),
-            )
+        self.recordings = recordings_of(settings, self._new_http_client, self.metrics, self._fingerprint)
         around = Surroundings(
             settings.limits,
             self.metrics,
@@ -213,7 +203,6 @@ class Engine:
                 self._keep(actors, "recordings", self.recordings.run, is_vital=False)
             self._keep(actors, "webhooks", memory.webhooks.run, is_vital=False)
             self._keep(actors, "memory", memory.look_after, is_vital=False)
-            self._keep(actors, "lag", self._lag.run, is_vital=False)
             self._keep(actors, "housekeeping", self._house.run, is_vital=False)
             async with trio.open_nursery() as connections:
                 await connections.start(self._door(memory, texts).serve, listeners)
@@ -226,7 +215,7 @@ class Engine:
                 except SettingsError as exc:
                     failure = exc
                 else:
-                    await self._serve_until_drained()
+                    await self._serve_until_drained(actors)
                 connections.cancel_scope.cancel()
             with trio.move_on_after(SETTLE_S):
                 while texts.owed:  # noqa: ASYNC110 - answers that go out over REST; the last moment is not theirs alone
@@ -258,8 +247,10 @@ class Engine:
         """For whoever cancels ``run`` next: its calls end as drained, not as crashed."""
         self.supervisor.cut()
 
-    async def _serve_until_drained(self) -> None:
+    async def _serve_until_drained(self, actors: trio.Nursery) -> None:
         self._on_started()
+        # What starting took was nobody's audio.
+        self._keep(actors, "lag", self._lag.run, is_vital=False)
         self._house.note_lacks()
         self.supervisor.is_started = True
         is_ready, why = self.supervisor.ready

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import structlog
 
+from engine.calls.recording import Recordings
+from engine.errors import SettingsError
+from engine.observe.metrics import Metrics
 from engine.ports.recordings import RecordingStore
-from engine.settings import Settings
+from engine.settings import RecordingSettings, Settings
+from engine.storage.identity import e164
 
 log = structlog.get_logger()
 
@@ -18,6 +23,36 @@ def has_recordings(settings: Settings) -> bool:
     """Calls are recorded, or may have been: what is kept of a caller is erased with them, whatever is set now."""
     recording = settings.recording
     return recording.enabled or bool(recording.bucket) or Path(recording.directory).is_dir()
+
+
+def recordings_of(
+    settings: Settings,
+    new_http_client: Callable[[], httpx.AsyncClient],
+    metrics: Metrics,
+    fingerprint: Callable[[str], str],
+) -> Recordings | None:
+    """What records calls and erases recordings; None where there is nothing to do. ``fingerprint``: of a number in E.164
+    the name of its folder. Raises SettingsError."""
+    if settings.recording.enabled and not settings.recording.bucket:
+        check_directory(settings.recording)
+    if not has_recordings(settings):
+        return None
+    return Recordings(
+        settings.recording,
+        recording_store(settings, new_http_client),
+        metrics,
+        fingerprint=fingerprint,
+        number=lambda number: e164(number, settings.sessions.default_region),
+    )
+
+
+def check_directory(recording: RecordingSettings) -> None:
+    """It is made with the first recording: what is asked is whether it could be. Raises SettingsError."""
+    there = Path(recording.directory).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(f"recording.directory: {recording.directory} cannot be written: see {there}")
 
 
 def recording_store(settings: Settings, new_http_client: Callable[[], httpx.AsyncClient]) -> RecordingStore:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import trio
 
 from engine.assembly.providers import providers_of
-from engine.assembly.recordings import recording_store
+from engine.assembly.recordings import check_directory, recording_store
 from engine.cli.findings import Finding, Verdict
 from engine.errors import SettingsError
 from engine.ports import Ability
 from engine.ports.recordings import RecordingFailed
-from engine.settings import Settings
+from engine.settings import RecordingSettings, Settings
 from engine.settings.providers import lacking_to_dial
 
 STORE_S = 5.0
@@ -29,7 +27,7 @@ async def recording_findings(settings: Settings) -> list[Finding]:
     recording = settings.recording
     if not recording.enabled:
         return []
-    found = [await _bucket(settings) if recording.bucket else _directory(Path(recording.directory))]
+    found = [await _bucket(settings) if recording.bucket else _directory(recording)]
     recorded = {name: settings.agents[name] for name in recording.agents or settings.agents}
     relayed = [name for name, agent in recorded.items() if agent.relay]
     if relayed:
@@ -38,14 +36,12 @@ async def recording_findings(settings: Settings) -> list[Finding]:
     return found
 
 
-def _directory(directory: Path) -> Finding:
-    """It is made with the first recording: what is asked is whether it could be."""
-    there = directory.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return Finding("recording", Verdict.FAILED, f"recording.directory: {directory} cannot be written: see {there}")
-    return Finding("recording", Verdict.OK, f"in the directory {directory}")
+def _directory(recording: RecordingSettings) -> Finding:
+    try:
+        check_directory(recording)
+    except SettingsError as exc:
+        return Finding("recording", Verdict.FAILED, str(exc))
+    return Finding("recording", Verdict.OK, f"in the directory {recording.directory}")
 
 
 async def _bucket(settings: Settings) -> Finding:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.assembly import Engine
 from engine.cli.doctor_calls import outbound_findings, recording_findings
 from engine.cli.findings import Verdict
+from engine.errors import SettingsError
 from engine.settings import AgentSettings, OutboundSettings, RecordingSettings, Secrets, Settings, TwilioSettings
 from tests.adapters.providers.rest_api import rest_api
 
@@ -18,9 +21,12 @@ OURS = "+15550100000"
 async def test_a_directory_that_cannot_be_made_is_found(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for directory, verdict in ((tmp_path / "new" / "below", Verdict.OK), (tmp_path / "file" / "x", Verdict.FAILED)):
-        (found,) = await recording_findings(Settings(recording=RecordingSettings(True, directory=str(directory))))
+        settings = Settings(recording=RecordingSettings(True, directory=str(directory)))
+        (found,) = await recording_findings(settings)
         assert (found.check, found.verdict) == ("recording", verdict), found.detail
         assert str(directory) in found.detail
+        with nullcontext() if verdict is Verdict.OK else pytest.raises(SettingsError, match=r"recording\.directory"):
+            Engine(settings)
     assert not (tmp_path / "new").exists()
 
 

@@ -128,8 +128,8 @@ async def test_where_an_agent_has_no_voice_for_fixed_words_the_provider_announce
 async def test_a_directory_that_cannot_be_written_costs_the_recording_and_not_the_call(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    (tmp_path / "kept").write_text("a file, no directory")
     async with recording(tmp_path / "kept") as rig:
+        (tmp_path / "kept").write_text("a file, no directory")
         async with rig.call() as phone:
             await phone.wait_for_reply()
             assert await rig.say(phone, "still there")
