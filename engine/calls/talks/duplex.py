@@ -158,7 +158,7 @@ class DuplexTalk:
         if reply is not None and not reply.is_clip:
             if reply.utterance.has_sounded:
                 return
-        elif self._opening.is_open and not self._tools.count and not is_unheard:
+        elif not (is_unheard or self._tools.count or self.ground.pulse.leaving) and self._opening.is_open:
             return
         if await self.voice.say_clip(self.phrases.filler):
             self._filled_until_s = self.voice.queued_until_s

@@ -90,11 +90,11 @@ class RelayTalk:
 
     async def fill(self) -> None:
         saying = self._saying
-        if saying is None or saying.has_words:
+        if saying is None:
             return
-        if saying.filler and trio.current_time() < self._link.says_until_s + FILL_AGAIN_S:
+        if saying.fillers and trio.current_time() < self._link.says_until_s + FILL_AGAIN_S:
             return
-        saying.filler = f"{saying.filler} {self.phrases.filler}".lstrip()
+        saying.fill(self.phrases.filler)
         self.voice.put(self.phrases.filler)
         self.ground.timeline.note(What.FILLER)
 
@@ -305,14 +305,13 @@ class RelayTalk:
         if said.first_said_at_s is None:
             said.first_said_at_s = trio.current_time()
             self.ground.meters.first_audio()
-        said.sentences.append(sentence)
+        said.pieces.append(sentence)
         self.voice.put(sentence)
         self._be_patient(said)
 
     def _be_patient(self, said: Said) -> None:
-        # No filler comes between its words.
-        more_s = 0.0 if said.has_words else patience_with(self._mind.agent)
-        said.scope.deadline = trio.current_time() + self.voice.remaining_s + self.ground.limits.reply_s + more_s
+        patience_s = self.ground.limits.reply_s + patience_with(self._mind.agent)
+        said.scope.deadline = trio.current_time() + self.voice.remaining_s + patience_s
 
     def _is_over(self, said: Said, *, is_whole: bool) -> None:
         meters = self.ground.meters

@@ -28,24 +28,29 @@ class Said:
     unsaid: str = ""
     pending: list[Noted] = field(default_factory=list)
     after: After | None = None
-    sentences: list[str] = field(default_factory=list)
-    """Sent to the provider."""
+    pieces: list[str] = field(default_factory=list)
+    """Sent to the provider, in order: sentences, and fillers between them."""
+    fillers: set[int] = field(default_factory=set)
+    """Which of these are nobody's words."""
     base_s: float = 0.0
     """The link's ``said_s`` at which it begins."""
     first_said_at_s: float | None = None
     cut_at: CutOff | None = None
     was_interrupted: bool = False
-    filler: str = ""
     is_sent: bool = False
     """All of it."""
 
+    def fill(self, text: str) -> None:
+        self.fillers.add(len(self.pieces))
+        self.pieces.append(text)
+
     @property
     def has_words(self) -> bool:
-        return bool(self.sentences)
+        return len(self.pieces) > len(self.fillers)
 
     @property
     def text(self) -> str:
-        return " ".join(self.sentences)
+        return " ".join(piece for at, piece in enumerate(self.pieces) if at not in self.fillers)
 
     @property
     def seconds(self) -> float:
@@ -61,17 +66,28 @@ class Said:
         """Of an utterance that was cut off: as the provider tells; else what it may have said in that time."""
         cut = self.cut_at
         if cut is not None and cut.heard.strip():
-            told = " ".join(cut.heard.split())
-            return _first_words_like(self.text, told.removeprefix(self.filler).strip())
+            return self._words_in(_first_words_like(" ".join(self.pieces), " ".join(cut.heard.split())))
         if cut is not None:
             heard_s = cut.heard_s
         elif self.was_interrupted:
             return self.text  # nobody has stopped the provider
-        return heard_text([Spoken(sentence) for sentence in self.sentences], heard_s)
+        return self._words_in(heard_text(list(map(Spoken, self.pieces)), heard_s))
 
     def left(self, text: str, heard_s: float) -> tuple[str, ...]:
         """What was to be heard after that long; of ``text``, if it was to be that and nothing was sent."""
-        return tuple(rest([Spoken(sentence) for sentence in self.sentences or [text] if sentence], heard_s))
+        left = rest(list(map(Spoken, self.pieces)), heard_s)
+        first = len(self.pieces) - len(left)
+        words = tuple(piece for at, piece in enumerate(left, first) if at not in self.fillers)
+        return words if self.has_words else tuple(filter(None, [text]))
+
+    def _words_in(self, beginning: str) -> str:
+        """Of the pieces, one space between them."""
+        words, left = [], len(beginning)
+        for at, piece in enumerate(self.pieces):
+            if left > 0 and at not in self.fillers:
+                words.append(piece[:left])
+            left -= len(piece) + 1
+        return " ".join(words).strip()
 
 
 class TextVoice:

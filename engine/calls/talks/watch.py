@@ -66,20 +66,26 @@ class _Rounds:
         cause, since_s = talk.awaited()
         if cause is None:
             self._in_dead_air = False
+            if self._pulse.leaving is not None and not talk.voice.is_audible:
+                await self._fill(now - self._pulse.last_activity_s)
             return
         waited_s = now - since_s
-        if waited_s >= self._limits.filler_s:
-            await talk.fill()
+        await self._fill(waited_s)
         if waited_s >= DEAD_AIR_S:
             self._meters.dead_air(cause, STEP_S, is_new=not self._in_dead_air)
             self._in_dead_air = True
+
+    async def _fill(self, waited_s: float) -> None:
+        if waited_s >= self._limits.filler_s:
+            await self._talk.fill()
 
     def silence(self, now: float) -> None:
         """Neither side says anything: ask whether the caller is still there, then hang up."""
         talk = self._talk
         if self._pulse.turns_taken != self._prompted_at_turn:
             self._prompted_at_turn, self._prompts = self._pulse.turns_taken, 0
-        if not talk.is_idle or now - self._pulse.last_activity_s < self._limits.silence_s:
+        # The next look would be too late.
+        if not talk.is_idle or now + STEP_S - self._pulse.last_activity_s <= self._limits.silence_s:
             return
         self._meters.turn(TurnOutcome.NO_INPUT)
         if self._prompts < self._limits.silence_prompts:

@@ -205,6 +205,26 @@ async def test_the_agent_hangs_up_after_its_goodbye_was_heard(kind: Kind, autoju
     assert side.end["reason"] == "agent_hangup"
 
 
+@pytest.mark.parametrize("kind", WITH_AUDIO, ids=str)
+async def test_a_provider_that_takes_its_time_to_connect_the_caller_is_covered_by_a_filler(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async def rest(_: httpx.Request) -> httpx.Response:
+        await trio.sleep(60)
+        return httpx.Response(500)
+
+    provider = TwilioProvider(TwilioConfig(auth_token="secret", account_sid="AC1"))
+    clients = lambda: httpx.AsyncClient(transport=httpx.MockTransport(rest))  # noqa: E731 - a factory
+    async with kind.call(provider=provider, new_http_client=clients) as side:
+        await trio.sleep(3)
+        await side.says("a human please")
+        await trio.sleep(4)
+        assert side.on.count(What.FILLER) == 1
+        await trio.sleep(6)
+        assert side.history[-1] == side.agent.phrases.not_connected
+        assert side.on.count(What.FILLER) == 1
+
+
 @pytest.mark.parametrize("works", [True, False])
 @each
 async def test_a_caller_is_connected_to_somebody_else_once_the_agent_was_heard(

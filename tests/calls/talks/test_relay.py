@@ -157,6 +157,19 @@ async def test_a_filler_covers_a_model_that_thinks_and_is_nobodys_words(autojump
         assert on.texts(What.SAID)[-1] == "One is"
 
 
+async def test_a_filler_comes_between_an_answers_words_while_a_tool_takes_its_time(autojump_clock: MockClock) -> None:
+    """And is nobody's words there either."""
+    agent = PuppetAgent(lambda _: ["Let me look. ", 5.0, "It is nine. It is late."])
+    async with stage(agent) as on, relay_call(on) as caller:
+        await trio.sleep(3)
+        await caller.says("what time is it")
+        await trio.sleep(5.5)
+        assert caller.utterances[-2] == "Let me look. One moment, please. It is nine. It is late. "
+        await caller.interrupts("Let me look. One moment, please. It is nine.", 3000)
+        await trio.sleep(1)
+        assert on.texts(What.SAID)[-1] == "Let me look. It is nine."
+
+
 class Thinker(PuppetAgent):
     """Its model takes its time."""
 

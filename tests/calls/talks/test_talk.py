@@ -87,6 +87,15 @@ async def test_words_said_before_the_answer_is_heard_join_the_turn(autojump_cloc
         assert on.texts(What.SAID)[-1] == "You said I would like a table."
 
 
+async def test_a_silent_caller_is_asked_before_the_silence_is_too_long(autojump_clock: MockClock) -> None:
+    async with stage(PuppetAgent(), silence_s=8) as on, on.call() as caller:
+        await trio.sleep(3)
+        heard_s, greeted_at_s = caller.heard_s, on.at(What.SAID)
+        while caller.heard_s == heard_s:  # noqa: ASYNC110 - seen from outside
+            await trio.sleep(0.02)
+        assert 7.4 <= trio.current_time() - greeted_at_s <= 8.05
+
+
 async def test_a_caller_who_answers_is_asked_anew_the_next_time(autojump_clock: MockClock) -> None:
     agent = PuppetAgent()
     async with stage(agent, silence_prompts=1) as on, on.call() as caller:
