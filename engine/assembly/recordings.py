@@ -31,8 +31,8 @@ def recordings_of(
     metrics: Metrics,
     fingerprint: Callable[[str], str],
 ) -> Recordings | None:
-    """What records calls and erases recordings; None where there is nothing to do. ``fingerprint``: the folder's name, of
-    a number in E.164. Raises SettingsError."""
+    """What records calls and erases recordings; None where there is nothing to do. ``fingerprint``: a number in E.164
+    to its folder's name. Raises SettingsError."""
     if settings.recording.enabled and not settings.recording.bucket:
         check_directory(settings.recording)
     if not has_recordings(settings):
