@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import trio
+
 from engine.events import AudioFormat
 from engine.phone.call import PhoneCall
 from engine.phone.errors import CallFailed
@@ -34,7 +36,7 @@ class Line:
     keys: str = ""
 
     def __str__(self) -> str:
-        return self.text or (f"({self.wav})" if self.wav else f"(keys {self.keys})")
+        return f"({self.wav})" if self.wav else f"(keys {self.keys})" if self.keys else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +66,41 @@ async def hold_conversation(
 ) -> list[Turn]:
     """The greeting, then every line and its answer. Hanging up is left to the caller of this function.
 
-    Raises TooSlow when something is not answered in time, LineLost when the engine hangs up with lines unsaid, BadWav,
-    and what the voice raises.
+    Raises TooSlow when something is not answered in time, LineLost when the engine hangs up with lines unsaid,
+    CallFailed for a line without a sound in it, BadWav, and what the voice raises.
     """
     audio = [await _audio_of(line, call.format, voice) for line in lines]  # before the agent is kept waiting
-    turns = [await _hear(call, None, voice, patience_s)]
+    turns = [await _hear(call, None, voice, patience_s, call.answered_at_s)]
     on_turn(turns[0])
     for line, sound in zip(lines, audio, strict=True):
         on_said(line)
+        before_s = call.last_said_s
         if line.keys:
             call.press(line.keys)
         else:
             await call.say(sound)
-        turns.append(await _hear(call, line, voice, patience_s))
+        # Of a file of silence nothing was said.
+        asked_at_s = call.last_said_s if call.last_said_s > before_s else trio.current_time()
+        turns.append(await _hear(call, line, voice, patience_s, asked_at_s))
         on_turn(turns[-1])
     return turns
 
 
 async def _audio_of(line: Line, format: AudioFormat, voice: Voice | None) -> bytes:  # noqa: A002 - the field's word
-    if line.wav is not None:
-        return read_wav(line.wav, format)
-    if not line.text:
+    if line.keys:
         return b""
-    if voice is None:
+    if line.wav is not None:
+        audio = read_wav(line.wav, format)
+    elif voice is None:
         raise CallFailed("there is no voice to speak with")
-    return await voice.render(line.text, format)
+    else:
+        audio = await voice.render(line.text, format)
+    if not audio:
+        raise CallFailed(f"there is nothing to be heard in {str(line)!r}")
+    return audio
 
 
-async def _hear(call: PhoneCall, line: Line | None, voice: Voice | None, patience_s: float) -> Turn:
-    asked_at_s = call.last_said_s if line is not None else call.answered_at_s
+async def _hear(call: PhoneCall, line: Line | None, voice: Voice | None, patience_s: float, asked_at_s: float) -> Turn:
     starts_s = await call.wait_until_heard(within_s=patience_s, after_s=asked_at_s)
     audio = await call.heard_from(starts_s)
     return Turn(

@@ -31,7 +31,9 @@ def read_wav(path: Path, format: AudioFormat) -> bytes:  # noqa: A002 - the fiel
             return convert(file.readframes(file.getnframes()), source, format)
     except OSError as exc:
         raise BadWav(f"{path}: {exc.strerror or 'cannot be read'}") from None
-    except (wave.Error, EOFError) as exc:
+    except EOFError:
+        raise BadWav(f"{path}: not a WAV file of PCM") from None
+    except wave.Error as exc:
         raise BadWav(f"{path}: not a WAV file of PCM ({exc})") from None
 
 
