@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -391,4 +393,6 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
     try:
         return await trio.open_tcp_listeners(port, host=host, backlog=LISTEN_BACKLOG)
     except OSError as exc:
-        raise SettingsError(f"server.port: cannot listen on {host} port {port}: {exc.strerror or exc}") from None
+        is_host = isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL
+        what = f"cannot listen on {host} port {port}: {exc.strerror or exc}"
+        raise SettingsError(f"server.{'host' if is_host else 'port'}: {what}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,6 +73,8 @@ def search(
             return 0 if hits else 1
         for hit in found.hits:
             print(masked(f"{hit.session_id}  {_line_of(hit.entry)}", show_numbers=show_numbers))
+        if not found.hits:
+            print("nothing was found", file=sys.stderr)
         if not found.is_complete:
             print("not everything could be looked through; name a session with --session")
         return 0 if found.hits else 1

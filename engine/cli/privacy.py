@@ -115,6 +115,8 @@ def audit(
         if json_output:
             print_json(list(events), show_numbers=False)
             return 0
+        if not events:
+            print("nothing was exported, deleted or changed yet", file=sys.stderr)
         for event in events:
             what = f"{event.by:<12} {event.what:<16} {event.outcome:<6} {event.detail:<24}"
             print(f"{utc(event.at)}  {what} {event.subject}")

@@ -97,6 +97,11 @@ def test_history_shows_what_is_known_and_what_was_said(stored: Stored, capsys: O
     assert f"caller {NUMBER}" in capsys.readouterr().out
 
 
+def test_an_audit_without_a_line_says_so(stored: Stored, capsys: Out) -> None:
+    assert stored.run("privacy", "audit") == 0
+    assert "nothing was exported" in capsys.readouterr().err
+
+
 def test_history_is_searched_and_none_found_is_told_by_the_exit_code(stored: Stored, capsys: Out) -> None:
     assert stored.run("history", "search", "friday", "--session", stored.session_id, "--json") == 0
     found = told(capsys)
@@ -105,6 +110,7 @@ def test_history_is_searched_and_none_found_is_told_by_the_exit_code(stored: Sto
     assert stored.run("history", "search", "friday", "--limit", "1") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert stored.run("history", "search", "coffee") == 1
+    assert capsys.readouterr() == ("", "nothing was found\n")
     assert stored.run("history", "search", " ") == 2
     assert stored.run("history", "search", "tea", "--limit", "0") == 2
 
