@@ -171,8 +171,8 @@ async def test_each_log_line_is_json_and_tells_of_every_resource_and_no_number(t
     ("arguments", "settings", "says"),
     [
         (["serve"], "[server]\nport = 'x'", "server.port"),
-        (["serve"], "[agents.desk]\nscript = 'nowhere'", "agents.desk.script: script 'nowhere'"),
-        (["serve"], "[agents.desk]\nfactory = 'no.such:thing'", "agents.desk.factory"),
+        (["serve", "--port", "0"], "[agents.desk]\nscript = 'nowhere'", "agents.desk.script: script 'nowhere'"),
+        (["serve", "--port", "0"], "[agents.desk]\nfactory = 'no.such:thing'", "agents.desk.factory"),
         (["serve", "--insecure-dev", "--host", "0.0.0.0"], "", "--insecure-dev needs a loopback address"),
         (["serve", "--host", "198.51.100.7"], "", "server.host: cannot listen on 198.51.100.7"),
         (["serve", "--prt", "1"], "", "--prt"),
