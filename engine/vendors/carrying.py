@@ -92,6 +92,11 @@ class Carrying:
         if self.is_carried:
             self.due_at_s, self._is_voice = due_at_s, is_voice
 
+    def wait_until(self, at_s: float) -> None:
+        """The next one has until then at least."""
+        if self.due_at_s < math.inf:
+            self.due_at_s = max(self.due_at_s, at_s)
+
     def missed(self, now_s: float) -> Iterator[TranscriberEvent]:
         """Sounds went unheard. Words that were understood so far are kept; else they are to be asked for again."""
         if not self.is_open:

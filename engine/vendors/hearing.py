@@ -194,6 +194,7 @@ class Hearing:
 
     def _due(self) -> SpeechFailed | None:
         now_s, deafness, was_open = trio.current_time(), self._audio.deafness, self._carrying.is_open
+        self._carrying.wait_until(self._audio.voice.until_s + SETTLE_LEAST_S)  # while the caller goes on
         self._told.tell(self._carrying.expire(now_s, decides_turns=self.decides_turns))
         if was_open and not self._carrying.is_open:
             self._forget_sounds()

@@ -234,6 +234,23 @@ async def test_a_caller_who_had_just_stopped_is_not_waited_for(autojump_clock: M
     assert listener.events[-1][0] - listener.events[1][0] == pytest.approx(1.5)
 
 
+async def test_a_caller_who_goes_on_speaking_is_not_asked_to_begin_anew(autojump_clock: MockClock) -> None:
+    """The next recogniser takes its time."""
+    one = EarVendor()
+    async with listening(House(), one) as listener:
+        listener.is_voiced = True
+        one.last.onset()
+        await trio.sleep(0.5)
+        one.last.breaks()
+        await trio.sleep(3)
+        assert listener.count(Missed) == 0
+        one.last.onset()
+        one.last.final("a table for two")
+        await trio.sleep(0.1)
+    assert listener.finals == ["a table for two"]
+    assert listener.count(SpeechStarted) == 1
+
+
 async def test_a_sound_that_turns_out_to_be_none_is_over(autojump_clock: MockClock) -> None:
     house, one = House(), EarVendor()
     one.decides_turns = True
