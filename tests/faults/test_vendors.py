@@ -285,6 +285,25 @@ async def caller_hears(caller: Witness) -> None:
     await trio.sleep(0.2)
 
 
+async def test_b27_of_a_voice_that_makes_all_at_once_two_seconds_wait_at_the_provider(
+    autojump_clock: MockClock,
+) -> None:
+    async with world() as w:
+        voice = w.voices[0].cloud
+        voice.voicebox.speed, voice.voicebox.chars_per_s = math.inf, 10.0
+        w.minds[0].cloud.manner.says = ["This is one sentence of many words, " + "and so on, " * 20 + "and on. "]
+        async with w.call() as caller:
+            await caller.say("go on")
+            await caller_hears(caller)
+            queued_s = [caller.queued_s]
+            while len(queued_s) < 60:
+                await trio.sleep(0.1)
+                queued_s.append(caller.queued_s)
+            assert voice.audio_sent_s > 25
+            assert max(queued_s) <= 2.0
+            assert min(queued_s) > 0, "nor does the line run dry"
+
+
 async def test_b28_audio_of_an_answer_that_was_cut_is_never_heard(autojump_clock: MockClock) -> None:
     async with world() as w:
         w.voices[0].cloud.voicebox.late_pieces = 5

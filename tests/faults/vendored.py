@@ -184,6 +184,11 @@ class Witness(Caller):
         super()._take(message, nursery)
 
     @property
+    def queued_s(self) -> float:
+        """Of what was sent, not heard yet."""
+        return max(0.0, self._plays_until_s - trio.current_time())
+
+    @property
     def words(self) -> list[str]:
         """Every utterance that was sent to the ear."""
         heard = read(b"".join(audio for _, audio in self.audio), LINE)
