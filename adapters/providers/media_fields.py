@@ -60,7 +60,7 @@ def is_mulaw(form: object) -> bool:
     if not isinstance(form, dict):
         return False
     encoding = str(form.get("encoding")).partition(";")[0]
-    rate = form.get("sample_rate", form.get("sampleRate", 8000))
+    rate = form.get("sample_rate", form.get("sampleRate"))
     return encoding in _MULAW and rate in (8000, "8000") and form.get("channels", 1) in (1, "1")
 
 

@@ -41,7 +41,10 @@ class PlivoCodec(JsonCodec):
 
     def _start(self, data: dict[str, Any], start: dict[str, Any]) -> StreamStarted:
         headers = read_extra_headers(data.get("extra_headers", ""))
-        stream = self._started(start.get("streamId"), start, start.get("mediaFormat"), headers)
+        form = start.get("mediaFormat")
+        if isinstance(form, dict):
+            form = {"sampleRate": 8000} | form  # mu-law has no other
+        stream = self._started(start.get("streamId"), start, form, headers)
         self._unnamed = stream.stream_id
         self._clear = f'{{"event":"clearAudio","streamId":"{stream.stream_id}"}}'
         return replace(stream, token=decode_value(stream.token))

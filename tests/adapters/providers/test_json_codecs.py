@@ -151,6 +151,7 @@ NO_START: dict[str, Callable[[Dialect], str | bytes]] = {
     "encoding": lambda wire: wire.start(form={**wire.mulaw, "encoding": "audio/x-l16"}),
     "rate": lambda wire: wire.start(form={**wire.mulaw, "sampleRate": 16000, "sample_rate": 16000}),
     "channels": lambda wire: wire.start(form={**wire.mulaw, "channels": 2}),
+    "no encoding": lambda wire: wire.start(form={"sampleRate": 8000, "sample_rate": 8000}),
     "no format": lambda wire: wire.start(form=None),
     "token a list": lambda wire: wire.start(parameters={"token": ["a"]}),
     "token long": lambda wire: wire.start(parameters={"token": "x" * 100_000}),

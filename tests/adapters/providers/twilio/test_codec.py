@@ -56,3 +56,8 @@ def test_we_write_the_fields_that_twilio_accepts_and_no_others() -> None:
     }
     assert json.loads(codec.encode_mark('"x"')) == {"event": "mark", "streamSid": STREAM, "mark": {"name": '"x"'}}
     assert json.loads(codec.encode_clear()) == {"event": "clear", "streamSid": STREAM}
+
+
+def test_a_start_that_tells_no_rate_ends_the_socket() -> None:
+    with pytest.raises(ProtocolError):
+        TwilioCodec().decode_start(TWILIO.start(form={"encoding": "audio/x-mulaw", "channels": 1}))
