@@ -16,12 +16,13 @@ from tests.fakes.echo_agent import canaries
 from tests.system.session_rig import BRIEF_LINE, LINE, LONG_S, Program, Talk, program, settings_on, store_settings
 
 IN_A_ROW = 200
-IN_A_FILE = 40
+IN_A_FILE = 30
 ON_A_SERVER = 10
 AT_ONCE = 8
 STREAMS = 40
-RATE = 10
-"""Not more: a phone waits five seconds of it for an answer, which a busy machine must find time for."""
+RATE = 4
+"""Not more: of it an actor has two seconds to answer, and a phone waits five, which a busy machine must find time
+for."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def quick_clock() -> MockClock:
 
 def keeping_all(kind: str, folder: Path, request: pytest.FixtureRequest) -> Settings:
     """Calls of the scope ``call`` are kept as history, too, so that there is more to cross."""
-    settings = settings_on(store_settings(kind, folder, request), patience_s=RATE * LONG_S)
+    settings = settings_on(store_settings(kind, folder, request), patience_s=10 * LONG_S)
     return replace(settings, sessions=replace(settings.sessions, keep_calls=True))
 
 
@@ -123,7 +124,7 @@ async def texts(desk: Program, place: int) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_streams_of_written_turns_know_nothing_of_each_other(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, quick_clock: MockClock
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """One after the other, every second one ended; some again later."""
     async with program(keeping_all(kind, tmp_path, request)) as desk:
