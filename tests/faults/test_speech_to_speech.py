@@ -220,3 +220,21 @@ def longest_gap_s(caller: Witness) -> float:
     """Of the answer to the caller's last words, from its first sound to its last."""
     sounds = [(at_s, at_s + LINE.duration_s(audio)) for at_s, audio in caller.audio if at_s >= caller.spoke_until_s]
     return max(begins_s - ends_s for (_, ends_s), (begins_s, _) in itertools.pairwise(sounds))
+
+
+@kinds
+async def test_b29_of_an_answer_whose_connection_was_lost_what_was_heard_is_remembered(
+    kind: str, autojump_clock: MockClock
+) -> None:
+    async with duplex_world(kind) as w:
+        soul = w.souls[0]
+        soul.cloud.manner.speed = 1.0
+        async with w.call() as caller:
+            await caller.say("tell me a story")
+            await trio.sleep(4)
+            soul.faults.cut()
+            await trio.sleep(4)
+            assert caller.answer().endswith(f" {SAY_AGAIN}")
+        [story] = [m.fields for m in w.on.moments if m.what is What.SAID and "story" in str(m.fields["text"])]
+        assert story["interrupted"]
+        assert 1 <= str(story["text"]).count("sentence number") <= 2

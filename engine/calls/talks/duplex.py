@@ -280,8 +280,8 @@ class DuplexTalk:
                     reply.spoken.text += text[:MAX_TEXT_CHARS]
             case ReplyStarted(reply_id):
                 self._reply_began(reply_id)
-            case ReplyOver(reply_id):
-                self._no_more_of(reply_id)
+            case ReplyOver(reply_id, is_whole):
+                self._no_more_of(reply_id, is_whole=is_whole)
             case ReplyCorrected(reply_id, text):
                 self._scribe.corrected(reply_id, text.strip())
             case SpeechStarted(at_s):
@@ -320,15 +320,15 @@ class DuplexTalk:
         reply.add(audio, self._link.format.duration_s(audio))
         if reply.spoken.audio_s >= self.ground.limits.max_answer_s and self._opening.parts is not None:
             self._opening.parts.interrupt(reply.spoken.audio_s)
-            reply.complete()
+            reply.complete(is_broken=True)
 
-    def _no_more_of(self, reply_id: str) -> None:
+    def _no_more_of(self, reply_id: str, *, is_whole: bool) -> None:
         reply = self._replies.of(reply_id)
         if reply is None:
             return
         is_answer = reply.utterance.turn is not None or reply.announced or self._tools.count
         if reply.has_sound or not is_answer:
-            reply.complete()
+            reply.complete(is_broken=not is_whole)
         else:  # a tool was called, or nothing was said: the answer is still to come, and no longer waited for
             reply.reply_id = ""
 

@@ -299,7 +299,7 @@ class Player:
         self.announce(self._agent.phrases.sorry)
 
     def _is_past(self, reply: Reply, *, is_whole: bool) -> None:
-        reply.is_past = True
+        reply.is_past, is_whole = True, is_whole and not reply.is_broken
         if is_whole and reply.is_models:
             self.last_heard = reply
         if reply.is_clip:
@@ -327,5 +327,5 @@ class Player:
             return
         if utterance.first_audio_at_s is not None:
             meters.latency(utterance.turn, utterance.first_audio_at_s)
-        if is_whole or (utterance.was_interrupted and reply.reply_id):
+        if is_whole or (reply.reply_id and (utterance.was_interrupted or reply.is_broken)):
             meters.turn(outcome_of(heard, is_whole=is_whole))

@@ -32,6 +32,8 @@ class Reply:
     """Without it the caller would be left without an answer."""
     is_complete: bool = False
     """Nothing more of it comes."""
+    is_broken: bool = False
+    """Its vendor left off in the middle of it: it has more words than sound."""
     is_past: bool = False
     """It has been heard, as far as it ever will be."""
     pieces: deque[bytes] = field(default_factory=deque)
@@ -79,8 +81,8 @@ class Reply:
         self.spoken.audio_s += seconds
         self._changed.set()
 
-    def complete(self) -> None:
-        self.is_complete = self.spoken.is_whole = True
+    def complete(self, *, is_broken: bool = False) -> None:
+        self.is_complete, self.is_broken, self.spoken.is_whole = True, is_broken, not is_broken
         self._changed.set()
 
     async def next_piece(self, heard_bytes: int) -> bytes | None:
