@@ -11,14 +11,14 @@ from engine.runtime.ticker import Ticker
 Clock = trio.testing.MockClock
 
 
-async def test_the_beat_does_not_drift_in_ten_minutes(nursery: trio.Nursery, autojump_clock: Clock) -> None:
+async def test_the_beat_does_not_drift_in_two_minutes(nursery: trio.Nursery, autojump_clock: Clock) -> None:
     beats: list[float] = []
     ticker = Ticker()
     nursery.start_soon(ticker.run)
     start = trio.current_time()
     ticker.add(lambda _: beats.append(trio.current_time() - start))
-    await trio.sleep(600)
-    assert len(beats) in (29_999, 30_000)
+    await trio.sleep(120)
+    assert len(beats) in (5_999, 6_000)
     assert max(abs(at - (number + 1) * 0.02) for number, at in enumerate(beats)) < 1e-6
 
 

@@ -1,6 +1,6 @@
 """Call after call, and many at once, on real sockets: each is answered, none hears another, and nothing is left.
 
-OFFHOOK_SOAK_CALLS says how many one after the other; 300 by default.
+OFFHOOK_SOAK_CALLS says how many one after the other; 150 by default.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.fakes.vendors import Behaviour
 from tests.system.rig import Rig, descriptors, resident_bytes, running_engine, tasks
 
 BRISK = Behaviour(onset_s=0.1, endpoint_s=0.1, final_s=0.0, first_token_s=0.0, first_audio_s=0.0, chars_per_s=400.0)
-CALLS_IN_A_ROW = int(os.environ.get("OFFHOOK_SOAK_CALLS", "300"))
-WARM_AFTER = 100
+CALLS_IN_A_ROW = int(os.environ.get("OFFHOOK_SOAK_CALLS", "150"))
+WARM_AFTER = 80
 GROWN_BYTES = 4 * 1024 * 1024 if CALLS_IN_A_ROW <= 300 else 10 * 1024 * 1024
 """From then on."""
 AT_ONCE = 50

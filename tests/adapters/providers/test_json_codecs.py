@@ -319,12 +319,12 @@ def nearly(wire: Dialect) -> st.SearchStrategy[str]:
 
 junk: st.SearchStrategy[str | bytes] = st.text(max_size=60) | st.binary(max_size=60) | json_values.map(json.dumps)
 anything = st.sampled_from(sorted(DIALECTS)).flatmap(
-    lambda name: st.tuples(st.just(DIALECTS[name]), st.lists(junk | nearly(DIALECTS[name]), max_size=12))
+    lambda name: st.tuples(st.just(DIALECTS[name]), st.lists(junk | nearly(DIALECTS[name]), max_size=8))
 )
 
 
 @given(said=anything)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_message_gives_a_value_or_one_of_the_two_errors(said: tuple[Dialect, list[str | bytes]]) -> None:
     wire, messages = said
     codec = wire.started()
@@ -341,7 +341,7 @@ def test_any_message_gives_a_value_or_one_of_the_two_errors(said: tuple[Dialect,
 
 
 @given(said=anything)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_first_message_gives_a_stream_or_nothing_or_ends_the_socket(
     said: tuple[Dialect, list[str | bytes]],
 ) -> None:
