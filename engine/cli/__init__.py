@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from cyclopts import App, Parameter
 
@@ -164,13 +167,14 @@ app.command(
     "engine.cli.converse:converse",
     help="""Hold test conversations: turns with what must come back and what must be remembered.
 
-    Without --url an engine is started for each, in this process, on a store of its own. Without a script the ones that
-    ship with Offhook are listed; "all" means all of these; --print shows how one is written. The keys of a turn: say,
-    over (text, sms or voice), expect and expect_not (words or /patterns/ of the answer), remembers, agent, in_call,
-    new_call, restart, greeting and greeting_not.
+    Without --url an engine is started for each, in this process, on a store of its own; with it the engine needs the
+    agents of the script, and of "all" those are held that it has. Without a script the ones that ship with Offhook are
+    listed; "all" means all of these; --print shows how one is written. The keys of a turn: say, over (text, sms or
+    voice), expect and expect_not (words or /patterns/ of the answer), remembers, agent, in_call, new_call, restart,
+    greeting and greeting_not.
 
     Checked besides: the session id stays the same, the opening is said once, `offhook validate` finds nothing. Exit
-    code 1 when something failed, 2 when a script or the settings are wrong.""",
+    code 1 when something failed, 2 when a script or the settings are wrong, or the engine cannot hold it.""",
 )
 
 
@@ -180,7 +184,17 @@ def main() -> None:
         code = app(result_action="return_value")
     except (OffhookError, BaseExceptionGroup, KeyboardInterrupt) as exc:
         code = _code_of(exc)
+    if code == INTERRUPTED:
+        _leave_at_once()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_at_once() -> NoReturn:
+    """A thread may be inside a library that loads a model or computes: the process taken down around it aborts."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    sys.exit(INTERRUPTED)
 
 
 def _code_of(exc: BaseException) -> int:

@@ -68,7 +68,12 @@ class Tools:
         """The session of this id, of this call or stream, or the latest of this number. Raises NotThere, StoreDown."""
         found = await self._find(name)
         if found is None:
-            raise NotThere(f"there is no session {shown_name(name)} in the store, and no call or number of that name")
+            forgets = all(agent.scope == "call" for agent in self.settings.agents.values())
+            hint = "; calls of the scope `call` are forgotten when they end, unless sessions.keep_calls is set"
+            raise NotThere(
+                f"there is no session {shown_name(name)} in the store, and no call or number of that name"
+                f"{hint if forgets and not self.settings.sessions.keep_calls else ''}"
+            )
         return found
 
     async def _find(self, name: str) -> Stored | None:

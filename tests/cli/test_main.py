@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,24 @@ def test_ctrl_c_anywhere_in_a_nursery_is_130_and_no_traceback(capsys: pytest.Cap
     assert _code_of(caught.value) == INTERRUPTED
     assert _code_of(KeyboardInterrupt()) == INTERRUPTED
     assert capsys.readouterr().err == ""
+
+
+STUCK = """
+import threading
+from engine import cli
+def command(**_):
+    threading.Thread(target=threading.Event().wait).start()
+    print("so far")
+    raise KeyboardInterrupt
+cli.app = command
+cli.main()
+"""
+
+
+def test_after_ctrl_c_no_thread_is_waited_for() -> None:
+    """One may be in a library that loads a model: the process taken down around it would abort."""
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "so far\n", "")
 
 
 def test_an_error_of_ours_is_a_line_and_anything_else_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

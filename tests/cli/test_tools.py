@@ -81,6 +81,7 @@ def test_what_is_not_there_is_a_usage_error_without_the_number(command: str, sto
     assert stored.run(command, "+15005559999") == 2
     said = capsys.readouterr().err
     assert "there is no session" in said
+    assert "sessions.keep_calls" in said, "its agents forget their calls"
     assert "5005559999" not in said
 
 
