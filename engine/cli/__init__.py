@@ -194,7 +194,7 @@ def _leave_at_once() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    sys.exit(INTERRUPTED)
+    os._exit(INTERRUPTED)
 
 
 def _code_of(exc: BaseException) -> int:

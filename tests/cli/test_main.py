@@ -61,7 +61,7 @@ cli.main()
 
 def test_after_ctrl_c_no_thread_is_waited_for() -> None:
     """One may be in a library that loads a model: the process taken down around it would abort."""
-    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "so far\n", "")
 
 
