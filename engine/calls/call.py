@@ -144,9 +144,10 @@ class Call:
                         await self._live(holdings)
                     except Exception as exc:  # noqa: BLE001 - the edge of the call: only Cancelled may pass
                         self._failed(exc)
+                    finally:
+                        self._ended_at_s = trio.current_time()
                     # From here on only closing is left, all of it side by side: politely until the deadline, then
                     # at once.
-                    self._ended_at_s = trio.current_time()
                     if (keep_s := self._keeps_s()) == 0:
                         self._slot.over = Over(self._owed, is_news=self._is_to_be_asked)
                     elif self._session is not None:
