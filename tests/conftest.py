@@ -7,17 +7,26 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 
 import certifi
+import hypothesis
 import pytest
 import structlog
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from adapters.providers.vonage import rest as vonage_rest
 
 pytest_plugins = ["tests.fakes.servers"]
 
 # Every worker, and every process that a test starts, would compile the whole tree again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# The same examples in each run: what fails once fails again. --hypothesis-profile=default looks for others.
+hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +52,14 @@ def one_tls_context() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", shared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_read_once() -> Iterator[None]:
+    """Checking an RSA key takes 40 ms, and every engine with Vonage's reads one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vonage_rest, "load_pem_private_key", cache(load_pem_private_key))
         yield
 
 

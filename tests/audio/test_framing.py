@@ -67,7 +67,7 @@ def test_pieces_may_be_single_bytes(source: AudioFormat, line: AudioFormat) -> N
     assert b"".join(pieces) + framer.finish() == framed(audio, source, line)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     audio=st.binary(max_size=3000),
     cuts=st.lists(st.integers(0, 3000), max_size=8),

@@ -166,4 +166,4 @@ class Playing(RuleBasedStateMachine):
 
 
 TestPlaying = Playing.TestCase
-TestPlaying.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestPlaying.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

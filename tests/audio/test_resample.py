@@ -39,7 +39,7 @@ def test_what_8_khz_cannot_carry_is_removed(hz: int) -> None:
     assert level < 10000 / math.sqrt(2) / 300  # 50 dB down
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     audio=st.binary(max_size=1500),
     cuts=st.lists(st.integers(0, 1500), max_size=6),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.observe.masking import mask_field, mask_number, mask_text
 
 CENTURY = datetime.datetime(2000, 1, 1)  # noqa: DTZ001 - hypothesis wants it naive
-BRIEF = settings(max_examples=60, deadline=None)
+BRIEF = settings(max_examples=40, deadline=None)
 
 
 def digits(text: str) -> str:

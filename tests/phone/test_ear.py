@@ -86,7 +86,7 @@ def test_without_recording_old_audio_is_forgotten_and_clear_is_as_exact() -> Non
     assert ear.stretches[-1].end_s == pytest.approx(99.52)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("qcm"), st.floats(0.0, 2.0), st.integers(1, 100)), max_size=30))
 def test_no_more_is_heard_than_time_has_passed_and_nothing_twice(
     steps: list[tuple[str, float, int]],

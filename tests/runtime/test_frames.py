@@ -101,7 +101,7 @@ fragmented = st.lists(st.text(max_size=20).map(str.encode), min_size=1, max_size
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     frames=st.lists(st.one_of(sane, sane, fragmented, wild), max_size=6),
     cuts=st.lists(st.integers(1, 400), min_size=1, max_size=8),
@@ -148,7 +148,7 @@ def test_no_cut_makes_the_short_way_read_anything_else(pieces: list[bytes]) -> N
     assert by_lean(pieces, is_short_cut=True) == by_lean(pieces)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(messages=st.lists(st.one_of(st.text(max_size=200), payloads), min_size=1, max_size=5))
 def test_what_a_client_encodes_a_server_reads(messages: list[str | bytes]) -> None:
     client = LeanConnection(ConnectionType.CLIENT, Notes(), LIMIT)

@@ -178,7 +178,7 @@ def a_file(path: Path, ring: KeyRing) -> JournalFile:
 
 
 @BOTH
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_costs_one_save_at_most_and_never_makes_another_one(
     tmp_path: Path, keys: str, data: st.DataObject

@@ -79,7 +79,7 @@ async def test_wrong_arguments_name_the_field(name: str, arguments: dict[str, An
     assert control.done == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     name=st.sampled_from(ALL_NAMES),
     arguments=st.dictionaries(

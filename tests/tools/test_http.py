@@ -72,7 +72,7 @@ async def test_get_has_them_in_its_query() -> None:
     assert "content-type" not in headers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     arguments=st.dictionaries(
         st.sampled_from(["caller", "session_id", "item", "Caller"]), st.text(max_size=5) | st.just("+15550100002")

@@ -90,7 +90,7 @@ _schemas = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(value=_values, schema=st.just(BOOKING) | _schemas)
 def test_it_judges_as_the_reference_implementation_does(value: Any, schema: Any) -> None:
     assert (fault_in(value, schema) == "") is jsonschema.Draft202012Validator(schema).is_valid(value)
@@ -126,7 +126,7 @@ _junk = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(value=_values, schema=_junk)
 def test_a_schema_that_makes_no_sense_breaks_nothing(value: Any, schema: Any) -> None:
     assert isinstance(fault_in(value, schema), str)

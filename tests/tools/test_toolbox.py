@@ -83,7 +83,7 @@ async def test_of_ten_megabytes_the_model_is_shown_16_kib() -> None:
     assert text.removesuffix(CUT_NOTE) == "ä" * ((16 * 1024 - len(CUT_NOTE)) // 2)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=200), most=st.integers(len(CUT_NOTE), 120))
 def test_a_capped_text_is_valid_and_never_longer(text: str, most: int) -> None:
     shown = capped(text, most)
@@ -191,7 +191,7 @@ async def test_no_arguments_may_be_said_in_several_ways(arguments: str) -> None:
     assert not done.results[0].is_error
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(name=st.text(max_size=20), arguments=st.text(max_size=60))
 def test_whatever_a_model_calls_it_gets_a_result(name: str, arguments: str) -> None:
     async def run() -> None:

@@ -187,7 +187,7 @@ async def test_a_wrong_query_is_400_and_names_the_parameter(autojump_clock: Mock
             assert value(reply)["error"]["message"] == message
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(body=st.binary(max_size=200) | st.text(max_size=50).map(lambda text: f'{{"text":{text}}}'.encode()))
 async def test_no_body_whatever_breaks_anything(body: bytes) -> None:
     async def receive() -> Message:

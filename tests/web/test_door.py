@@ -265,7 +265,7 @@ async def test_cancelling_the_front_ends_every_connection_at_once(autojump_clock
     assert (at.door.open_connections, at.door.media_sockets, at.switchboard.live) == (0, 0, [])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200), prefix=st.sampled_from([b"", GET, POST + b""]))
 def test_any_bytes_get_an_answer_or_an_end_and_no_error_line(data: bytes, prefix: bytes) -> None:
     async def main() -> None:

@@ -167,7 +167,7 @@ async def test_fault_75_a_webhook_under_a_foreign_name_is_400(autojump_clock: Mo
         assert b"server.public_url" in reply.body
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(host=st.text(st.characters(max_codepoint=255), max_size=40))
 def test_no_host_header_puts_anything_but_a_name_into_a_url(host: str) -> None:
     urls = PublicUrl(trusted_proxies=("10.0.0.1",))

@@ -270,7 +270,7 @@ def test_a_peer_that_does_not_count_at_all_is_still_heard(wire: Dialect) -> None
 
 
 @given(name=st.sampled_from(sorted(DIALECTS)), audio=st.binary(min_size=1, max_size=50).map(lambda piece: piece * 160))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_audio_that_we_write_and_a_peer_sends_back_is_the_same(name: str, audio: bytes) -> None:
     wire = DIALECTS[name]
     payload = json.loads(wire.started().encode_audio(audio))["media"]["payload"]
@@ -324,7 +324,7 @@ anything = st.sampled_from(sorted(DIALECTS)).flatmap(
 
 
 @given(said=anything)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_message_gives_a_value_or_one_of_the_two_errors(said: tuple[Dialect, list[str | bytes]]) -> None:
     wire, messages = said
     codec = wire.started()

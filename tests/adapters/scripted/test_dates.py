@@ -86,14 +86,14 @@ def test_what_is_no_day_and_no_time_is_neither(said: str) -> None:
     assert (when.day, when.at) == (None, None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(alphabet="0123456789 :.thsndra pmofaye'next", max_size=30))
 def test_nothing_a_caller_says_raises(said: str) -> None:
     when = read_when(said, TODAY, bare_hour=True)
     assert when.day is None or when.day >= TODAY
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dates(TODAY, date(2027, 11, 19)), st.times())
 def test_what_the_agent_says_back_means_what_was_meant(day: date, at: time) -> None:
     at = at.replace(second=0, microsecond=0)

@@ -472,7 +472,7 @@ def test_a_choice_that_the_script_has_no_more_is_asked_for_again(session: Sessio
     assert session.text("Friday").startswith("What is it for")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["v", "form", "intent", "values", "known", "log", "name", "day"]), inner, max_size=4), max_leaves=8))  # fmt: skip  # noqa: E501 - one value
 def test_no_state_raises(desk: Script, raw: object) -> None:
     if isinstance(raw, dict):

@@ -415,7 +415,7 @@ _SAID = (
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(_SAID) | st.text(max_size=30), max_size=14))
 def test_every_turn_of_every_call_is_answered(desk: Script, turns: list[str]) -> None:
     """And nothing is done that was not asked for in full."""

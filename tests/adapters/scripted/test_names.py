@@ -85,7 +85,7 @@ def test_a_name_read_back_wrong_is_corrected(said: str, name: str | None) -> Non
     assert corrected_name(said) == name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60))
 def test_nothing_a_stranger_says_raises(text: str) -> None:
     for read in (answered_name, stated_name, corrected_name):

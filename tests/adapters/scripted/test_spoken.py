@@ -64,7 +64,7 @@ def test_yes_and_no(said: str, meant: bool | None) -> None:
     assert yes_or_no(plain(said)) is meant
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60))
 def test_nothing_a_stranger_says_raises(text: str) -> None:
     said = plain(text)

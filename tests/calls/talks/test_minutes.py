@@ -83,7 +83,7 @@ def test_a_say_that_begins_twice_stays_where_it_is() -> None:
     assert texts(minutes, 0.0) == ["Yes.", "and"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(["began", "stopped", "said", "agent", "heard", "take"]), max_size=200))
 def test_nothing_is_lost_doubled_or_kept_for_ever(what: list[str]) -> None:
     minutes, says, words, taken = Minutes(), list[AgentSay](), 0, list[str]()

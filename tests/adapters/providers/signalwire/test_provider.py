@@ -127,7 +127,7 @@ def test_without_signature_or_key_nothing_is_genuine() -> None:
 
 
 @given(signature=st.text(max_size=100))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_signature_is_refused_by_name(signature: str) -> None:
     for name in ("x-signalwire-signature", "x-signalwire-sha256-signature", "x-twilio-signature"):
         assert why(post({name: signature})) in {"missing", "mismatch"}

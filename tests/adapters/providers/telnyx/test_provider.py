@@ -165,7 +165,7 @@ def test_insecure_takes_what_is_unsigned() -> None:
 
 
 @given(signature=st.text(max_size=100), timestamp=st.text(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_headers_are_refused_by_name(signature: str, timestamp: str) -> None:
     headers = {"telnyx-signature-ed25519": signature, "telnyx-timestamp": timestamp}
     assert why(post(FORM, headers=headers)) in {"missing", "malformed", "mismatch"}

@@ -225,7 +225,7 @@ nearly = st.fixed_dictionaries(
 
 
 @given(message=st.text(max_size=40) | st.binary(max_size=40) | json_values.map(json.dumps) | nearly.map(json.dumps))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_message_gives_a_value_or_one_of_the_two_errors(message: str | bytes) -> None:
     with structlog.testing.capture_logs():
         try:

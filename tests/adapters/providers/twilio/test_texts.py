@@ -128,7 +128,7 @@ def test_a_long_answer_is_several_messages() -> None:
 
 
 @given(text=st.text())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_text_changes_the_elements_of_an_answer(text: str) -> None:
     answer = ET.fromstring(provider.answer_text(text).body)
     assert {element.tag for element in answer.iter()} <= {"Response", "Message"}

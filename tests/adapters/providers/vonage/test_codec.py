@@ -169,7 +169,7 @@ anything = st.text(max_size=60) | st.binary(max_size=700) | json_values.map(json
 
 
 @given(message=anything)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_message_gives_a_value_or_one_of_the_two_errors(message: str | bytes) -> None:
     try:
         event = started().decode(message)
@@ -182,7 +182,7 @@ def test_any_message_gives_a_value_or_one_of_the_two_errors(message: str | bytes
 
 
 @given(message=anything)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_first_message_gives_a_stream_or_ends_the_socket(message: str | bytes) -> None:
     try:
         stream = VonageCodec().decode_start(message)

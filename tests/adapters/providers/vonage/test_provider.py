@@ -219,7 +219,7 @@ def test_the_replay_key_is_equal_for_a_replay_and_for_nothing_else() -> None:
 
 
 @given(authorization=st.text() | st.text().map("Bearer ".__add__), body=st.binary(max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_request_at_all_is_refused_in_order(authorization: str, body: bytes) -> None:
     with pytest.raises(BadSignature):
         provider.verify(WebhookRequest("POST", URL, {"authorization": authorization}, body))
@@ -326,7 +326,7 @@ def test_headers_beyond_what_vonage_takes_are_an_error_of_ours() -> None:
 
 
 @given(sentence=st.text(min_size=1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_refusal_is_a_talk_without_markup(sentence: str) -> None:
     from tests.adapters.providers.vonage.official import Talk
 

@@ -226,7 +226,7 @@ async def test_nobody_listens_any_more_and_nothing_grows() -> None:
             await receive_all(transcriber)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("V."), st.integers(1, 14)), max_size=14),
     st.lists(st.booleans(), min_size=14, max_size=14),

@@ -81,7 +81,7 @@ def test_audio_that_was_never_judged_still_counts_as_time() -> None:
     assert segmenter.started_at == 8000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 32768)), max_size=120))
 def test_starts_and_stops_alternate_whatever_is_heard(frames: list[tuple[float, int]]) -> None:
     segmenter = Segmenter(Hearing(longest_s=1.0))
