@@ -29,9 +29,9 @@ from tests.grafana.dashboards import GRAFANA, filled_in, load_all, queries
 from tests.system.rig import Rig, running_engine
 
 LINE = "+15005550001"
-SCRAPE_S = 1
+SCRAPE_S = 2
 READY_S = 30.0
-DATA_S = 40.0
+DATA_S = 60.0
 """Queries over a rate need two scrapes, and rules one evaluation more."""
 HAPPENED = (
     'offhook_store_operation_duration_seconds_count{backend="sqlite", op="write"}',
@@ -199,6 +199,7 @@ async def _until_scraped(client: httpx.AsyncClient) -> None:
 
 
 # httpx leaves the generators of a response that is broken off to the collector.
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 async def test_every_panel_shows_data_of_an_engine_under_load(
     engine_under_load: str, prometheus_binary: str, config: Path
