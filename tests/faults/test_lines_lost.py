@@ -1,9 +1,11 @@
-"""FAULTS G 67 behind the fault proxy: the way of a call's media is reset, and the provider connects the call anew."""
+"""FAULTS G 67: the way of a call's media is reset, behind the fault proxy, or the engine is killed; and the provider
+connects the call anew."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from trio.testing import MockClock
 from engine.observe.timeline import What
 from engine.phone.call import PhoneCall
 from engine.phone.phone import SIDES, OpenLine, Phone, open_phone
-from engine.phone.side import Answered
+from engine.phone.side import Answered, Callee
 from engine.runtime.sockets import open_socket
 from engine.settings import AgentSettings
 from tests.fakes.clouds.elevenlabs_agents import ElevenLabsAgentsCloud
@@ -22,8 +24,10 @@ from tests.fakes.clouds.openai_realtime import OpenAIRealtimeCloud
 from tests.fakes.fault_proxy import Faults, proxying
 from tests.fakes.plain_speech import speak, words
 from tests.fakes.vendors import STORY
+from tests.faults.store_bench import Process, callers_words, processes, sessions_of
 from tests.system.every_provider import callee_of, with_all_providers
 from tests.system.rig import Rig, running_engine
+from tests.system.session_rig import LINE, SECRET, Talk
 from tests.system.test_whole_calls_of_other_talks import REALTIME, at_rest, engine_with
 
 # httpx leaves generators behind when a stream is cut, as the synthesizer's is with the line.
@@ -127,3 +131,40 @@ def assert_one_after_the_other(rig: Rig, logged: Sequence[Mapping[str, object]])
     assert ends[1] == "caller_hangup"
     events = [line["event"] for line in logged]
     assert events.count("session_started") == events.count("session_ended") == 1
+
+
+@pytest.mark.parametrize("provider", ["twilio", "vonage"])
+async def test_g67_a_caller_of_an_engine_that_was_killed_goes_on_with_the_next_one(
+    provider: str, tmp_path: Path
+) -> None:
+    """Whose session is the caller's by the number, which Vonage's news of a lost websocket does not tell."""
+    process = Process(
+        tmp_path / "engine",
+        {"sessions": {"trusted_lines": [LINE]}},
+        environ={"VONAGE_SIGNATURE_SECRET": SECRET},
+    )
+    caller = "+15005550167"
+    side = SIDES[provider](Callee(process.url, caller=caller, dialled=LINE, secret=SECRET))
+    async with processes(process), process.client() as client, open_phone() as phone:
+        async with phone.call(side) as call:
+            talk = Talk(call)
+            await talk.hear()
+            assert "Turn 1" in await talk.say("one violet elephant.")
+            await until_stored(client, caller, ["one violet elephant."])
+            process.kill()
+            await call.wait_until_over()
+        await process.start()
+        async with phone.call(side, again=True) as call:
+            talk = Talk(call)
+            await talk.hear()
+            assert "Turn 2" in await talk.say("one grey whale.")
+        await until_stored(client, caller, ["one violet elephant.", "one grey whale."])
+
+
+async def until_stored(client: httpx.AsyncClient, number: str, words: list[str]) -> None:
+    async def found() -> list[str]:
+        return [text for one in await sessions_of(client, number) for text in callers_words(one["messages"])]
+
+    with trio.fail_after(20):
+        while await found() != words:  # noqa: ASYNC110 - asked of another process
+            await trio.sleep(0.05)

@@ -88,3 +88,9 @@ def test_we_write_the_fields_that_plivo_accepts_and_no_others() -> None:
     }
     assert json.loads(codec.encode_mark('"x"')) == {"event": "checkpoint", "streamId": STREAM, "name": '"x"'}
     assert json.loads(codec.encode_clear()) == {"event": "clearAudio", "streamId": STREAM}
+
+
+def test_a_start_that_tells_no_rate_is_of_the_only_one_there_is() -> None:
+    stream = PlivoCodec().decode_start(PLIVO.start(form={"encoding": "audio/x-mulaw"}))
+    assert stream
+    assert stream.format == MULAW_8K
